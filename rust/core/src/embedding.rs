@@ -1,0 +1,104 @@
+//! The fixed input embedding C0: the network sees `C0 x`, and codes are read in `C1 = W1 C0`.
+
+use nalgebra::DMatrix;
+use rand::RngExt;
+
+use crate::error::{Result, shape_error, value_error};
+use crate::rng::{Purpose, stream};
+
+/// A fixed linear map of the `n` Boolean inputs (arXiv 2504.08842, sections 6.2 and 6.4).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Embedding {
+    /// The inputs themselves: feature space and weight space coincide.
+    Identity,
+    /// The first n columns of the Sylvester–Hadamard matrix of the next power of two, `m` rows;
+    /// with `normalized`, divided by sqrt(m) so that its columns have unit length.
+    Hadamard {
+        /// Whether the columns have unit length (otherwise the entries are ±1).
+        normalized: bool,
+    },
+    /// Any matrix, row-major (rows, variables).
+    Dense {
+        /// Number of rows, the width of the network's first layer.
+        rows: usize,
+        /// Entries, row-major.
+        matrix: Vec<f32>,
+    },
+}
+
+impl Embedding {
+    /// A random orthogonal matrix (Haar): Q of the QR decomposition of a Gaussian matrix, signs
+    /// fixed so that R has a positive diagonal (Mezzadri, arXiv math-ph/0609050).
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if `variables` is zero.
+    pub fn random_orthogonal(variables: usize, seed: u64) -> Result<Self> {
+        if variables == 0 {
+            return Err(value_error!("a random embedding needs at least 1 variable, got 0"));
+        }
+        let mut rng = stream(seed, Purpose::Embedding, 0);
+        // Box–Muller: two uniforms make one normal draw; no distribution crate for one matrix.
+        let gaussian = DMatrix::from_fn(variables, variables, |_, _| {
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+            radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+        });
+        let (q, r) = gaussian.qr().unpack();
+        let matrix = (0..variables * variables)
+            .map(|i| (i / variables, i % variables))
+            .map(|(row, column)| (q[(row, column)] * r[(column, column)].signum()) as f32)
+            .collect();
+        Ok(Self::Dense { rows: variables, matrix })
+    }
+
+    /// Width m of the network's first layer for `variables` inputs.
+    pub fn rows(&self, variables: usize) -> usize {
+        match self {
+            Self::Identity => variables,
+            Self::Hadamard { .. } => variables.next_power_of_two(),
+            Self::Dense { rows, .. } => *rows,
+        }
+    }
+
+    /// The matrix C0, row-major (rows, variables).
+    ///
+    /// ```
+    /// use precode_core::Embedding;
+    /// let hadamard = Embedding::Hadamard { normalized: false };
+    /// assert_eq!(hadamard.matrix(2).unwrap(), [1.0, 1.0, 1.0, -1.0]);
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if a dense matrix does not have `variables` columns.
+    pub fn matrix(&self, variables: usize) -> Result<Vec<f32>> {
+        let rows = self.rows(variables);
+        Ok(match self {
+            Self::Identity => {
+                (0..rows * variables).map(|i| f32::from(i / variables == i % variables)).collect()
+            }
+            Self::Hadamard { .. } => {
+                let scale = self.hadamard_scale(variables);
+                (0..rows * variables)
+                    .map(|i| (i / variables, i % variables))
+                    .map(|(row, column)| if (row & column).count_ones() % 2 == 0 { scale } else { -scale })
+                    .collect()
+            }
+            Self::Dense { rows, matrix } => {
+                if matrix.len() != rows * variables {
+                    return Err(shape_error!(
+                        "the embedding has {} entries: expected {rows} rows x {variables} variables",
+                        matrix.len()
+                    ));
+                }
+                matrix.clone()
+            }
+        })
+    }
+
+    /// The factor on the ±1 Hadamard matrix (1 for other embeddings).
+    pub fn hadamard_scale(&self, variables: usize) -> f32 {
+        match self {
+            Self::Hadamard { normalized: true } => 1.0 / (self.rows(variables) as f32).sqrt(),
+            _ => 1.0,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The one error type of the crate: every message names the value that was refused and the remedy.
+
+/// Why a request was refused or ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value is outside what its argument allows.
+    #[error("{0}")]
+    Value(String),
+    /// Two arguments do not fit together.
+    #[error("{0}")]
+    Shape(String),
+    /// What was asked for is valid but this engine cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The caller asked to stop (Ctrl-C); results so far are discarded by the function that returns this.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+macro_rules! value_error {
+    ($($arg:tt)*) => { $crate::error::Error::Value(format!($($arg)*)) };
+}
+macro_rules! shape_error {
+    ($($arg:tt)*) => { $crate::error::Error::Shape(format!($($arg)*)) };
+}
+pub(crate) use {shape_error, value_error};

@@ -1,0 +1,19 @@
+//! Feature-channel codes of small networks trained on Boolean formulas.
+//!
+//! The pure-Rust heart of precode: tasks and samplers, codes and their distances, nulls, and the
+//! fused training engine on plain slices. Nothing here needs Python or libtorch.
+//!
+//! The setting is that of Adler, Alistarh and Shavit, *Towards Combinatorial Interpretability of
+//! Neural Computation* (arXiv 2504.08842), section 4.
+
+pub mod dataset;
+pub mod embedding;
+pub mod error;
+pub mod network;
+pub mod rng;
+pub mod training;
+
+pub use dataset::Dataset;
+pub use embedding::Embedding;
+pub use error::{Error, Result};
+pub use network::{Layer, Masks, Weights};
