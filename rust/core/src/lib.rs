@@ -6,14 +6,24 @@
 //! The setting is that of Adler, Alistarh and Shavit, *Towards Combinatorial Interpretability of
 //! Neural Computation* (arXiv 2504.08842), section 4.
 
+pub mod codes;
 pub mod dataset;
+pub mod distance;
 pub mod embedding;
 pub mod error;
+pub mod formula;
+pub mod interference;
 pub mod network;
+pub mod nulls;
 pub mod rng;
+pub mod sampler;
+pub mod template;
 pub mod training;
 
+pub use codes::{Clauses, Readout};
 pub use dataset::Dataset;
 pub use embedding::Embedding;
 pub use error::{Error, Result};
+pub use formula::{Clause, Dnf, Literal};
 pub use network::{Layer, Masks, Weights};
+pub use template::{Polarity, Template};

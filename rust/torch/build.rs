@@ -1,0 +1,19 @@
+//! Links this package's own tests and benches with libtorch so that they run with only the virtual
+//! environment active: link arguments of `torch-sys` do not reach them.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return;
+    }
+    // Set by torch-sys (`links = "tch"`), which is a direct dependency for this alone.
+    if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo:rustc-link-search=native={lib}");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    }
+    // libtorch registers its CUDA kernels when it is loaded; no symbol of it is used, so the linker
+    // would drop it and CUDA would silently be missing.
+    println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+    println!("cargo:rustc-link-arg=-ltorch");
+}

@@ -1,0 +1,51 @@
+//! The forward pass and its gradients in closed form: no autograd graph, so any grad mode, and the
+//! gradients of R networks are those of R separate losses.
+
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::flat::Flat;
+use crate::stack::Stack;
+
+/// The activations `[x, h1, .., logits]` of a batch, each (R, samples, width).
+///
+/// `x` may be an expanded view when the networks share their data.
+pub(crate) fn forward(stack: &Stack, x: Tensor) -> Result<Vec<Tensor>> {
+    let mut activations = vec![x];
+    for (i, (weight, bias)) in stack.layers.iter().enumerate() {
+        let mut out = bias.f_unsqueeze(1)?.f_baddbmm(&activations[i], &weight.f_transpose(1, 2)?, 1, 1)?;
+        if i + 1 < stack.layers.len() {
+            let _ = out.f_relu_()?;
+        }
+        activations.push(out);
+    }
+    Ok(activations)
+}
+
+/// Writes into `gradient` the gradient of the sum over networks of the mean over samples and outputs of
+/// the binary cross-entropy with logits. `labels` are (R, samples, outputs) in the networks' kind; where
+/// `pruned` (Booleans of the weight's shape) is set the gradient is zero, even where it was not finite.
+pub(crate) fn backward(
+    stack: &Stack,
+    activations: &[Tensor],
+    labels: &Tensor,
+    pruned: &[Option<Tensor>],
+    gradient: &mut Flat,
+) -> Result<()> {
+    let Some(logits) = activations.last() else { return Ok(()) };
+    let size = logits.size();
+    let scale = 1.0 / (size[1] * size[2]) as f64;
+    let mut delta = logits.f_sigmoid()?.f_sub_(labels)?.f_mul_scalar_(scale)?;
+    for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
+        let (weight_gradient, bias_gradient) = &mut gradient.stack.layers[i];
+        let _ = delta.f_transpose(1, 2)?.f_bmm_out(weight_gradient, &activations[i])?;
+        let _ = delta.f_sum_intlist_out(bias_gradient, 1, false, None)?;
+        if let Some(pruned) = &pruned[i] {
+            let _ = weight_gradient.f_masked_fill_(pruned, 0.0)?;
+        }
+        if i > 0 {
+            delta = delta.f_bmm(weight)?.f_threshold_backward(&activations[i], 0.0)?;
+        }
+    }
+    Ok(())
+}
