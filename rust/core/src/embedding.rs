@@ -27,6 +27,26 @@ pub enum Embedding {
 }
 
 impl Embedding {
+    /// The names that [`named`](Self::named) takes.
+    pub const NAMES: [&'static str; 4] = ["identity", "hadamard", "hadamard-raw", "random"];
+
+    /// From its name; `seed` matters for `random` alone.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) listing the names there are.
+    pub fn named(name: &str, variables: usize, seed: u64) -> Result<Self> {
+        match name {
+            "identity" => Ok(Self::Identity),
+            "hadamard" => Ok(Self::Hadamard { normalized: true }),
+            "hadamard-raw" => Ok(Self::Hadamard { normalized: false }),
+            "random" => Self::random_orthogonal(variables, seed),
+            _ => Err(value_error!(
+                "embedding '{name}' is unknown: use one of {}, or pass a matrix",
+                Self::NAMES.join(", ")
+            )),
+        }
+    }
+
     /// A random orthogonal matrix (Haar): Q of the QR decomposition of a Gaussian matrix, signs
     /// fixed so that R has a positive diagonal (Mezzadri, arXiv math-ph/0609050).
     ///
@@ -100,5 +120,40 @@ impl Embedding {
             Self::Hadamard { normalized: true } => 1.0 / (self.rows(variables) as f32).sqrt(),
             _ => 1.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C0^T C0, (n, n).
+    fn gram(embedding: &Embedding, n: usize) -> Vec<f32> {
+        let (m, c0) = (embedding.rows(n), embedding.matrix(n).unwrap());
+        let dot = |i: usize, j: usize| (0..m).map(|row| c0[row * n + i] * c0[row * n + j]).sum();
+        (0..n * n).map(|cell| dot(cell / n, cell % n)).collect()
+    }
+
+    #[test]
+    fn columns_are_orthogonal() {
+        for n in [1, 5, 32] {
+            for name in Embedding::NAMES {
+                let embedding = Embedding::named(name, n, 3).unwrap();
+                let length = if name == "hadamard-raw" { embedding.rows(n) as f32 } else { 1.0 };
+                for (cell, value) in gram(&embedding, n).into_iter().enumerate() {
+                    let expected = if cell / n == cell % n { length } else { 0.0 };
+                    assert!((value - expected).abs() < 1e-4, "{name} {n}: {value} for {expected}");
+                }
+            }
+        }
+        assert_ne!(Embedding::random_orthogonal(4, 0), Embedding::random_orthogonal(4, 1));
+    }
+
+    #[test]
+    fn bad_embeddings_are_refused() {
+        let message = Embedding::named("fourier", 4, 0).unwrap_err().to_string();
+        assert!(message.contains("'fourier'") && message.contains("hadamard-raw"), "{message}");
+        assert!(Embedding::Dense { rows: 2, matrix: vec![0.0; 5] }.matrix(3).is_err());
+        assert!(Embedding::random_orthogonal(0, 0).is_err());
     }
 }

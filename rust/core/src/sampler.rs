@@ -1,11 +1,15 @@
 //! How inputs are drawn for a formula.
 
+use std::sync::Arc;
+
 use rand::RngExt;
+use rayon::prelude::*;
 
 use crate::dataset::{Dataset, WORD_BITS};
-use crate::error::{Result, value_error};
+use crate::error::{Result, shape_error, value_error};
 use crate::formula::{Dnf, below};
 use crate::rng::{Purpose, stream};
+use crate::training::Progress;
 
 /// Redraws of the further True variables of one sample, and of the whole sample, before giving up.
 const REDRAWS: usize = 200;
@@ -90,6 +94,30 @@ impl Sampler {
             write_sample(&mut data, task, s, &draw.input);
         }
         Ok(data)
+    }
+
+    /// One data set for each task, in parallel; set i is drawn from the stream `(seed, purpose, indices[i])`.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample), for the first task that fails; [`Error::Shape`](crate::Error::Shape) if there are not as
+    /// many indices as tasks; [`Error::Interrupted`](crate::Error::Interrupted) once progress was cancelled.
+    pub fn sample_all(
+        &self,
+        tasks: &[Arc<Dnf>],
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+        indices: &[u64],
+        progress: &Progress,
+    ) -> Result<Vec<Dataset>> {
+        if tasks.len() != indices.len() {
+            return Err(shape_error!("{} indices for {} tasks: pass one for each", indices.len(), tasks.len()));
+        }
+        let draw = |(task, &index): (&Arc<Dnf>, &u64)| {
+            progress.check()?;
+            self.sample(task, samples, seed, purpose, index)
+        };
+        tasks.par_iter().zip(indices).map(draw).collect()
     }
 
     fn validate(&self, variables: usize) -> Result<()> {

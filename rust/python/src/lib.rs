@@ -1,1 +1,37 @@
-//! py
+//! The extension module `precode._precode`: functions that convert, release the GIL, call and convert.
+//! The public API with its documentation is the Python package `precode`.
+
+// Every item here is private to the package; its documentation is in Python.
+#![allow(missing_docs)]
+
+mod boundary;
+mod codes;
+mod pairs;
+mod tasks;
+mod training;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _precode {
+    use super::*;
+
+    #[pymodule_export]
+    use super::codes::{
+        channels, conflicts, crowding, distances, embedding_matrix, epoch_order, feature_capacity,
+        hamming_probabilities, mean_row_cosine, pattern_counts, pattern_name, permute_rows, random_signs, signs,
+    };
+    #[pymodule_export]
+    use super::pairs::{code_distance_counts, code_distances, nearest_codes};
+    #[pymodule_export]
+    use super::tasks::{Formula, Samples, sample_all};
+    #[pymodule_export]
+    use super::training::{evaluate, linear_init, train};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // libtorch must be loaded and initialized before anything here touches a tensor.
+        module.py().import("torch")?;
+        module.add("TORCH_VERSION", env!("PRECODE_TORCH_VERSION"))
+    }
+}

@@ -44,7 +44,7 @@ pub(crate) fn backward(
             let _ = weight_gradient.f_masked_fill_(pruned, 0.0)?;
         }
         if i > 0 {
-            delta = delta.f_bmm(weight)?.f_threshold_backward(&activations[i], 0.0)?;
+            delta = activations[i].f_threshold_backward(&delta.f_bmm(weight)?, 0.0)?;
         }
     }
     Ok(())

@@ -1,1 +1,53 @@
-//! tch
+//! Stacks of small networks as libtorch tensors, and the engines that train them.
+//!
+//! Library code calls only tch's fallible functions, restores the caller's grad mode also after an
+//! error, and leaves torch's thread count, random state and default dtype alone.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use precode_core::training::{Optimizer, Problem, Progress, TrainConfig};
+//! use precode_core::{Dataset, Embedding, Weights};
+//! use precode_torch::{Choice, Stack, choose};
+//! use tch::{Device, Kind};
+//!
+//! // Two networks learn x0 and x1.
+//! let x = [false, false, false, true, true, false, true, true];
+//! let data = vec![Arc::new(Dataset::from_bools(&x, &[false, false, false, true], 2, 1)?); 2];
+//! let config = TrainConfig {
+//!     epochs: 500,
+//!     batch: 4,
+//!     optimizer: Optimizer::adam(0.05),
+//!     order_seed: 0,
+//!     early_stopping: None,
+//!     snapshots: vec![0],
+//! };
+//! let embedding = Embedding::Identity;
+//! let problem =
+//!     Problem { data: &data, validation: &[], embedding: &embedding, masks: None, config: &config };
+//! let weights = Weights::linear_init(&[2, 8, 1], 0, &[0, 1])?;
+//! let start = Stack::from_weights(&weights, Kind::Float, Device::Cpu)?;
+//! let (engine, why) = choose(Choice::Auto, &start.widths(), &problem, Kind::Float, Device::Cpu)?;
+//! println!("{why}");
+//! let trained = engine.train(&start, &problem, &Progress::default())?;
+//! let evaluation = engine.evaluate(&trained.weights, &data, &embedding, &Progress::default())?;
+//! assert_eq!(evaluation.error, [0.0, 0.0]);
+//! # Ok::<(), precode_torch::Error>(())
+//! ```
+
+pub mod engine;
+pub mod error;
+mod evaluate;
+mod flat;
+pub mod fused;
+mod gradient;
+pub mod libtorch;
+mod optimizer;
+mod run;
+mod samples;
+pub mod stack;
+
+pub use engine::{Choice, Engine, choose};
+pub use error::{Error, Result};
+pub use fused::Fused;
+pub use libtorch::Libtorch;
+pub use stack::Stack;

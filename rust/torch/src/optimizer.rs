@@ -103,7 +103,8 @@ impl Updater {
         let _ = second.all.f_lerp_(&square, 1.0 - betas.1)?;
         // tch has no `value` for addcdiv: the factor -step_size goes into the denominator.
         let mut denominator = second.all.f_sqrt_out(&self.scratch)?;
-        let _ = denominator.f_mul_scalar_(-1.0 / (correction * step_size))?.f_add_scalar_(-eps / step_size)?;
+        let _ =
+            denominator.f_mul_scalar_(-1.0 / (correction * step_size))?.f_add_scalar_(-eps / step_size)?;
         let _ = weights.f_addcdiv_(&first.all, &denominator)?;
         Ok(())
     }

@@ -34,11 +34,7 @@ pub(crate) struct Block {
 impl Samples {
     /// Copies the data to the device. `data` are of one number of samples and outputs; fewer variables
     /// than the widest set's (possible under one Hadamard embedding) count as False.
-    pub fn new(
-        data: &[Arc<Dataset>],
-        embedding: &Embedding,
-        (kind, device): (Kind, Device),
-    ) -> Result<Self> {
+    pub fn new(data: &[Arc<Dataset>], embedding: &Embedding, (kind, device): (Kind, Device)) -> Result<Self> {
         let mut sets: Vec<&Arc<Dataset>> = Vec::new();
         let mut known = std::collections::HashMap::new();
         let set_of: Vec<usize> = data
@@ -71,7 +67,8 @@ impl Samples {
             Embedding::Identity => None,
             map => {
                 let rows = map.rows(variables) as i64;
-                let matrix = Tensor::f_from_slice(&map.matrix(variables)?)?.f_view([rows, variables as i64])?;
+                let matrix =
+                    Tensor::f_from_slice(&map.matrix(variables)?)?.f_view([rows, variables as i64])?;
                 Some(matrix.f_to_kind(kind)?.f_to_device(device)?.f_transpose(0, 1)?.f_contiguous()?)
             }
         };

@@ -1,5 +1,7 @@
 //! Stacked networks as tensors.
 
+use std::ops::Range;
+
 use precode_core::Weights;
 use tch::{Device, Kind, Tensor};
 
@@ -23,6 +25,11 @@ impl Stack {
     /// example of a device that is not there.
     pub fn from_weights(weights: &Weights, kind: Kind, device: Device) -> Result<Self> {
         weights.validate()?;
+        Self::from_buffers(weights, kind, device)
+    }
+
+    /// As [`from_weights`](Self::from_weights) without looking at the values: training may have diverged.
+    pub(crate) fn from_buffers(weights: &Weights, kind: Kind, device: Device) -> Result<Self> {
         let r = weights.networks as i64;
         let tensor = |values: &[f32], size: &[i64]| -> Result<Tensor> {
             let flat = Tensor::f_from_slice(values)?.f_to_kind(kind)?.f_to_device(device)?;
@@ -175,6 +182,22 @@ impl Stack {
     /// The networks numbered by `rows` (int64), copied in that order.
     pub(crate) fn rows(&self, rows: &Tensor) -> Result<Self> {
         self.map(|tensor| Ok(tensor.f_index_select(0, rows)?))
+    }
+
+    /// A view of consecutive networks.
+    pub(crate) fn range(&self, rows: &Range<usize>) -> Result<Self> {
+        self.map(|tensor| Ok(tensor.f_narrow(0, rows.start as i64, rows.len() as i64)?))
+    }
+
+    /// One stack of the networks of all, in order.
+    pub(crate) fn concatenate(stacks: &[&Self]) -> Result<Self> {
+        let join = |i: usize, pick: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
+            let parts: Vec<&Tensor> = stacks.iter().map(|stack| pick(&stack.layers[i])).collect();
+            Ok(Tensor::f_cat(&parts, 0)?)
+        };
+        let depth = stacks.first().map_or(0, |stack| stack.layers.len());
+        let layers = (0..depth).map(|i| Ok((join(i, |layer| &layer.0)?, join(i, |layer| &layer.1)?)));
+        Ok(Self { layers: layers.collect::<Result<_>>()? })
     }
 
     fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {

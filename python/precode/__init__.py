@@ -1,0 +1,65 @@
+"""precode reads the codes a network will use before it has learned them.
+
+The setting is that of Adler, Alistarh and Shavit (arXiv 2504.08842): small networks trained on Boolean
+formulas, whose feature-channel codes are read from the signs of their weights.
+"""
+
+import torch  # noqa: F401 - libtorch must be loaded before the extension
+
+from precode._extension import TORCH_VERSION
+from precode import nulls, plot, published
+from precode.codes import Codes, crowding, decode, distance, feature_capacity
+from precode.codes import conflicts, mean_row_cosine, motion
+from precode.curves import Curves, curves, dynamics
+from precode.dataset import Dataset
+from precode.errors import (
+    PrecodeError,
+    PrecodeShapeError,
+    PrecodeTypeError,
+    PrecodeValueError,
+    UnsupportedError,
+)
+from precode.networks import Networks
+from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
+from precode.sampler import Biased, BrokenClause, TruthTable
+from precode.task import Dnf
+from precode.training import EarlyStopping, Optimizer, Runs, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TORCH_VERSION",
+    "Biased",
+    "BrokenClause",
+    "Codes",
+    "Curves",
+    "Dataset",
+    "Dnf",
+    "EarlyStopping",
+    "Networks",
+    "Optimizer",
+    "PrecodeError",
+    "PrecodeShapeError",
+    "PrecodeTypeError",
+    "PrecodeValueError",
+    "Runs",
+    "TruthTable",
+    "UnsupportedError",
+    "code_distance",
+    "code_distance_counts",
+    "code_distance_kernel",
+    "conflicts",
+    "crowding",
+    "curves",
+    "decode",
+    "distance",
+    "dynamics",
+    "feature_capacity",
+    "mean_row_cosine",
+    "motion",
+    "nearest_codes",
+    "nulls",
+    "plot",
+    "published",
+    "train",
+]

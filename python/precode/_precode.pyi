@@ -1,0 +1,120 @@
+"""The compiled extension. Private: the public API with its documentation is the package `precode`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from precode.sampler import Sampler
+from precode.training import TrainSettings
+
+TORCH_VERSION: str
+
+_Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+_Networks = tuple[NDArray[Any], NDArray[Any]]
+_Sets = list[list[list[int]]]
+
+class Outcome(TypedDict):
+    weights: list[tuple[torch.Tensor, torch.Tensor]]
+    snapshots: list[list[tuple[torch.Tensor, torch.Tensor]]]
+    train_loss: NDArray[np.float64]
+    train_error: NDArray[np.float64]
+    validation_loss: NDArray[np.float64]
+    epochs_run: list[int]
+    engine: str
+    reason: str
+
+@final
+class Formula:
+    def __new__(cls, variables: int, outputs: Sequence[Sequence[Sequence[int]]], complemented: bool) -> Formula: ...
+    @staticmethod
+    def random(
+        variables: int,
+        outputs: int,
+        clauses: int,
+        width: int,
+        negated: int,
+        disjoint: bool,
+        seed: int,
+        index: int,
+    ) -> Formula: ...
+    @property
+    def variables(self) -> int: ...
+    @property
+    def outputs(self) -> list[list[list[int]]]: ...
+    @property
+    def complemented(self) -> bool: ...
+    def false_clauses(self, output: int, seed: int, index: int) -> list[list[int]]: ...
+    def labels(self, x: NDArray[np.bool_]) -> NDArray[np.bool_]: ...
+
+@final
+class Samples:
+    def __new__(cls, x: NDArray[np.bool_], y: NDArray[np.bool_]) -> Samples: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def variables(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def inputs(self) -> NDArray[np.uint8]: ...
+    def labels(self) -> NDArray[np.uint8]: ...
+
+def sample_all(
+    formulas: Sequence[Formula],
+    sampler: Sampler,
+    samples: int,
+    seed: int,
+    indices: Sequence[int],
+    held_out: bool,
+) -> list[Samples]: ...
+def linear_init(
+    widths: Sequence[int], seed: int, indices: Sequence[int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]: ...
+def train(
+    start: _Layers,
+    data: Sequence[Samples],
+    validation: Sequence[Samples],
+    embedding: str | NDArray[np.float32],
+    embedding_seed: int,
+    masks: Sequence[NDArray[np.bool_] | None] | None,
+    settings: TrainSettings,
+    engine: str,
+    progress: Callable[[int], None] | None,
+) -> Outcome: ...
+def evaluate(
+    stack: _Layers,
+    data: Sequence[Samples],
+    embedding: str | NDArray[np.float32],
+    embedding_seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def epoch_order(seed: int, epoch: int, samples: int) -> NDArray[np.uint32]: ...
+def embedding_matrix(kind: str, variables: int, seed: int) -> NDArray[np.float32]: ...
+def signs(networks: _Networks, sets: _Sets, aligned: bool, floor: float) -> NDArray[np.int8]: ...
+def pattern_counts(networks: _Networks, sets: _Sets, aligned: bool, floor: float) -> NDArray[np.uint32]: ...
+def channels(networks: _Networks, sets: _Sets, template: str, floor: float) -> NDArray[np.bool_]: ...
+def distances(
+    networks: _Networks, sets: _Sets, template: str, metric: str, scale: str, polarity: str
+) -> NDArray[np.float64]: ...
+def crowding(
+    networks: _Networks, sets: _Sets, template: str, near: int, scale: str
+) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.uint32]]: ...
+def conflicts(networks: _Networks, sets: _Sets, templates: Sequence[str], near: int) -> NDArray[np.uint32]: ...
+def feature_capacity(networks: _Networks) -> NDArray[np.float64]: ...
+def mean_row_cosine(networks: _Networks) -> NDArray[np.float64]: ...
+def random_signs(networks: _Networks, seed: int, index: int) -> NDArray[np.float32]: ...
+def permute_rows(
+    channels: NDArray[np.bool_], output: NDArray[np.float64], seed: int, index: int
+) -> NDArray[np.bool_]: ...
+def hamming_probabilities(template: str, width: int) -> list[float]: ...
+def pattern_name(positives: int, negatives: int) -> str: ...
+def code_distances(
+    a: NDArray[Any], b: NDArray[Any] | None, metric: str
+) -> tuple[NDArray[Any], str]: ...
+def nearest_codes(
+    a: NDArray[Any], b: NDArray[Any] | None, metric: str
+) -> tuple[NDArray[np.uint32], NDArray[np.float32]]: ...
+def code_distance_counts(a: NDArray[Any], b: NDArray[Any] | None, metric: str) -> NDArray[np.uint64]: ...

@@ -1,0 +1,27 @@
+"""Progress bars that stay quiet where there is no terminal or notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from tqdm.auto import tqdm
+
+Progress: TypeAlias = "bool | Callable[[int, int], None]"
+"""False: none. True: a bar. A function: called with the units of work done and in all, about 20 times a second; an
+exception it raises stops the work and is passed on."""
+
+
+@contextmanager
+def reporter(progress: Progress, total: int, unit: str) -> Iterator[Callable[[int], None] | None]:
+    """What a long computation calls with the units of work done so far; None if nobody wants to know."""
+    if callable(progress):
+        report = progress
+        yield lambda done: report(done, total)
+    elif progress:
+        # disable=None: no bar where the output is neither a terminal nor a notebook.
+        with tqdm(total=total, unit=unit, unit_scale=True, disable=None, leave=False) as bar:
+            yield lambda done: bar.update(done - bar.n) and None
+    else:
+        yield None

@@ -1,0 +1,21 @@
+"""Exceptions: everything precode refuses is a `PrecodeError` and also the built-in kind it resembles."""
+
+
+class PrecodeError(Exception):
+    """Base of every error that precode raises about its arguments or its work."""
+
+
+class PrecodeValueError(PrecodeError, ValueError):
+    """A value is outside what its argument allows; the message names the value and the remedy."""
+
+
+class PrecodeShapeError(PrecodeError, ValueError):
+    """Two arguments do not fit together; the message names both shapes."""
+
+
+class PrecodeTypeError(PrecodeError, TypeError):
+    """An argument has the wrong type; the message names the type that came."""
+
+
+class UnsupportedError(PrecodeError, RuntimeError):
+    """The request is valid, but what was chosen to carry it out cannot."""

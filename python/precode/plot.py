@@ -1,0 +1,199 @@
+"""Figures. Every function takes ``ax=`` and returns the axes it drew on; needs the extra ``precode[plot]``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from precode import published
+from precode.errors import PrecodeError, PrecodeValueError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from precode.codes import Codes
+
+_LABELS = {
+    "train_error": "training error",
+    "test_error": "test error",
+    "train_bce": "training loss (nats)",
+    "code_size": "rows in a clause's code",
+    "overlap": "rows shared by two codes",
+    "clauses_without_code": "clauses without a code",
+}
+
+
+def _axes(ax: Axes | None, **size: Any) -> Axes:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise PrecodeError("figures need matplotlib: pip install 'precode[plot]'") from error
+    return plt.subplots(layout="constrained", **size)[1] if ax is None else ax
+
+
+def _label(column: str) -> str:
+    if column in _LABELS:
+        return _LABELS[column]
+    pattern, _, polarity = column.partition("_")
+    return f"{pattern} rows per clause, {polarity} rows"
+
+
+def curves(
+    trials: pd.DataFrame, column: str = "4P_positive", *, reference: bool = True, ax: Axes | None = None
+) -> Axes:
+    """A column against the number of clauses, one line a hidden width, with the published points.
+
+    Lines are means over trials, bands their 95 % interval (1.96 standard errors); crosses are published values read
+    off the figures by eye; dotted lines are the measured random baseline.
+
+    Args:
+        trials: `Curves.trials`.
+        column: which one.
+        reference: draw published points where there are some for the column.
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeValueError: there is no such column.
+    """
+    if column not in trials:
+        raise PrecodeValueError(f"no column {column!r}: there are {', '.join(map(str, trials.columns))}")
+    ax = _axes(ax, figsize=(6.4, 4.2))
+    points = published.curves()
+    for number, (hidden, group) in enumerate(trials.groupby("hidden")):
+        color = f"C{number}"
+        by_clauses = group.groupby("clauses")[column]
+        mean = by_clauses.mean()
+        error = 1.96 * by_clauses.std(ddof=1) / np.sqrt(by_clauses.size())
+        ax.plot(mean.index, mean, marker="o", markersize=3.5, color=color, label=f"{hidden} rows")
+        ax.fill_between(mean.index, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        if f"random_{column}" in group:
+            random = group.groupby("clauses")[f"random_{column}"].mean()
+            ax.plot(random.index, random, color=color, linestyle=":", linewidth=1)
+        if reference and column in points:
+            known = points[points["hidden"] == hidden]
+            ax.plot(known["clauses"], known[column], "x", color=color)
+    if reference and column in points:
+        ax.plot([], [], "x", color="gray", label="published (arXiv 2504.08842)")
+    if f"random_{column}" in trials:
+        ax.plot([], [], ":", color="gray", label="random signs")
+    ax.set_xlabel("clauses")
+    ax.set_ylabel(_label(column))
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)
+    return ax
+
+
+def dynamics(
+    table: pd.DataFrame,
+    columns: tuple[str, ...] = ("4P_positive", "2P2N_positive", "3N1P_negative", "2P2N_negative"),
+    *,
+    reference: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Patterns and training loss against the epoch, with the published points of figure 12.
+
+    Args:
+        table: from `precode.dynamics`.
+        columns: patterns to draw.
+        reference: draw the published points.
+        ax: axes to draw on; the loss gets a second vertical axis.
+
+    Raises:
+        PrecodeValueError: there is no such column.
+    """
+    if missing := [column for column in (*columns, "train_bce") if column not in table]:
+        raise PrecodeValueError(f"no column {', '.join(missing)}: there are {', '.join(map(str, table.columns))}")
+    ax = _axes(ax, figsize=(6.4, 4.2))
+    points = published.dynamics()
+    means = table.groupby("epoch").mean(numeric_only=True)
+    for number, column in enumerate(columns):
+        ax.plot(means.index, means[column], color=f"C{number}", label=column.replace("_", ", "))
+        if reference and column in points:
+            ax.plot(points["epoch"], points[column], "x", color=f"C{number}")
+    loss = ax.twinx()
+    loss.plot(means.index, means["train_bce"], color="black", linestyle="--", linewidth=1)
+    if reference:
+        loss.plot(points["epoch"], points["train_bce"], "x", color="black")
+        ax.plot([], [], "x", color="gray", label="published")
+    ax.plot([], [], "--", color="black", linewidth=1, label="training loss (right)")
+    loss.set_ylim(0, 0.75)
+    loss.set_ylabel("training loss (nats)")
+    ax.set_xscale("symlog", linthresh=3)
+    ax.set_xticks([0, 1, 2, 3, 5, 10, 20], ["0", "1", "2", "3", "5", "10", "20"])
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("rows per clause")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def weights(codes: Codes, network: int = 0, *, ax: Axes | None = None) -> Axes:
+    """Sorted heat map of a network's first layer in feature space.
+
+    Columns are variables, grouped by the clause that they occur in first; rows are neurons, positive ones on top, each
+    polarity ordered by the first clause whose code the row carries. Black frames mark rows that carry a clause's
+    all-positive template.
+
+    Args:
+        codes: from `precode.decode` or `Runs.codes`.
+        network: which network of a stack.
+        ax: axes to draw on.
+    """
+    ax = _axes(ax, figsize=(7.2, 5.2))
+    features, output, clauses, channels = _one(codes, network)
+    order = list(dict.fromkeys(_variable(literal) for clause in clauses for literal in clause))
+    order += [variable for variable in range(features.shape[1]) if variable not in order]
+    first = np.where(channels.any(0), channels.argmax(0), len(clauses))
+    rows = np.lexsort((first, output < 0))
+    limit = float(np.abs(features).max()) or 1.0
+    image = ax.imshow(features[rows][:, order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    for clause, row in zip(*np.nonzero(channels[:, rows]), strict=True):
+        for literal in clauses[clause]:
+            column = order.index(_variable(literal))
+            ax.add_patch(_frame(column, row))
+    positive = int((output >= 0).sum())
+    ax.axhline(positive - 0.5, color="black", linewidth=1)
+    ax.set_xticks(range(len(order)), [str(variable) for variable in order], fontsize="xx-small", rotation=90)
+    ax.set_xlabel("variable, grouped by clause")
+    ax.set_ylabel(f"neuron ({positive} positive above the line)")
+    ax.figure.colorbar(image, ax=ax, label="weight in feature space", shrink=0.8)
+    return ax
+
+
+def channels(codes: Codes, network: int = 0, *, template: str | None = None, ax: Axes | None = None) -> Axes:
+    """The codes of one network, clauses by rows: filled where the row carries the clause's template.
+
+    Args:
+        codes: from `precode.decode` or `Runs.codes`.
+        network: which network of a stack.
+        template: see `Codes.channels`.
+        ax: axes to draw on.
+    """
+    ax = _axes(ax, figsize=(6.4, 3.2))
+    bits = np.atleast_3d(codes.channels(template))
+    bits = codes.channels(template)[network] if codes.channels(template).ndim == 3 else codes.channels(template)
+    ax.imshow(bits, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    ax.set_xlabel("row (hidden neuron)")
+    ax.set_ylabel("clause")
+    ax.set_title(f"{template or codes.templates[0]}: {bits.sum()} locations, {bits.sum(1).mean():.1f} rows per clause")
+    return ax
+
+
+def _one(codes: Codes, network: int) -> tuple[Any, Any, list[list[int]], Any]:
+    """Features, output weights, clauses and channels of one network of a stack, or of the only one."""
+    source = codes._readout
+    found = codes.channels()
+    clauses = source.sets[network if len(source.sets) > 1 else 0]
+    return source.features[network], source.output[network], clauses, found[network] if source.stacked else found
+
+
+def _variable(literal: int) -> int:
+    return literal if literal >= 0 else ~literal
+
+
+def _frame(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=0.8)

@@ -1,0 +1,97 @@
+//! Pairs of codes a second, by kernel and by what is asked for. `RAYON_NUM_THREADS=1` gives the rate of
+//! one core.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use precode_core::pairs::{BitCodes, CodeMetric, Kernel, Pairs, TernaryCodes, TernaryMetric};
+use precode_core::training::Progress;
+
+/// Numbers of a fixed sequence.
+fn noise() -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(0x9e37_79b9_7f4a_7c15u64), |&state| {
+        let state = state ^ state << 13;
+        let state = state ^ state >> 7;
+        Some(state ^ state << 17)
+    })
+}
+
+fn codes(count: usize, bits: usize) -> BitCodes {
+    let bools: Vec<bool> = noise().take(count * bits).map(|number| number >> 63 == 1).collect();
+    BitCodes::from_bools(&bools, bits).expect("codes")
+}
+
+/// Every kernel on every length of codes; nothing is kept.
+fn kernels(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pairs/kernels");
+    for (count, bits) in [(8192, 64), (8192, 512), (4096, 4096)] {
+        let codes = codes(count, bits);
+        group.throughput(Throughput::Elements((count * count) as u64));
+        for kernel in Kernel::available() {
+            let pairs =
+                Pairs::new(&codes, None, CodeMetric::Hamming).and_then(|pairs| pairs.with_kernel(kernel));
+            let pairs = pairs.expect("an available kernel");
+            group.bench_function(BenchmarkId::new(kernel.name(), format!("{count} x {bits}")), |bencher| {
+                bencher.iter(|| {
+                    let visit = |block: &precode_core::pairs::Block<u16>| {
+                        black_box(block.distances);
+                        Ok(())
+                    };
+                    assert_eq!(pairs.for_each_block(&Progress::default(), visit), Ok(kernel));
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// What can be asked of codes, with the fastest kernel.
+fn forms(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pairs/forms");
+    for (count, bits) in [(8192, 64), (8192, 4096)] {
+        let codes = codes(count, bits);
+        let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).expect("pairs");
+        let jaccard = Pairs::new(&codes, None, CodeMetric::Jaccard).expect("pairs");
+        let full = Pairs::new(&codes, Some(&codes), CodeMetric::Hamming).expect("pairs");
+        let (mut out, mut fractions) = (vec![0u16; count * count], vec![0f32; count * count]);
+        let progress = Progress::default();
+        let size = format!("{count} x {bits}");
+        group.throughput(Throughput::Elements((count * count) as u64));
+        group.bench_function(BenchmarkId::new("symmetric", &size), |bencher| {
+            bencher.iter(|| pairs.matrix(&mut out, &progress));
+        });
+        group.bench_function(BenchmarkId::new("full", &size), |bencher| {
+            bencher.iter(|| full.matrix(&mut out, &progress));
+        });
+        group.bench_function(BenchmarkId::new("jaccard", &size), |bencher| {
+            bencher.iter(|| jaccard.matrix(&mut fractions, &progress));
+        });
+        group.bench_function(BenchmarkId::new("histogram", &size), |bencher| {
+            bencher.iter(|| pairs.histogram(&progress));
+        });
+        group.bench_function(BenchmarkId::new("nearest", &size), |bencher| {
+            bencher.iter(|| pairs.nearest::<u16>(&progress));
+        });
+    }
+    group.finish();
+}
+
+/// Codes of signs.
+fn ternary(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pairs/ternary");
+    for (count, length) in [(8192, 16), (8192, 256)] {
+        let signs: Vec<i8> = noise().take(count * length).map(|number| (number >> 32) as i8 % 2).collect();
+        let codes = TernaryCodes::from_signs(&signs, length).expect("codes");
+        group.throughput(Throughput::Elements((count * count) as u64));
+        for (name, metric) in [("mismatch", TernaryMetric::Mismatch), ("l1", TernaryMetric::L1)] {
+            let pairs = Pairs::ternary(&codes, None, metric).expect("pairs");
+            group.bench_function(BenchmarkId::new(name, format!("{count} x {length}")), |bencher| {
+                bencher.iter(|| pairs.histogram(&Progress::default()));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, kernels, forms, ternary);
+criterion_main!(benches);

@@ -1,0 +1,156 @@
+//! Logits of a tile, and their loss.
+
+use super::math::logistic_loss;
+use super::net::{Block, Net};
+use super::simd::{MAX_LANES, Simd, lanes};
+use super::tile::{TILE, Tile};
+
+/// Logits of a tile, then their derivatives: by output, then by sample.
+pub(super) struct Logits<S: Simd> {
+    /// `TILE / LANES` vectors for each output.
+    pub(super) vectors: Vec<S::Vector>,
+}
+
+/// What a number of samples add up to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    /// Sum of the losses over samples and outputs.
+    pub(super) loss: f64,
+    /// Labels on the wrong side.
+    pub(super) wrong: u64,
+}
+
+impl<S: Simd> Logits<S> {
+    /// Vectors of one output.
+    pub(super) const VECTORS: usize = TILE / S::LANES;
+
+    #[inline(always)]
+    pub(super) fn new(s: S, outputs: usize) -> Self {
+        Self { vectors: vec![s.zero(); outputs * Self::VECTORS] }
+    }
+
+    /// Replaces the logits of a tile by `scale` times the derivatives of their losses (0 for samples
+    /// that do not exist) and adds the losses to `totals`.
+    #[inline(always)]
+    pub(super) fn differentiate(&mut self, s: S, tile: &Tile, scale: f32, totals: &mut Totals) {
+        let mut losses = s.zero();
+        let scale = s.splat(scale);
+        for (labels, logits) in tile.labels.iter().zip(self.vectors.chunks_exact_mut(Self::VECTORS)) {
+            for (k, z) in logits.iter_mut().enumerate().take(tile.samples.div_ceil(S::LANES)) {
+                let shift = k * S::LANES;
+                let valid = tile.valid() >> shift & (u64::MAX >> (64 - S::LANES));
+                let (labels, valid_mask) = (labels >> shift & valid, s.mask_from_bits(valid));
+                totals.wrong += u64::from(((s.mask_to_bits(s.positive(*z)) ^ labels) & valid).count_ones());
+                let (loss, slope) = logistic_loss(s, *z, s.mask_from_bits(labels));
+                losses = s.add(losses, s.select(valid_mask, loss));
+                *z = s.select(valid_mask, s.mul(slope, scale));
+            }
+        }
+        totals.loss += f64::from(s.sum(losses));
+    }
+
+    /// The numbers of one output, by sample.
+    #[inline(always)]
+    pub(super) fn of(&self, output: usize) -> &[f32] {
+        lanes::<S>(&self.vectors[output * Self::VECTORS..][..Self::VECTORS])
+    }
+}
+
+impl<S: Simd, const V: usize> Net<S, V> {
+    /// Part of each output's logit that is the same for all samples: b2 and the constant rows.
+    #[inline(always)]
+    pub(super) fn base(&self, base: &mut [f32]) {
+        let s = self.s;
+        base.copy_from_slice(&lanes::<S>(self.output_bias[0].as_flattened())[..base.len()]);
+        for block in self.blocks.iter().filter(|block| block.constant) {
+            for (base, w2) in base.iter_mut().zip(&block.weights.output) {
+                *base += s.sum(weigh(s, &block.weights.bias, w2));
+            }
+        }
+    }
+
+    /// Computes the logits of a tile. `slots`: see [`Density`](super::tile::Density).
+    #[inline(always)]
+    pub(super) fn forward(&mut self, tile: &Tile, slots: &[usize], base: &[f32], logits: &mut Logits<S>) {
+        let s = self.s;
+        for (base, logits) in base.iter().zip(logits.vectors.chunks_exact_mut(Logits::<S>::VECTORS)) {
+            logits.fill(s.splat(*base));
+        }
+        for block in self.blocks.iter_mut().filter(|block| !block.constant) {
+            if self.shape.outputs == 1 {
+                block.forward(s, tile, slots, &mut logits.vectors);
+            } else {
+                block.forward_many(s, tile, slots, &mut logits.vectors);
+            }
+        }
+    }
+}
+
+impl<S: Simd, const V: usize> Block<S, V> {
+    #[inline(always)]
+    fn forward(&mut self, s: S, tile: &Tile, slots: &[usize], logits: &mut [S::Vector]) {
+        let w2 = self.weights.output[0];
+        for (group, logits) in logits.iter_mut().enumerate().take(tile.samples.div_ceil(S::LANES)) {
+            let mut rows = [s.zero(); MAX_LANES];
+            for lane in 0..S::LANES {
+                let b = group * S::LANES + lane;
+                let h = self.sum_columns(s, tile, slots, b);
+                self.active[b] = h.map(|h| s.positive(h));
+                rows[lane] = weigh(s, &h, &w2);
+            }
+            *logits = s.add(*logits, s.row_sums(&rows));
+        }
+    }
+
+    #[inline(always)]
+    fn forward_many(&mut self, s: S, tile: &Tile, slots: &[usize], logits: &mut [S::Vector]) {
+        for group in 0..tile.samples.div_ceil(S::LANES) {
+            for b in group * S::LANES..(group + 1) * S::LANES {
+                let h = self.sum_columns(s, tile, slots, b);
+                self.active[b] = h.map(|h| s.positive(h));
+                self.values[b] = h.map(|h| s.max(h, s.zero()));
+            }
+            for (output, w2) in self.weights.output.iter().enumerate() {
+                let mut rows = [s.zero(); MAX_LANES];
+                for lane in 0..S::LANES {
+                    rows[lane] = weigh(s, &self.values[group * S::LANES + lane], w2);
+                }
+                let logits = &mut logits[output * Logits::<S>::VECTORS + group];
+                *logits = s.add(*logits, s.row_sums(&rows));
+            }
+        }
+    }
+
+    /// C1 x + b1 of sample b.
+    #[inline(always)]
+    fn sum_columns(&self, s: S, tile: &Tile, slots: &[usize], b: usize) -> [S::Vector; V] {
+        let columns = self.columns();
+        let mut h = self.weights.bias;
+        for (w, (words, slots)) in tile.inputs.iter().zip(slots).enumerate() {
+            let columns = &columns[w * (TILE + 1)..][..TILE + 1];
+            let mut word = words[b];
+            // Always as many as the fullest sample needs: an exact count would mispredict its branch for
+            // most samples, which costs more than adding the null column.
+            for _ in 0..*slots {
+                let next = word.trailing_zeros() as usize;
+                word &= word.wrapping_sub(1);
+                // SAFETY: a word of 64 bits has at most 64 trailing zeros.
+                let column = unsafe { columns.get_unchecked(next) };
+                for k in 0..V {
+                    h[k] = s.add(h[k], column[k]);
+                }
+            }
+        }
+        h
+    }
+}
+
+/// The vector whose lanes add up to the sum of ReLU(h) w2 over a block.
+#[inline(always)]
+pub(super) fn weigh<S: Simd, const V: usize>(s: S, h: &[S::Vector; V], w2: &[S::Vector; V]) -> S::Vector {
+    let mut sum = s.mul(s.max(h[0], s.zero()), w2[0]);
+    for k in 1..V {
+        sum = s.mul_add(s.max(h[k], s.zero()), w2[k], sum);
+    }
+    sum
+}

@@ -1,0 +1,276 @@
+//! One network in the layout of the kernels: column by column, rows side by side in vectors.
+
+use super::simd::{Simd, lanes, lanes_mut};
+use super::tile::TILE;
+
+/// Sizes of a network and its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Boolean variables of a sample, n.
+    pub(super) variables: usize,
+    /// Width of the embedded input, m.
+    pub(super) inputs: usize,
+    /// Hidden rows, j.
+    pub(super) hidden: usize,
+    /// Outputs, o.
+    pub(super) outputs: usize,
+    /// Whether the embedding is the identity, so that W1 and C1 are one matrix.
+    pub(super) identity: bool,
+}
+
+impl Shape {
+    /// Weights and biases of a network.
+    pub(super) fn parameters(&self) -> usize {
+        self.hidden * (self.inputs + 1) + self.outputs * (self.hidden + 1)
+    }
+}
+
+/// The row-major buffers of one network: w1 (j, m), b1 (j), w2 (o, j), b2 (o).
+#[derive(Debug)]
+pub(super) struct Buffers<T> {
+    pub(super) w1: T,
+    pub(super) b1: T,
+    pub(super) w2: T,
+    pub(super) b2: T,
+}
+
+impl<'a> Buffers<&'a mut [f32]> {
+    /// Cuts one slice of `shape.parameters()` numbers into the four buffers.
+    pub(super) fn split(all: &'a mut [f32], shape: &Shape) -> Self {
+        let (w1, rest) = all.split_at_mut(shape.hidden * shape.inputs);
+        let (b1, rest) = rest.split_at_mut(shape.hidden);
+        let (w2, b2) = rest.split_at_mut(shape.outputs * shape.hidden);
+        Self { w1, b1, w2, b2 }
+    }
+}
+
+/// Which weights of a network may be nonzero, row-major as its weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept<'a> {
+    pub(super) w1: Option<&'a [bool]>,
+    pub(super) w2: Option<&'a [bool]>,
+}
+
+/// Which rows and variables of a network take part at all.
+#[derive(Clone, Debug)]
+pub(super) struct Alive {
+    /// Rows with a kept weight in W1.
+    pub(super) rows: Vec<usize>,
+    /// The others: the same value at every sample.
+    pub(super) constant: Vec<usize>,
+    /// Variables whose column in C1 can be nonzero, as bits.
+    pub(super) variables: Vec<u64>,
+}
+
+impl Alive {
+    pub(super) fn new(shape: &Shape, kept: Kept<'_>) -> Self {
+        let mut variables = vec![0; shape.variables.div_ceil(TILE)];
+        let keeps = |row: usize, input: usize| kept.w1.is_none_or(|w1| w1[row * shape.inputs + input]);
+        for v in 0..shape.variables {
+            // An embedding spreads every weight over all variables.
+            if !shape.identity || (0..shape.hidden).any(|row| keeps(row, v)) {
+                variables[v / TILE] |= 1 << (v % TILE);
+            }
+        }
+        let (rows, constant) =
+            (0..shape.hidden).partition(|&row| (0..shape.inputs).any(|input| keeps(row, input)));
+        Self { rows, constant, variables }
+    }
+}
+
+/// Index of variable v among the columns of C1. Each 64 variables are followed by a null column: that
+/// is where the number of trailing zeros of an empty word points.
+#[inline(always)]
+pub(super) fn column(variable: usize) -> usize {
+    variable + variable / TILE
+}
+
+/// Columns of C1, null columns included.
+fn columns(variables: usize) -> usize {
+    variables.div_ceil(TILE) * (TILE + 1)
+}
+
+/// The numbers of a block: its weights, or one of their moments.
+pub(super) struct Part<S: Simd, const V: usize> {
+    /// W1 by input (for the identity: by [`column`]).
+    pub(super) matrix: Vec<[S::Vector; V]>,
+    pub(super) bias: [S::Vector; V],
+    /// w2 by output.
+    pub(super) output: Vec<[S::Vector; V]>,
+}
+
+/// V vectors of hidden rows.
+pub(super) struct Block<S: Simd, const V: usize> {
+    /// Rows that no weight connects to the inputs: they have no columns.
+    pub(super) constant: bool,
+    /// Hidden row of each lane, `None` for padding.
+    rows: Vec<Option<usize>>,
+    pub(super) weights: Part<S, V>,
+    pub(super) moments: [Part<S, V>; 2],
+    /// C1 by [`column`]; empty for the identity, where it is `weights.matrix`.
+    pub(super) features: Vec<[S::Vector; V]>,
+    pub(super) matrix_mask: Option<Vec<[S::Mask; V]>>,
+    pub(super) output_mask: Option<Vec<[S::Mask; V]>>,
+    /// Gradients of the batch so far (by input or [`column`], as the matrix).
+    pub(super) gradient: Part<S, V>,
+    /// Whether each row is active, by sample of the tile.
+    pub(super) active: Vec<[S::Mask; V]>,
+    /// Values of the rows by sample of the tile, with several outputs only.
+    pub(super) values: Vec<[S::Vector; V]>,
+}
+
+/// A network, its moments and what a step needs.
+pub(super) struct Net<S: Simd, const V: usize> {
+    pub(super) s: S,
+    pub(super) shape: Shape,
+    pub(super) blocks: Vec<Block<S, V>>,
+    /// b2, its moments and its gradient, lane by lane.
+    pub(super) output_bias: [Vec<[S::Vector; 1]>; 4],
+}
+
+/// Which numbers of a network are moved in or out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    Weights,
+    First,
+    Second,
+}
+
+impl<S: Simd, const V: usize> Net<S, V> {
+    /// A network of zeros.
+    #[inline(always)]
+    pub(super) fn new(s: S, shape: Shape, alive: &Alive, kept: Kept<'_>) -> Self {
+        let zero = [s.zero(); V];
+        let (matrix, features) = match shape.identity {
+            true => (columns(shape.variables), 0),
+            false => (shape.inputs, columns(shape.variables)),
+        };
+        let width = V * S::LANES;
+        let mut blocks = Vec::new();
+        for (rows, constant) in [(&alive.rows, false), (&alive.constant, true)] {
+            for rows in rows.chunks(width) {
+                let (matrix, features) = if constant { (0, 0) } else { (matrix, features) };
+                let part =
+                    || Part { matrix: vec![zero; matrix], bias: zero, output: vec![zero; shape.outputs] };
+                let mut lanes: Vec<_> = rows.iter().copied().map(Some).collect();
+                lanes.resize(width, None);
+                let mut gradient = part();
+                gradient.matrix.resize(matrix.max(features), zero);
+                let mut block = Block {
+                    constant,
+                    rows: lanes,
+                    weights: part(),
+                    moments: [part(), part()],
+                    features: vec![zero; features],
+                    matrix_mask: None,
+                    output_mask: None,
+                    gradient,
+                    active: vec![[s.mask_from_bits(0); V]; TILE],
+                    values: vec![zero; if shape.outputs > 1 && !constant { TILE } else { 0 }],
+                };
+                if let Some(kept) = kept.w1.filter(|_| !constant) {
+                    let mut masks = vec![[s.mask_from_bits(0); V]; matrix];
+                    for input in 0..shape.inputs {
+                        let at = if shape.identity { column(input) } else { input };
+                        masks[at] = block.mask(s, |row| kept[row * shape.inputs + input]);
+                    }
+                    block.matrix_mask = Some(masks);
+                }
+                if let Some(kept) = kept.w2 {
+                    let masks = (0..shape.outputs).map(|o| block.mask(s, |row| kept[o * shape.hidden + row]));
+                    block.output_mask = Some(masks.collect());
+                }
+                blocks.push(block);
+            }
+        }
+        let output_bias = std::array::from_fn(|_| vec![[s.zero()]; shape.outputs.div_ceil(S::LANES)]);
+        Self { s, shape, blocks, output_bias }
+    }
+
+    /// Takes a network's numbers from its buffers.
+    #[inline(always)]
+    pub(super) fn load<T: AsRef<[f32]>>(&mut self, which: Which, from: &Buffers<T>) {
+        let Shape { inputs, hidden, outputs, identity, .. } = self.shape;
+        let width = V * S::LANES;
+        for block in &mut self.blocks {
+            let part = match which {
+                Which::Weights => &mut block.weights,
+                Which::First => &mut block.moments[0],
+                Which::Second => &mut block.moments[1],
+            };
+            for (lane, row) in block.rows.iter().enumerate().filter_map(|(lane, row)| Some((lane, (*row)?))) {
+                if !block.constant {
+                    let matrix = lanes_mut::<S>(part.matrix.as_flattened_mut());
+                    for (input, w) in from.w1.as_ref()[row * inputs..][..inputs].iter().enumerate() {
+                        let at = if identity { column(input) } else { input };
+                        matrix[at * width + lane] = *w;
+                    }
+                }
+                lanes_mut::<S>(&mut part.bias)[lane] = from.b1.as_ref()[row];
+                let output = lanes_mut::<S>(part.output.as_flattened_mut());
+                for o in 0..outputs {
+                    output[o * width + lane] = from.w2.as_ref()[o * hidden + row];
+                }
+            }
+        }
+        let bias = lanes_mut::<S>(self.output_bias[which as usize].as_flattened_mut());
+        bias[..outputs].copy_from_slice(from.b2.as_ref());
+    }
+
+    /// Writes a network's numbers to its buffers. The numbers of constant rows' pruned weights stay as they are.
+    #[inline(always)]
+    pub(super) fn store(&self, which: Which, to: &mut Buffers<&mut [f32]>) {
+        let Shape { inputs, hidden, outputs, identity, .. } = self.shape;
+        let width = V * S::LANES;
+        for block in &self.blocks {
+            let part = match which {
+                Which::Weights => &block.weights,
+                Which::First => &block.moments[0],
+                Which::Second => &block.moments[1],
+            };
+            for (lane, row) in block.rows.iter().enumerate().filter_map(|(lane, row)| Some((lane, (*row)?))) {
+                if !block.constant {
+                    let matrix = lanes::<S>(part.matrix.as_flattened());
+                    for (input, w) in to.w1[row * inputs..][..inputs].iter_mut().enumerate() {
+                        let at = if identity { column(input) } else { input };
+                        *w = matrix[at * width + lane];
+                    }
+                }
+                to.b1[row] = lanes::<S>(&part.bias)[lane];
+                let output = lanes::<S>(part.output.as_flattened());
+                for o in 0..outputs {
+                    to.w2[o * hidden + row] = output[o * width + lane];
+                }
+            }
+        }
+        to.b2.copy_from_slice(&lanes::<S>(self.output_bias[which as usize].as_flattened())[..outputs]);
+    }
+}
+
+impl<S: Simd, const V: usize> Block<S, V> {
+    /// The mask of the rows that `keep` accepts.
+    #[inline(always)]
+    fn mask(&self, s: S, keep: impl Fn(usize) -> bool) -> [S::Mask; V] {
+        std::array::from_fn(|k| {
+            let rows = self.rows[k * S::LANES..][..S::LANES].iter().enumerate();
+            let bits = rows.map(|(lane, row)| u64::from(row.is_some_and(&keep)) << lane).sum();
+            s.mask_from_bits(bits)
+        })
+    }
+
+    /// C1 by [`column`].
+    #[inline(always)]
+    pub(super) fn columns(&self) -> &[[S::Vector; V]] {
+        if self.features.is_empty() { &self.weights.matrix } else { &self.features }
+    }
+}
+
+impl Buffers<&mut [f32]> {
+    /// Takes over the numbers of another network of the same sizes.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.w1.copy_from_slice(other.w1);
+        self.b1.copy_from_slice(other.b1);
+        self.w2.copy_from_slice(other.w2);
+        self.b2.copy_from_slice(other.b2);
+    }
+}

@@ -1,0 +1,116 @@
+//! Up to 64 samples of a batch, as bits.
+
+use super::simd::Simd;
+use crate::Dataset;
+use crate::dataset::WORD_BITS;
+
+/// Samples of a tile: one bit each in a word of 64.
+pub(super) const TILE: usize = 64;
+
+/// Up to [`TILE`] samples: their inputs by sample and by variable, and their labels.
+///
+/// Variable v of a sample is bit v % 64 of its word v / 64.
+pub(super) struct Tile {
+    /// Samples in the tile.
+    pub(super) samples: usize,
+    /// Inputs: bit i of `inputs[w][b]` is variable 64 w + i of sample b. Zero beyond `samples`.
+    pub(super) inputs: Vec<[u64; TILE]>,
+    /// The same by variable: bit b of `members[w][i]` is variable 64 w + i of sample b.
+    pub(super) members: Vec<[u64; TILE]>,
+    /// Labels: bit b of word o is output o of sample b. Zero beyond `samples`.
+    pub(super) labels: Vec<u64>,
+}
+
+impl Tile {
+    pub(super) fn new(variables: usize, outputs: usize) -> Self {
+        let words = variables.div_ceil(TILE);
+        Self {
+            samples: 0,
+            inputs: vec![[0; TILE]; words],
+            members: vec![[0; TILE]; words],
+            labels: vec![0; outputs],
+        }
+    }
+
+    /// Takes the samples that `order` numbers (at most [`TILE`]), without the variables that are not `alive`.
+    #[inline(always)]
+    pub(super) fn gather(
+        &mut self,
+        data: &Dataset,
+        alive: &[u64],
+        order: impl ExactSizeIterator<Item = usize>,
+    ) {
+        self.samples = order.len();
+        for words in &mut self.inputs {
+            words[order.len()..].fill(0);
+        }
+        self.labels.fill(0);
+        let single = data.words_per_sample() == 1 && self.labels.len() == 1;
+        for (b, sample) in order.enumerate() {
+            if single {
+                self.inputs[0][b] = u64::from(data.inputs()[sample]) & alive[0];
+                let label = data.labels()[sample / WORD_BITS] >> (sample % WORD_BITS) & 1;
+                self.labels[0] |= u64::from(label) << b;
+                continue;
+            }
+            for ((words, halves), alive) in
+                self.inputs.iter_mut().zip(data.input(sample).chunks(2)).zip(alive)
+            {
+                words[b] = join(halves) & alive;
+            }
+            for (output, labels) in self.labels.iter_mut().enumerate() {
+                *labels |= u64::from(data.label(sample, output)) << b;
+            }
+        }
+    }
+
+    /// Fills in `members`, for a backward pass.
+    #[inline(always)]
+    pub(super) fn transpose<S: Simd>(&mut self, s: S, variables: usize) {
+        for (w, (inputs, members)) in self.inputs.iter().zip(&mut self.members).enumerate() {
+            s.transpose_bits(inputs, members, (variables - w * TILE).min(TILE));
+        }
+    }
+
+    /// The samples that exist, as bits.
+    #[inline(always)]
+    pub(super) fn valid(&self) -> u64 {
+        u64::MAX >> (TILE - self.samples)
+    }
+}
+
+/// Two 32-bit words of an input as one of 64 bits.
+#[inline(always)]
+fn join(halves: &[u32]) -> u64 {
+    halves.iter().rev().fold(0, |word, half| word << WORD_BITS | u64::from(*half))
+}
+
+/// How dense some data are, which decides how far the kernels pad their loops.
+#[derive(Clone, Debug)]
+pub(super) struct Density {
+    /// For each word of 64 variables, the most True variables that a sample has in it.
+    pub(super) slots: Vec<usize>,
+    /// Fours of samples that cover most variables' members in a tile.
+    pub(super) fours: usize,
+}
+
+impl Density {
+    /// Counts the variables that are `alive`, for tiles of up to `tile` samples.
+    pub(super) fn measure(data: &Dataset, alive: &[u64], tile: usize) -> Self {
+        let mut slots = vec![0; alive.len()];
+        let mut ones = 0;
+        for input in data.inputs().chunks_exact(data.words_per_sample()) {
+            for ((slots, halves), alive) in slots.iter_mut().zip(input.chunks(2)).zip(alive) {
+                let count = (join(halves) & alive).count_ones() as usize;
+                *slots = count.max(*slots);
+                ones += count;
+            }
+        }
+        let variables: u32 = alive.iter().map(|word| word.count_ones()).sum();
+        let mean = (ones * tile) as f64 / (data.samples() * variables.max(1) as usize) as f64;
+        // Two standard deviations above the mean of a Poisson count: a column seldom needs more, so
+        // its loop nearly always has the same length, which the CPU predicts.
+        let fours = ((mean + 2.0 * mean.sqrt()) / 4.0).ceil() as usize;
+        Self { slots, fours: fours.min(tile.div_ceil(4)) }
+    }
+}

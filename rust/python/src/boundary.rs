@@ -1,0 +1,158 @@
+//! What crosses between Python and Rust: errors, tensors, arrays, and long computations.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3, ToPyArray};
+use precode_core::codes::Real;
+use precode_core::training::Progress;
+use precode_core::{Error, Readout};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// How often a running computation is interrupted for signals and the progress callback.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The exception of `precode.errors` that stands for an error.
+pub fn raise(py: Python<'_>, error: impl Into<precode_torch::Error>) -> PyErr {
+    let error = error.into();
+    let class = match &error {
+        precode_torch::Error::Core(Error::Value(_)) => "PrecodeValueError",
+        precode_torch::Error::Core(Error::Shape(_)) => "PrecodeShapeError",
+        precode_torch::Error::Core(Error::Unsupported(_)) => "UnsupportedError",
+        precode_torch::Error::Core(Error::Interrupted) => {
+            return PyKeyboardInterrupt::new_err("interrupted");
+        }
+        _ => "PrecodeError",
+    };
+    named_error(py, class, error.to_string())
+}
+
+fn named_error(py: Python<'_>, class: &str, message: String) -> PyErr {
+    let class = py.import("precode.errors").and_then(|errors| errors.getattr(class));
+    match class.and_then(|class| Ok(class.cast_into::<PyType>()?)) {
+        Ok(class) => PyErr::from_type(class, message),
+        Err(error) => error,
+    }
+}
+
+/// A torch tensor that crosses by handle: no copy, in-place changes are visible on both sides.
+pub struct PyTensor(pub tch::Tensor);
+
+impl FromPyObject<'_, '_> for PyTensor {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        // SAFETY: the pointer comes from a live Python object.
+        match unsafe { tch::Tensor::pyobject_unpack(object.as_ptr().cast()) } {
+            Ok(Some(tensor)) => Ok(Self(tensor)),
+            Ok(None) => Err(PyTypeError::new_err(format!("expected a torch.Tensor, got {}", object.get_type().name()?))),
+            Err(error) => Err(raise(object.py(), error)),
+        }
+    }
+}
+
+impl<'py> IntoPyObject<'py> for PyTensor {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let pointer = self.0.pyobject_wrap().map_err(|error| raise(py, error))?;
+        // SAFETY: wrapping returns a new reference to a Python object, or null with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(py, pointer.cast()) }
+    }
+}
+
+/// Feature-space and output weights in single or double precision, viewed without a copy.
+#[derive(FromPyObject)]
+pub enum Networks<'py> {
+    /// `float32`: (R, rows, n) and (R, rows).
+    #[pyo3(transparent)]
+    Single((PyReadonlyArray3<'py, f32>, PyReadonlyArray2<'py, f32>)),
+    /// `float64`: (R, rows, n) and (R, rows).
+    #[pyo3(transparent)]
+    Double((PyReadonlyArray3<'py, f64>, PyReadonlyArray2<'py, f64>)),
+}
+
+/// A view of contiguous arrays as what codes are read from.
+pub fn readout<'a, T: Real + numpy::Element>(
+    py: Python<'_>,
+    features: &'a PyReadonlyArray3<'_, T>,
+    output: &'a PyReadonlyArray2<'_, T>,
+) -> PyResult<Readout<'a, T>> {
+    let &[networks, rows, variables] = features.as_array().shape() else { unreachable!("three dimensions") };
+    Readout::new(networks, rows, variables, features.as_slice()?, output.as_slice()?)
+        .map_err(|error| raise(py, error))
+}
+
+/// A flat result as a NumPy array of the given shape.
+pub fn array<'py, T: numpy::Element>(
+    py: Python<'py>,
+    values: &[T],
+    shape: &[usize],
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    values.to_pyarray(py).reshape(shape.to_vec())
+}
+
+/// Runs `work` on a thread of its own with the GIL released. Meanwhile this thread answers signals
+/// and reports progress 20 times a second; an exception from either cancels the work and is raised.
+pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
+    py: Python<'_>,
+    callback: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Progress) -> Result<T, E> + Send,
+) -> PyResult<T> {
+    let progress = Progress::default();
+    let finished = AtomicBool::new(false);
+    let waiting = thread::current();
+    let mut interruption = None;
+    let outcome = thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let _wake = Wake { finished: &finished, waiting };
+            work(&progress)
+        });
+        loop {
+            py.detach(|| thread::park_timeout(POLL));
+            if interruption.is_none() {
+                let report = || callback.map_or(Ok(()), |report| report.call1((progress.done(),)).map(drop));
+                interruption = py.check_signals().and_then(|()| report()).err();
+                if interruption.is_some() {
+                    progress.cancel();
+                }
+            }
+            if finished.load(Ordering::Acquire) {
+                return py.detach(|| worker.join());
+            }
+        }
+    });
+    match (interruption, outcome) {
+        (Some(error), _) => Err(error),
+        (None, Ok(Ok(value))) => Ok(value),
+        (None, Ok(Err(error))) => Err(raise(py, error)),
+        (None, Err(panic)) => {
+            let message = format!("internal error, please report it: {}", panic_text(panic.as_ref()));
+            Err(named_error(py, "PrecodeError", message))
+        }
+    }
+}
+
+/// Marks the work as finished and wakes the waiting thread, also when the work panics.
+struct Wake<'a> {
+    finished: &'a AtomicBool,
+    waiting: thread::Thread,
+}
+
+impl Drop for Wake<'_> {
+    fn drop(&mut self) {
+        self.finished.store(true, Ordering::Release);
+        self.waiting.unpark();
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
+}

@@ -1,0 +1,242 @@
+//! Codes, distances, interference and nulls on NumPy views.
+
+use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
+use precode_core::codes::{self, Real};
+use precode_core::distance::{self, Metric, PolarityRule, Scale};
+use precode_core::{Clause, Clauses, Embedding, Error, Readout, Template, interference, nulls};
+use pyo3::prelude::*;
+
+use crate::boundary::{Networks, array, raise, readout};
+use crate::tasks;
+
+type Bits<'py> = Bound<'py, PyArrayDyn<bool>>;
+type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
+type Counts<'py> = Bound<'py, PyArrayDyn<u32>>;
+
+/// A computation on a readout of either precision.
+macro_rules! with_readout {
+    ($py:expr, $networks:expr, |$readout:ident| $body:expr) => {
+        match &$networks {
+            Networks::Single((features, output)) => {
+                let $readout = readout($py, features, output)?;
+                $body
+            }
+            Networks::Double((features, output)) => {
+                let $readout = readout($py, features, output)?;
+                $body
+            }
+        }
+    };
+}
+
+fn table<T: Real>(readout: &Readout<T>, sets: &[Vec<Vec<i64>>]) -> Result<Clauses, Error> {
+    let sets: Vec<Vec<Clause>> = sets.iter().map(tasks::clauses).collect();
+    let slices: Vec<&[Clause]> = sets.iter().map(Vec::as_slice).collect();
+    Clauses::new(&slices, readout.networks(), readout.variables())
+}
+
+fn locations<T: Real>(readout: &Readout<T>, clauses: &Clauses) -> [usize; 3] {
+    [readout.networks(), clauses.count(), readout.rows()]
+}
+
+/// (R, C, rows, k) signs on every clause.
+#[pyfunction]
+pub fn signs<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    sets: Vec<Vec<Vec<i64>>>,
+    aligned: bool,
+    floor: f64,
+) -> PyResult<Bound<'py, PyArrayDyn<i8>>> {
+    with_readout!(py, networks, |readout| {
+        let clauses = table(&readout, &sets).map_err(|error| raise(py, error))?;
+        let signs = py.detach(|| codes::signs(&readout, &clauses, aligned, floor));
+        let [r, c, rows] = locations(&readout, &clauses);
+        array(py, &signs.map_err(|error| raise(py, error))?, &[r, c, rows, clauses.width()])
+    })
+}
+
+/// (R, C, 2, k + 1) rows of each polarity with each number of positive signs.
+#[pyfunction]
+pub fn pattern_counts<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    sets: Vec<Vec<Vec<i64>>>,
+    aligned: bool,
+    floor: f64,
+) -> PyResult<Counts<'py>> {
+    with_readout!(py, networks, |readout| {
+        let clauses = table(&readout, &sets).map_err(|error| raise(py, error))?;
+        let counts = py.detach(|| codes::pattern_counts(&readout, &clauses, aligned, floor));
+        let shape = [readout.networks(), clauses.count(), 2, clauses.width() + 1];
+        array(py, &counts.map_err(|error| raise(py, error))?, &shape)
+    })
+}
+
+/// (R, C, rows) whether the row carries the clause's template.
+#[pyfunction]
+pub fn channels<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    sets: Vec<Vec<Vec<i64>>>,
+    template: &str,
+    floor: f64,
+) -> PyResult<Bits<'py>> {
+    with_readout!(py, networks, |readout| {
+        let bits = table(&readout, &sets).and_then(|clauses| {
+            let template = Template::parse(template, clauses.width())?;
+            let bits = py.detach(|| codes::channels(&readout, &clauses, template, floor))?;
+            Ok((bits, locations(&readout, &clauses)))
+        });
+        let (bits, shape) = bits.map_err(|error| raise(py, error))?;
+        array(py, &bits, &shape)
+    })
+}
+
+/// (R, C, rows) distance of every location from a template.
+#[pyfunction]
+pub fn distances<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    sets: Vec<Vec<Vec<i64>>>,
+    template: &str,
+    metric: &str,
+    scale: &str,
+    polarity: &str,
+) -> PyResult<Floats<'py>> {
+    with_readout!(py, networks, |readout| {
+        let distances = table(&readout, &sets).and_then(|clauses| {
+            let template = Template::parse(template, clauses.width())?;
+            let (metric, scale, rule) =
+                (Metric::parse(metric)?, Scale::parse(scale)?, PolarityRule::parse(polarity)?);
+            let values = py.detach(|| distance::distances(&readout, &clauses, template, metric, scale, rule))?;
+            Ok((values, locations(&readout, &clauses)))
+        });
+        let (values, shape) = distances.map_err(|error| raise(py, error))?;
+        array(py, &values, &shape)
+    })
+}
+
+/// Near counts (R, C, rows), graded demand (R, C, rows) and positive entries (R, rows).
+#[pyfunction]
+pub fn crowding<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    sets: Vec<Vec<Vec<i64>>>,
+    template: &str,
+    near: u32,
+    scale: &str,
+) -> PyResult<(Counts<'py>, Floats<'py>, Counts<'py>)> {
+    with_readout!(py, networks, |readout| {
+        let crowding = table(&readout, &sets).and_then(|clauses| {
+            let template = Template::parse(template, clauses.width())?;
+            let scale = Scale::parse(scale)?;
+            let crowding = py.detach(|| interference::crowding(&readout, &clauses, template, near, scale))?;
+            Ok((crowding, locations(&readout, &clauses)))
+        });
+        let (crowding, shape) = crowding.map_err(|error| raise(py, error))?;
+        Ok((
+            array(py, &crowding.near, &shape)?,
+            array(py, &crowding.graded, &shape)?,
+            array(py, &crowding.positive_entries, &[shape[0], shape[2]])?,
+        ))
+    })
+}
+
+/// (R, C, rows) shared variables with conflicting demands.
+#[pyfunction]
+pub fn conflicts<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    sets: Vec<Vec<Vec<i64>>>,
+    templates: Vec<String>,
+    near: u32,
+) -> PyResult<Counts<'py>> {
+    with_readout!(py, networks, |readout| {
+        let conflicts = table(&readout, &sets).and_then(|clauses| {
+            let parse = |name: &String| Template::parse(name, clauses.width());
+            let templates = templates.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+            let counts = py.detach(|| interference::conflicts(&readout, &clauses, &templates, near))?;
+            Ok((counts, locations(&readout, &clauses)))
+        });
+        let (counts, shape) = conflicts.map_err(|error| raise(py, error))?;
+        array(py, &counts, &shape)
+    })
+}
+
+/// (R, n) feature capacity of every variable's column.
+#[pyfunction]
+pub fn feature_capacity<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Floats<'py>> {
+    with_readout!(py, networks, |readout| {
+        let capacity = py.detach(|| interference::feature_capacity(&readout));
+        array(py, &capacity, &[readout.networks(), readout.variables()])
+    })
+}
+
+/// (R) mean cosine of all pairs of rows.
+#[pyfunction]
+pub fn mean_row_cosine<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Floats<'py>> {
+    with_readout!(py, networks, |readout| {
+        array(py, &interference::mean_row_cosine(&readout), &[readout.networks()])
+    })
+}
+
+/// (R, rows, n) signs of the random-network null.
+#[pyfunction]
+pub fn random_signs<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+    seed: u64,
+    index: u64,
+) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    with_readout!(py, networks, |readout| {
+        let shape = [readout.networks(), readout.rows(), readout.variables()];
+        array(py, &py.detach(|| nulls::random_signs(&readout, seed, index)), &shape)
+    })
+}
+
+/// (R, C, rows) channels re-assigned to random rows of the same polarity.
+#[pyfunction]
+pub fn permute_rows<'py>(
+    py: Python<'py>,
+    channels: PyReadonlyArray3<'py, bool>,
+    output: PyReadonlyArray2<'py, f64>,
+    seed: u64,
+    index: u64,
+) -> PyResult<Bits<'py>> {
+    let rows = output.as_array().ncols();
+    let permuted = nulls::permute_rows(channels.as_slice()?, output.as_slice()?, rows, seed, index);
+    array(py, &permuted.map_err(|error| raise(py, error))?, channels.as_array().shape())
+}
+
+/// Probability of each Hamming distance of random signs from a template.
+#[pyfunction]
+pub fn hamming_probabilities(py: Python<'_>, template: &str, width: usize) -> PyResult<Vec<f64>> {
+    Template::parse(template, width).map(nulls::hamming_probabilities).map_err(|error| raise(py, error))
+}
+
+/// Name of the pattern with the given counts of positive and negative signs.
+#[pyfunction]
+pub fn pattern_name(positives: usize, negatives: usize) -> String {
+    precode_core::template::pattern_name(positives, negatives)
+}
+
+/// (rows, n) matrix of a named embedding.
+#[pyfunction]
+pub fn embedding_matrix<'py>(
+    py: Python<'py>,
+    kind: &str,
+    variables: usize,
+    seed: u64,
+) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    let embedding = Embedding::named(kind, variables, seed);
+    let matrix = embedding.and_then(|c0| Ok((c0.rows(variables), c0.matrix(variables)?)));
+    let (rows, matrix) = matrix.map_err(|error| raise(py, error))?;
+    array(py, &matrix, &[rows, variables])
+}
+
+/// The order in which an epoch visits the samples.
+#[pyfunction]
+pub fn epoch_order(py: Python<'_>, seed: u64, epoch: u32, samples: usize) -> PyResult<Bound<'_, PyArrayDyn<u32>>> {
+    array(py, &precode_core::training::epoch_order(seed, epoch, samples), &[samples])
+}

@@ -1,0 +1,210 @@
+//! Training and evaluation of stacks of networks.
+
+use std::sync::Arc;
+
+use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
+use precode_core::training::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
+use precode_core::{Dataset, Embedding, Error, Masks, Weights};
+use precode_torch::{Choice, Engine, Libtorch, Stack, choose};
+use pyo3::prelude::*;
+use tch::{Device, Kind};
+
+use crate::boundary::{PyTensor, array, raise, run};
+use crate::tasks::Samples;
+
+type Layers = Vec<(PyTensor, PyTensor)>;
+type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
+
+/// The fixed embedding: its name, or a matrix (rows, variables).
+#[derive(FromPyObject)]
+pub enum EmbeddingArgument<'py> {
+    #[pyo3(transparent)]
+    Named(String),
+    #[pyo3(transparent)]
+    Matrix(PyReadonlyArray2<'py, f32>),
+}
+
+impl EmbeddingArgument<'_> {
+    fn into_embedding(self, variables: usize, seed: u64) -> Result<Embedding, Error> {
+        match self {
+            Self::Named(name) => Embedding::named(&name, variables, seed),
+            Self::Matrix(matrix) => {
+                let view = matrix.as_array();
+                Ok(Embedding::Dense { rows: view.nrows(), matrix: view.iter().copied().collect() })
+            }
+        }
+    }
+}
+
+/// `precode.Optimizer`, by its attributes.
+#[derive(FromPyObject)]
+struct OptimizerArgument {
+    rule: String,
+    lr: f64,
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+    momentum: f64,
+}
+
+impl OptimizerArgument {
+    fn into_optimizer(self) -> Result<Optimizer, Error> {
+        let Self { rule, lr, betas, eps, weight_decay, momentum } = self;
+        match rule.as_str() {
+            "adam" => Ok(Optimizer::Adam { lr, betas, eps, weight_decay }),
+            "adamw" => Ok(Optimizer::AdamW { lr, betas, eps, weight_decay }),
+            "sgd" => Ok(Optimizer::Sgd { lr, momentum, weight_decay }),
+            _ => Err(Error::Value(format!("optimizer '{rule}' is unknown: use one of adam, adamw, sgd"))),
+        }
+    }
+}
+
+/// `precode.EarlyStopping`, by its attributes.
+#[derive(FromPyObject)]
+struct EarlyStoppingArgument {
+    patience: u32,
+    min_delta: f64,
+    watch: String,
+}
+
+impl EarlyStoppingArgument {
+    fn into_rule(self) -> Result<EarlyStopping, Error> {
+        let watch = match self.watch.as_str() {
+            "train" => Watch::Train,
+            "validation" => Watch::Validation,
+            other => return Err(Error::Value(format!("watch '{other}' is unknown: use one of train, validation"))),
+        };
+        Ok(EarlyStopping { patience: self.patience, min_delta: self.min_delta, watch })
+    }
+}
+
+/// Settings of a run, by the attributes of `precode.training.TrainSettings`.
+#[derive(FromPyObject)]
+pub struct Settings {
+    epochs: u32,
+    batch: usize,
+    optimizer: OptimizerArgument,
+    order_seed: u64,
+    early_stopping: Option<EarlyStoppingArgument>,
+    snapshots: Vec<u64>,
+}
+
+impl Settings {
+    fn into_config(self) -> Result<TrainConfig, Error> {
+        Ok(TrainConfig {
+            epochs: self.epochs,
+            batch: self.batch,
+            optimizer: self.optimizer.into_optimizer()?,
+            order_seed: self.order_seed,
+            early_stopping: self.early_stopping.map(EarlyStoppingArgument::into_rule).transpose()?,
+            snapshots: self.snapshots,
+        })
+    }
+}
+
+fn shared(data: &[PyRef<'_, Samples>]) -> Vec<Arc<Dataset>> {
+    data.iter().map(|samples| Arc::clone(&samples.0)).collect()
+}
+
+fn stack(layers: Layers) -> Stack {
+    Stack { layers: layers.into_iter().map(|(weight, bias)| (weight.0, bias.0)).collect() }
+}
+
+fn layers(stack: Stack) -> Layers {
+    stack.layers.into_iter().map(|(weight, bias)| (PyTensor(weight), PyTensor(bias))).collect()
+}
+
+fn masks_of(layers: Vec<Option<PyReadonlyArray1<'_, bool>>>) -> PyResult<Masks> {
+    let copy = |mask: Option<PyReadonlyArray1<'_, bool>>| mask.map(|mask| Ok(mask.as_slice()?.to_vec())).transpose();
+    Ok(Masks { layers: layers.into_iter().map(copy).collect::<PyResult<_>>()? })
+}
+
+/// Initial weights of PyTorch's `nn.Linear`: one (weight, bias) pair of stacked tensors a layer.
+#[pyfunction]
+pub fn linear_init(py: Python<'_>, widths: Vec<usize>, seed: u64, indices: Vec<u64>) -> PyResult<Layers> {
+    let weights = py.detach(|| Weights::linear_init(&widths, seed, &indices));
+    let weights = weights.map_err(|error| raise(py, error))?;
+    let stack = Stack::from_weights(&weights, Kind::Float, Device::Cpu).map_err(|error| raise(py, error))?;
+    Ok(layers(stack))
+}
+
+/// What a training run returns to Python.
+#[derive(IntoPyObject)]
+pub struct Outcome<'py> {
+    weights: Layers,
+    snapshots: Vec<Layers>,
+    train_loss: Floats<'py>,
+    train_error: Floats<'py>,
+    validation_loss: Floats<'py>,
+    epochs_run: Vec<u32>,
+    engine: String,
+    reason: String,
+}
+
+/// Trains a stack of networks.
+#[pyfunction]
+#[pyo3(signature = (start, data, validation, embedding, embedding_seed, masks, settings, engine, progress))]
+#[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python API")]
+pub fn train<'py>(
+    py: Python<'py>,
+    start: Layers,
+    data: Vec<PyRef<'py, Samples>>,
+    validation: Vec<PyRef<'py, Samples>>,
+    embedding: EmbeddingArgument<'py>,
+    embedding_seed: u64,
+    masks: Option<Vec<Option<PyReadonlyArray1<'py, bool>>>>,
+    settings: Settings,
+    engine: String,
+    progress: Option<Bound<'py, PyAny>>,
+) -> PyResult<Outcome<'py>> {
+    let (start, data, validation) = (stack(start), shared(&data), shared(&validation));
+    let variables = data.first().map_or(0, |data| data.variables());
+    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let config = settings.into_config().map_err(|error| raise(py, error))?;
+    let masks = masks.map(masks_of).transpose()?;
+    let (trained, name, reason) = run(py, progress.as_ref(), move |progress| {
+        let problem = Problem {
+            data: &data,
+            validation: &validation,
+            embedding: &embedding,
+            masks: masks.as_ref(),
+            config: &config,
+        };
+        let (kind, device) = (start.kind()?, start.device());
+        let choice: Choice = engine.parse()?;
+        let (engine, reason) = choose(choice, &start.widths(), &problem, kind, device)?;
+        Ok::<_, precode_torch::Error>((engine.train(&start, &problem, progress)?, engine.name(), reason))
+    })?;
+    let Trained { weights, snapshots, history } = trained;
+    let shape = [history.networks, history.epochs];
+    Ok(Outcome {
+        weights: layers(weights),
+        snapshots: snapshots.into_iter().map(layers).collect(),
+        train_loss: array(py, &history.train_loss, &shape)?,
+        train_error: array(py, &history.train_error, &shape)?,
+        validation_loss: array(py, &history.validation_loss, &shape)?,
+        epochs_run: history.epochs_run,
+        engine: name.to_owned(),
+        reason,
+    })
+}
+
+/// Loss and error of every network of a stack on its data.
+#[pyfunction]
+pub fn evaluate<'py>(
+    py: Python<'py>,
+    stack: Layers,
+    data: Vec<PyRef<'py, Samples>>,
+    embedding: EmbeddingArgument<'py>,
+    embedding_seed: u64,
+) -> PyResult<(Floats<'py>, Floats<'py>)> {
+    let (stack, data) = (self::stack(stack), shared(&data));
+    let variables = data.first().map_or(0, |data| data.variables());
+    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let evaluation = run(py, None, move |progress| {
+        let engine = Libtorch { kind: stack.kind()?, device: stack.device() };
+        engine.evaluate(&stack, &data, &embedding, progress)
+    })?;
+    let networks = evaluation.loss.len();
+    Ok((array(py, &evaluation.loss, &[networks])?, array(py, &evaluation.error, &[networks])?))
+}
