@@ -77,7 +77,8 @@ def curves(
     Args:
         hidden: hidden widths, j.
         clauses: numbers of clauses, C.
-        trials: networks a point, each with a formula of its own; all points of a seed share trial numbers, not formulas.
+        trials: networks a point, each with formula, data and initial weights of its own, drawn independently of all
+            other points and of which other points there are.
         epochs: most passes over the data.
         embedding: see `train`.
         negated: negated literals of each clause (1 in section 4.7). Patterns are those of the raw signs; `code_size`
@@ -101,12 +102,13 @@ def curves(
     if trials < 1:
         raise PrecodeValueError(f"trials = {trials}: must be at least 1")
     points = list(product(_listed(hidden, "hidden"), _listed(clauses, "clauses")))
-    formulas = {
-        count: [
-            Dnf.random(variables=variables, clauses=count, width=width, negated=negated, seed=seed, index=trial)
-            for trial in range(trials)
+    # All formulas first, so that impossible ones are refused before any training.
+    drawn = {
+        (rows, count): [
+            Dnf.random(variables=variables, clauses=count, width=width, negated=negated, seed=seed, index=stream)
+            for stream in _streams(rows, count, trials)
         ]
-        for _, count in points
+        for rows, count in points
     }
     frames: list[pd.DataFrame] = []
     interrupted = False
@@ -114,17 +116,19 @@ def curves(
         try:
             for done, (rows, count) in enumerate(points, start=1):
                 began = time.perf_counter()
+                streams = _streams(rows, count, trials)
                 runs = train(
-                    formulas[count],
+                    drawn[rows, count],
                     hidden=rows,
                     seed=seed,
+                    indices=streams,
                     samples=samples,
                     embedding=embedding,
                     epochs=epochs,
                     early_stopping=early_stopping,
                     engine=engine,
                 )
-                measured = _measure(runs, seed, samples)
+                measured = _measure(runs, seed, samples, streams)
                 head = {"hidden": rows, "clauses": count, "trials": trials, "embedding": embedding}
                 for position, (name, value) in enumerate(head.items()):
                     measured.insert(position, name, value)
@@ -150,28 +154,33 @@ def _collect(frames: Sequence[pd.DataFrame], interrupted: bool) -> Curves:
     return Curves(means[order], every[["trial", *order]], interrupted)
 
 
-def _measure(runs: Runs, seed: int, samples: int) -> pd.DataFrame:
+def _streams(hidden: int, clauses: int, trials: int) -> list[int]:
+    """Numbers of a point's random streams, shared with no other point."""
+    return [(hidden << 40) + (clauses << 20) + trial for trial in range(trials)]
+
+
+def _measure(runs: Runs, seed: int, samples: int, streams: Sequence[int]) -> pd.DataFrame:
     """One row a trial: errors, patterns and codes of trained networks."""
     assert runs.tasks is not None
     codes = runs.codes()
     trained = runs.evaluate()
     fresh = sample_all(
-        runs.tasks, samples, sampler="broken-clause", seed=seed, indices=range(len(runs)), held_out=True
+        runs.tasks, samples, sampler="broken-clause", seed=seed, indices=streams, held_out=True
     )
     table = codes.summary().rename(columns={"network": "trial"})
     table.insert(1, "train_bce", trained["loss"])
     table.insert(2, "train_error", trained["error"])
     table.insert(3, "test_error", runs.evaluate(fresh)["error"])
     name = f"{codes.templates[0]}_positive"
-    table[f"random_{name}"] = _random_baseline(codes, seed, name)
+    table[f"random_{name}"] = _random_baseline(codes, seed, streams[0], name)
     table["epochs"] = runs.epochs_run
     return table
 
 
-def _random_baseline(codes: Codes, seed: int, column: str) -> pd.Series[float]:
-    networks = len(codes.summary())
+def _random_baseline(codes: Codes, seed: int, stream: int, column: str) -> pd.Series[float]:
+    networks = len(codes.positive_rows)
     draws = [
-        nulls.random_network(codes, seed=seed, index=draw * networks).summary()[column]
+        nulls.random_network(codes, seed=seed, index=stream + draw * networks).summary()[column]
         for draw in range(NULL_DRAWS)
     ]
     return pd.concat(draws, axis=1).mean(axis=1)

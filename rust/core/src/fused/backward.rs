@@ -10,47 +10,49 @@
 //! S\[., i\] is summed in registers and goes straight into the optimizer.
 
 use super::forward::Logits;
-use super::net::{Block, Net, column};
+use super::net::{Block, Columns, Net};
 use super::optimizer::Update;
 use super::simd::{Simd, lanes_mut};
-use super::tile::{TILE, Tile};
+use super::tile::{Bits, PLACES, TILE, Tile};
 
 /// Errors of a tile's hidden rows, by sample, and a null row.
 pub(super) struct Errors<S: Simd, const V: usize> {
-    rows: Vec<[S::Vector; V]>,
+    rows: Box<[[S::Vector; V]; PLACES]>,
 }
 
 impl<S: Simd, const V: usize> Errors<S, V> {
-    #[inline(always)]
     pub(super) fn new(s: S) -> Self {
-        Self { rows: vec![[s.zero(); V]; TILE + 1] }
+        Self { rows: Box::new([[s.zero(); V]; PLACES]) }
     }
 
     /// Sum over the samples that are bits of `members`. `fours`: see [`Density`](super::tile::Density).
     #[inline(always)]
-    fn sum(&self, s: S, mut members: u64, fours: usize) -> [S::Vector; V] {
-        let rows = &self.rows[..TILE + 1];
-        let mut sums = [[s.zero(); V]; 2];
-        let mut four = |sums: &mut [[S::Vector; V]; 2]| {
-            for half in [0, 1, 0, 1] {
-                let next = members.trailing_zeros() as usize;
-                members &= members.wrapping_sub(1);
-                // SAFETY: a word of 64 bits has at most 64 trailing zeros.
-                let row = unsafe { rows.get_unchecked(next) };
-                for k in 0..V {
-                    sums[half][k] = s.add(sums[half][k], row[k]);
-                }
-            }
-            members
-        };
-        let mut rest = 1;
+    fn sum(&self, s: S, mut members: Bits, fours: usize) -> [S::Vector; V] {
+        // Two sums side by side, so that an addition does not wait for the one before.
+        let mut even = [s.zero(); V];
+        let mut odd = [s.zero(); V];
         for _ in 0..fours {
-            rest = four(&mut sums);
+            self.add_four(s, &mut members, &mut even, &mut odd);
         }
-        while rest != 0 {
-            rest = four(&mut sums);
+        while !members.is_empty() {
+            self.add_four(s, &mut members, &mut even, &mut odd);
         }
-        std::array::from_fn(|k| s.add(sums[0][k], sums[1][k]))
+        for k in 0..V {
+            even[k] = s.add(even[k], odd[k]);
+        }
+        even
+    }
+
+    /// Adds the rows of four members, or null rows where none are left.
+    #[inline(always)]
+    fn add_four(&self, s: S, members: &mut Bits, even: &mut [S::Vector; V], odd: &mut [S::Vector; V]) {
+        for i in 0..4 {
+            let sums = if i % 2 == 0 { &mut *even } else { &mut *odd };
+            let row = &self.rows[members.next()];
+            for k in 0..V {
+                sums[k] = s.add(sums[k], row[k]);
+            }
+        }
     }
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Step<'a, S: Simd> {
     /// Variables whose columns take part, as bits.
     pub(super) alive: &'a [u64],
     pub(super) identity: bool,
+    /// See [`Bits`].
+    pub(super) minus_one: u64,
     /// Whether the tile is the first and the last of its batch.
     pub(super) first: bool,
     pub(super) last: bool,
@@ -86,8 +90,11 @@ impl<S: Simd, const V: usize> Net<S, V> {
         let bias = lanes_mut::<S>(self.output_bias[3].as_flattened_mut());
         for (output, bias) in bias.iter_mut().enumerate().take(self.shape.outputs) {
             let vectors = &deltas.vectors[output * Logits::<S>::VECTORS..][..Logits::<S>::VECTORS];
-            let used = &vectors[..tile.samples.div_ceil(S::LANES)];
-            *bias += s.sum(used.iter().fold(s.zero(), |sum, v| s.add(sum, *v)));
+            let mut sum = s.zero();
+            for vector in &vectors[..tile.samples.div_ceil(S::LANES)] {
+                sum = s.add(sum, *vector);
+            }
+            *bias += s.sum(sum);
         }
         for block in self.blocks.iter_mut().filter(|block| !block.constant) {
             if step.first {
@@ -99,7 +106,10 @@ impl<S: Simd, const V: usize> Net<S, V> {
             } else {
                 block.spread_many(s, tile, deltas, errors);
             }
-            block.columns_backward(s, tile, errors, step);
+            block.add_columns(s, tile, errors, step);
+            if step.last {
+                block.finish_columns(s, step);
+            }
         }
     }
 
@@ -122,9 +132,15 @@ impl<S: Simd, const V: usize> Net<S, V> {
                 }
             }
             let Block { weights, moments: [first, second], gradient, output_mask, .. } = block;
-            update.apply(&mut weights.bias, &mut first.bias, &mut second.bias, gradient.bias, None);
+            update.apply::<_, false>(
+                &mut weights.bias,
+                &mut first.bias,
+                &mut second.bias,
+                gradient.bias,
+                None,
+            );
             for o in 0..weights.output.len() {
-                update.apply(
+                update.apply::<_, false>(
                     &mut weights.output[o],
                     &mut first.output[o],
                     &mut second.output[o],
@@ -134,7 +150,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
             }
         }
         for o in 0..bias.len() {
-            update.apply(&mut bias[o], &mut first[o], &mut second[o], gradient[o], None);
+            update.apply::<_, false>(&mut bias[o], &mut first[o], &mut second[o], gradient[o], None);
         }
     }
 }
@@ -146,10 +162,10 @@ impl<S: Simd, const V: usize> Block<S, V> {
         let mut bias = self.gradient.bias;
         for (b, delta) in deltas.of(0).iter().enumerate().take(tile.samples) {
             let delta = s.splat(*delta);
-            let row = self.active[b].map(|active| s.select(active, delta));
-            errors.rows[b] = row;
             for k in 0..V {
-                bias[k] = s.add(bias[k], row[k]);
+                let error = s.select(self.active[b][k], delta);
+                errors.rows[b][k] = error;
+                bias[k] = s.add(bias[k], error);
             }
         }
         self.gradient.bias = bias;
@@ -176,51 +192,95 @@ impl<S: Simd, const V: usize> Block<S, V> {
         }
     }
 
+    /// Adds S of a tile to that of its batch.
     #[inline(always)]
-    fn columns_backward(&mut self, s: S, tile: &Tile, errors: &Errors<S, V>, step: &Step<'_, S>) {
-        let single = self.values.is_empty();
-        let factor = if single { self.weights.output[0] } else { [s.splat(1.0); V] };
-        let mut output = [s.zero(); V];
-        for (w, (members, alive)) in tile.members.iter().zip(step.alive).enumerate() {
-            let mut rest = *alive;
-            while rest != 0 {
-                let i = rest.trailing_zeros() as usize;
-                rest &= rest - 1;
-                let at = column(w * TILE + i);
-                let mut sum = errors.sum(s, members[i], step.fours);
+    fn add_columns(&mut self, s: S, tile: &Tile, errors: &Errors<S, V>, step: &Step<'_, S>) {
+        let gradients: &mut [Columns<S, V>] = self.gradient.matrix.as_chunks_mut().0;
+        for ((members, alive), gradients) in tile.members.iter().zip(step.alive).zip(gradients) {
+            let mut alive = Bits::new(*alive, step.minus_one);
+            while !alive.is_empty() {
+                let i = alive.next();
+                let mut sum = errors.sum(s, Bits::new(members[i % TILE], step.minus_one), step.fours);
                 if !step.first {
                     for k in 0..V {
-                        sum[k] = s.add(sum[k], self.gradient.matrix[at][k]);
+                        sum[k] = s.add(sum[k], gradients[i][k]);
                     }
                 }
-                if single && step.last {
-                    let c1 = self.columns()[at];
-                    for k in 0..V {
-                        output[k] = s.mul_add(sum[k], c1[k], output[k]);
-                    }
+                gradients[i] = sum;
+            }
+        }
+    }
+
+    /// Turns S into gradients of C1 and w2 and, for the identity, updates W1 with them.
+    #[inline(always)]
+    fn finish_columns(&mut self, s: S, step: &Step<'_, S>) {
+        let single = self.values.is_empty();
+        let factor = if single { self.weights.output[0] } else { [s.splat(1.0); V] };
+        let output = if !step.identity {
+            self.scale_columns(s, step, &factor)
+        } else if step.update.plain && self.matrix_mask.is_none() {
+            self.update_columns::<true>(s, step, &factor)
+        } else {
+            self.update_columns::<false>(s, step, &factor)
+        };
+        if single {
+            self.gradient.output[0] = output;
+        }
+    }
+
+    /// Updates W1 with `factor` S; returns the sum of S C1 over the columns.
+    #[inline(always)]
+    fn update_columns<const PLAIN: bool>(
+        &mut self,
+        s: S,
+        step: &Step<'_, S>,
+        factor: &[S::Vector; V],
+    ) -> [S::Vector; V] {
+        let mut output = [s.zero(); V];
+        let [first, second] = &mut self.moments;
+        let gradients: &[Columns<S, V>] = self.gradient.matrix.as_chunks().0;
+        let weights: &mut [Columns<S, V>] = self.weights.matrix.as_chunks_mut().0;
+        let first: &mut [Columns<S, V>] = first.matrix.as_chunks_mut().0;
+        let second: &mut [Columns<S, V>] = second.matrix.as_chunks_mut().0;
+        let words = step.alive.iter().zip(gradients).zip(weights).zip(first).zip(second);
+        for (word, ((((alive, gradients), weights), first), second)) in words.enumerate() {
+            let mut alive = Bits::new(*alive, step.minus_one);
+            while !alive.is_empty() {
+                let i = alive.next();
+                let mut gradient = gradients[i];
+                for k in 0..V {
+                    output[k] = s.mul_add(gradient[k], weights[i][k], output[k]);
+                    gradient[k] = s.mul(gradient[k], factor[k]);
                 }
-                if !step.last {
-                    self.gradient.matrix[at] = sum;
-                    continue;
-                }
-                let gradient: [S::Vector; V] = std::array::from_fn(|k| s.mul(sum[k], factor[k]));
-                if step.identity {
-                    let [first, second] = &mut self.moments;
-                    step.update.apply(
-                        &mut self.weights.matrix[at],
-                        &mut first.matrix[at],
-                        &mut second.matrix[at],
-                        gradient,
-                        self.matrix_mask.as_ref().map(|masks| &masks[at]),
-                    );
+                let (w, m, v) = (&mut weights[i], &mut first[i], &mut second[i]);
+                if PLAIN {
+                    step.update.apply::<V, true>(w, m, v, gradient, None);
                 } else {
-                    self.gradient.matrix[at] = gradient;
+                    let mask = self.matrix_mask.as_ref().map(|masks| &masks[word * PLACES + i]);
+                    step.update.apply::<V, false>(w, m, v, gradient, mask);
                 }
             }
         }
-        if single && step.last {
-            self.gradient.output[0] = output;
+        output
+    }
+
+    /// Multiplies S by `factor`; returns the sum of S C1 over the columns.
+    #[inline(always)]
+    fn scale_columns(&mut self, s: S, step: &Step<'_, S>, factor: &[S::Vector; V]) -> [S::Vector; V] {
+        let mut output = [s.zero(); V];
+        let gradients: &mut [Columns<S, V>] = self.gradient.matrix.as_chunks_mut().0;
+        let features: &[Columns<S, V>] = self.features.as_chunks().0;
+        for ((alive, gradients), features) in step.alive.iter().zip(gradients).zip(features) {
+            let mut alive = Bits::new(*alive, step.minus_one);
+            while !alive.is_empty() {
+                let i = alive.next();
+                for k in 0..V {
+                    output[k] = s.mul_add(gradients[i][k], features[i][k], output[k]);
+                    gradients[i][k] = s.mul(gradients[i][k], factor[k]);
+                }
+            }
         }
+        output
     }
 
     /// Gradients of rows that have the same value at all samples; `deltas` are summed over the batch.

@@ -42,7 +42,9 @@ impl<S: Simd, const V: usize> Net<S, V> {
                     walsh_hadamard(s, scratch);
                     let scale = s.splat(*scale);
                     for (v, sums) in scratch.iter().enumerate().take(variables) {
-                        features[column(v)] = sums.map(|x| s.mul(x, scale));
+                        for k in 0..V {
+                            features[column(v)][k] = s.mul(sums[k], scale);
+                        }
                     }
                 }
                 Map::Dense { matrix } => {
@@ -66,9 +68,12 @@ impl<S: Simd, const V: usize> Net<S, V> {
                 Map::Hadamard { scale } => {
                     scratch.clear();
                     let scale = s.splat(*scale);
-                    let scaled = (0..variables).map(|v| gradient[column(v)].map(|x| s.mul(x, scale)));
-                    scratch.extend(scaled);
                     scratch.resize(inputs, [s.zero(); V]);
+                    for (v, scaled) in scratch.iter_mut().enumerate().take(variables) {
+                        for k in 0..V {
+                            scaled[k] = s.mul(gradient[column(v)][k], scale);
+                        }
+                    }
                     walsh_hadamard(s, scratch);
                     gradient[..inputs].copy_from_slice(scratch);
                 }
@@ -91,7 +96,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
         for block in &mut self.blocks {
             let Block { weights, moments: [first, second], gradient, matrix_mask, .. } = block;
             for i in 0..weights.matrix.len() {
-                update.apply(
+                update.apply::<_, false>(
                     &mut weights.matrix[i],
                     &mut first.matrix[i],
                     &mut second.matrix[i],
@@ -117,7 +122,11 @@ fn combine<'a, S: Simd, const V: usize>(
             sums[i % 2][k] = s.mul_add(factor, column[k], sums[i % 2][k]);
         }
     }
-    std::array::from_fn(|k| s.add(sums[0][k], sums[1][k]))
+    let [mut sum, odd] = sums;
+    for k in 0..V {
+        sum[k] = s.add(sum[k], odd[k]);
+    }
+    sum
 }
 
 /// Multiplies by the Sylvester–Hadamard matrix of ±1, in place; the length is a power of two.

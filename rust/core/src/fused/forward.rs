@@ -1,9 +1,9 @@
 //! Logits of a tile, and their loss.
 
 use super::math::logistic_loss;
-use super::net::{Block, Net};
+use super::net::{Block, Columns, Net};
 use super::simd::{MAX_LANES, Simd, lanes};
-use super::tile::{TILE, Tile};
+use super::tile::{Bits, TILE, Tile, minus_one};
 
 /// Logits of a tile, then their derivatives: by output, then by sample.
 pub(super) struct Logits<S: Simd> {
@@ -78,7 +78,13 @@ impl<S: Simd, const V: usize> Net<S, V> {
         }
         for block in self.blocks.iter_mut().filter(|block| !block.constant) {
             if self.shape.outputs == 1 {
-                block.forward(s, tile, slots, &mut logits.vectors);
+                // Loops of a known length for the sparse samples of the paper's tasks.
+                match slots {
+                    [4] => block.forward::<4>(s, tile, slots, &mut logits.vectors),
+                    [6] => block.forward::<6>(s, tile, slots, &mut logits.vectors),
+                    [8] => block.forward::<8>(s, tile, slots, &mut logits.vectors),
+                    _ => block.forward::<0>(s, tile, slots, &mut logits.vectors),
+                }
             } else {
                 block.forward_many(s, tile, slots, &mut logits.vectors);
             }
@@ -87,15 +93,29 @@ impl<S: Simd, const V: usize> Net<S, V> {
 }
 
 impl<S: Simd, const V: usize> Block<S, V> {
+    /// The forward pass with one output; `SLOTS` is 0 or the only entry of `slots`.
     #[inline(always)]
-    fn forward(&mut self, s: S, tile: &Tile, slots: &[usize], logits: &mut [S::Vector]) {
-        let w2 = self.weights.output[0];
-        for (group, logits) in logits.iter_mut().enumerate().take(tile.samples.div_ceil(S::LANES)) {
+    fn forward<const SLOTS: usize>(&mut self, s: S, tile: &Tile, slots: &[usize], logits: &mut [S::Vector]) {
+        let minus_one = minus_one();
+        let (bias, w2) = (self.weights.bias, self.weights.output[0]);
+        let columns = if self.features.is_empty() { &self.weights.matrix } else { &self.features };
+        let columns: &[Columns<S, V>] = columns.as_chunks().0;
+        let groups = self.active.chunks_exact_mut(S::LANES).zip(logits);
+        for (group, (active, logits)) in groups.enumerate().take(tile.samples.div_ceil(S::LANES)) {
             let mut rows = [s.zero(); MAX_LANES];
             for lane in 0..S::LANES {
                 let b = group * S::LANES + lane;
-                let h = self.sum_columns(s, tile, slots, b);
-                self.active[b] = h.map(|h| s.positive(h));
+                let mut h = bias;
+                for ((words, slots), columns) in tile.inputs.iter().zip(slots).zip(columns) {
+                    let slots = if SLOTS > 0 { SLOTS } else { *slots };
+                    add_columns(s, columns, Bits::new(words[b % TILE], minus_one), slots, &mut h);
+                    if SLOTS > 0 {
+                        break;
+                    }
+                }
+                for k in 0..V {
+                    active[lane][k] = s.positive(h[k]);
+                }
                 rows[lane] = weigh(s, &h, &w2);
             }
             *logits = s.add(*logits, s.row_sums(&rows));
@@ -104,11 +124,17 @@ impl<S: Simd, const V: usize> Block<S, V> {
 
     #[inline(always)]
     fn forward_many(&mut self, s: S, tile: &Tile, slots: &[usize], logits: &mut [S::Vector]) {
+        let minus_one = minus_one();
         for group in 0..tile.samples.div_ceil(S::LANES) {
             for b in group * S::LANES..(group + 1) * S::LANES {
-                let h = self.sum_columns(s, tile, slots, b);
-                self.active[b] = h.map(|h| s.positive(h));
-                self.values[b] = h.map(|h| s.max(h, s.zero()));
+                let mut h = self.weights.bias;
+                for ((words, slots), columns) in tile.inputs.iter().zip(slots).zip(self.columns()) {
+                    add_columns(s, columns, Bits::new(words[b], minus_one), *slots, &mut h);
+                }
+                for k in 0..V {
+                    self.active[b][k] = s.positive(h[k]);
+                    self.values[b][k] = s.max(h[k], s.zero());
+                }
             }
             for (output, w2) in self.weights.output.iter().enumerate() {
                 let mut rows = [s.zero(); MAX_LANES];
@@ -120,28 +146,26 @@ impl<S: Simd, const V: usize> Block<S, V> {
             }
         }
     }
+}
 
-    /// C1 x + b1 of sample b.
-    #[inline(always)]
-    fn sum_columns(&self, s: S, tile: &Tile, slots: &[usize], b: usize) -> [S::Vector; V] {
-        let columns = self.columns();
-        let mut h = self.weights.bias;
-        for (w, (words, slots)) in tile.inputs.iter().zip(slots).enumerate() {
-            let columns = &columns[w * (TILE + 1)..][..TILE + 1];
-            let mut word = words[b];
-            // Always as many as the fullest sample needs: an exact count would mispredict its branch for
-            // most samples, which costs more than adding the null column.
-            for _ in 0..*slots {
-                let next = word.trailing_zeros() as usize;
-                word &= word.wrapping_sub(1);
-                // SAFETY: a word of 64 bits has at most 64 trailing zeros.
-                let column = unsafe { columns.get_unchecked(next) };
-                for k in 0..V {
-                    h[k] = s.add(h[k], column[k]);
-                }
+/// Adds the columns of some bits to h, and the null column for the slots that are left.
+#[inline(always)]
+fn add_columns<S: Simd, const V: usize>(
+    s: S,
+    columns: &Columns<S, V>,
+    mut bits: Bits,
+    slots: usize,
+    h: &mut [S::Vector; V],
+) {
+    // Always as many as the fullest sample needs: an exact count would mispredict its branch for
+    // most samples, which costs more than adding the null column.
+    for _ in 0..slots / 2 {
+        for _ in 0..2 {
+            let column = &columns[bits.next()];
+            for k in 0..V {
+                h[k] = s.add(h[k], column[k]);
             }
         }
-        h
     }
 }
 

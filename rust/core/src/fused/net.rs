@@ -1,7 +1,7 @@
 //! One network in the layout of the kernels: column by column, rows side by side in vectors.
 
 use super::simd::{Simd, lanes, lanes_mut};
-use super::tile::TILE;
+use super::tile::{PLACES, TILE};
 
 /// Sizes of a network and its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +87,11 @@ pub(super) fn column(variable: usize) -> usize {
 
 /// Columns of C1, null columns included.
 fn columns(variables: usize) -> usize {
-    variables.div_ceil(TILE) * (TILE + 1)
+    variables.div_ceil(TILE) * PLACES
 }
+
+/// Columns of 64 variables and the null column.
+pub(super) type Columns<S, const V: usize> = [[<S as Simd>::Vector; V]; PLACES];
 
 /// The numbers of a block: its weights, or one of their moments.
 pub(super) struct Part<S: Simd, const V: usize> {
@@ -138,7 +141,6 @@ pub(super) enum Which {
 
 impl<S: Simd, const V: usize> Net<S, V> {
     /// A network of zeros.
-    #[inline(always)]
     pub(super) fn new(s: S, shape: Shape, alive: &Alive, kept: Kept<'_>) -> Self {
         let zero = [s.zero(); V];
         let (matrix, features) = match shape.identity {
@@ -188,7 +190,6 @@ impl<S: Simd, const V: usize> Net<S, V> {
     }
 
     /// Takes a network's numbers from its buffers.
-    #[inline(always)]
     pub(super) fn load<T: AsRef<[f32]>>(&mut self, which: Which, from: &Buffers<T>) {
         let Shape { inputs, hidden, outputs, identity, .. } = self.shape;
         let width = V * S::LANES;
@@ -218,7 +219,6 @@ impl<S: Simd, const V: usize> Net<S, V> {
     }
 
     /// Writes a network's numbers to its buffers. The numbers of constant rows' pruned weights stay as they are.
-    #[inline(always)]
     pub(super) fn store(&self, which: Which, to: &mut Buffers<&mut [f32]>) {
         let Shape { inputs, hidden, outputs, identity, .. } = self.shape;
         let width = V * S::LANES;
@@ -249,7 +249,6 @@ impl<S: Simd, const V: usize> Net<S, V> {
 
 impl<S: Simd, const V: usize> Block<S, V> {
     /// The mask of the rows that `keep` accepts.
-    #[inline(always)]
     fn mask(&self, s: S, keep: impl Fn(usize) -> bool) -> [S::Mask; V] {
         std::array::from_fn(|k| {
             let rows = self.rows[k * S::LANES..][..S::LANES].iter().enumerate();
@@ -258,10 +257,11 @@ impl<S: Simd, const V: usize> Block<S, V> {
         })
     }
 
-    /// C1 by [`column`].
+    /// C1, for each word of 64 variables.
     #[inline(always)]
-    pub(super) fn columns(&self) -> &[[S::Vector; V]] {
-        if self.features.is_empty() { &self.weights.matrix } else { &self.features }
+    pub(super) fn columns(&self) -> &[Columns<S, V>] {
+        let columns = if self.features.is_empty() { &self.weights.matrix } else { &self.features };
+        columns.as_chunks().0
     }
 }
 

@@ -84,9 +84,9 @@ pub(super) fn step_scales(optimizer: &Optimizer, done: u64, count: usize) -> Vec
 #[derive(Clone, Copy)]
 pub(super) struct Update<S: Simd> {
     s: S,
+    /// Adam without weight decay, for which [`apply`](Self::apply) has a short form.
+    pub(super) plain: bool,
     adaptive: bool,
-    penalized: bool,
-    shrinking: bool,
     penalty: S::Vector,
     shrink: S::Vector,
     first: S::Vector,
@@ -100,9 +100,8 @@ impl<S: Simd> Update<S> {
     pub(super) fn new(s: S, rule: &Rule, scale: StepScale) -> Self {
         Self {
             s,
+            plain: rule.adaptive && rule.penalty == 0.0 && rule.shrink == 1.0,
             adaptive: rule.adaptive,
-            penalized: rule.penalty != 0.0,
-            shrinking: rule.shrink != 1.0,
             penalty: s.splat(rule.penalty),
             shrink: s.splat(rule.shrink),
             first: s.splat(rule.first),
@@ -113,8 +112,9 @@ impl<S: Simd> Update<S> {
     }
 
     /// Moves weights `w` against the gradient `g`; where a mask is given and unset, nothing moves.
+    /// `PLAIN` may only be set if [`plain`](Self::plain) is.
     #[inline(always)]
-    pub(super) fn apply<const V: usize>(
+    pub(super) fn apply<const V: usize, const PLAIN: bool>(
         &self,
         w: &mut [S::Vector; V],
         m: &mut [S::Vector; V],
@@ -123,14 +123,10 @@ impl<S: Simd> Update<S> {
         mask: Option<&[S::Mask; V]>,
     ) {
         let s = self.s;
-        if self.penalized {
+        if !PLAIN {
             for k in 0..V {
                 g[k] = s.mul_add(self.penalty, w[k], g[k]);
-            }
-        }
-        if self.shrinking {
-            for w in w.iter_mut() {
-                *w = s.mul(*w, self.shrink);
+                w[k] = s.mul(w[k], self.shrink);
             }
         }
         if let Some(mask) = mask {
@@ -138,12 +134,11 @@ impl<S: Simd> Update<S> {
                 g[k] = s.select(mask[k], g[k]);
             }
         }
-        if self.adaptive {
+        if PLAIN || self.adaptive {
             for k in 0..V {
                 m[k] = s.mul_add(self.first, m[k], g[k]);
                 v[k] = s.mul_add(self.second, v[k], s.mul(g[k], g[k]));
-                let direction = s.mul(m[k], s.inverse_root(v[k], self.eps));
-                w[k] = s.sub_mul(w[k], self.rate, direction);
+                w[k] = s.sub_mul(w[k], self.rate, s.over_root(m[k], v[k], self.eps));
             }
         } else {
             for k in 0..V {

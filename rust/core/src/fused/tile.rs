@@ -7,6 +7,45 @@ use crate::dataset::WORD_BITS;
 /// Samples of a tile: one bit each in a word of 64.
 pub(super) const TILE: usize = 64;
 
+/// Places that the number of trailing zeros of a word can point to: 64 bits, and the null place.
+pub(super) const PLACES: usize = TILE + 1;
+
+/// The bits of a word from low to high, then 64 without end.
+///
+/// Compilers turn `word & (word - 1)` into one instruction, which competes for the same two ports as
+/// counting zeros and scaling the index; a sum and an `and` run on any. So the -1 is hidden from them.
+#[derive(Clone, Copy)]
+pub(super) struct Bits {
+    word: u64,
+    minus_one: u64,
+}
+
+/// -1, but not for the compiler: see [`Bits`].
+#[inline(always)]
+pub(super) fn minus_one() -> u64 {
+    std::hint::black_box(u64::MAX)
+}
+
+impl Bits {
+    #[inline(always)]
+    pub(super) fn new(word: u64, minus_one: u64) -> Self {
+        Self { word, minus_one }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.word == 0
+    }
+
+    /// The next bit, below [`PLACES`].
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> usize {
+        let next = self.word.trailing_zeros() as usize;
+        self.word &= self.word.wrapping_add(self.minus_one);
+        next
+    }
+}
+
 /// Up to [`TILE`] samples: their inputs by sample and by variable, and their labels.
 ///
 /// Variable v of a sample is bit v % 64 of its word v / 64.
@@ -41,26 +80,34 @@ impl Tile {
         order: impl ExactSizeIterator<Item = usize>,
     ) {
         self.samples = order.len();
-        for words in &mut self.inputs {
-            words[order.len()..].fill(0);
+        if data.words_per_sample() > 1 || self.labels.len() > 1 {
+            self.labels.fill(0);
+            for (b, sample) in order.enumerate() {
+                self.take_wide(data, alive, b, sample);
+            }
+        } else {
+            let (inputs, labels, alive) = (data.inputs(), data.labels(), alive[0]);
+            let mut bits = 0;
+            for (b, sample) in order.enumerate() {
+                self.inputs[0][b] = u64::from(inputs[sample]) & alive;
+                let label = labels[sample / WORD_BITS] >> (sample % WORD_BITS) & 1;
+                bits |= u64::from(label) << b;
+            }
+            self.labels[0] = bits;
         }
-        self.labels.fill(0);
-        let single = data.words_per_sample() == 1 && self.labels.len() == 1;
-        for (b, sample) in order.enumerate() {
-            if single {
-                self.inputs[0][b] = u64::from(data.inputs()[sample]) & alive[0];
-                let label = data.labels()[sample / WORD_BITS] >> (sample % WORD_BITS) & 1;
-                self.labels[0] |= u64::from(label) << b;
-                continue;
-            }
-            for ((words, halves), alive) in
-                self.inputs.iter_mut().zip(data.input(sample).chunks(2)).zip(alive)
-            {
-                words[b] = join(halves) & alive;
-            }
-            for (output, labels) in self.labels.iter_mut().enumerate() {
-                *labels |= u64::from(data.label(sample, output)) << b;
-            }
+        for words in &mut self.inputs {
+            words[self.samples..].fill(0);
+        }
+    }
+
+    /// Takes one sample of more than 32 variables or several outputs.
+    #[inline(never)]
+    fn take_wide(&mut self, data: &Dataset, alive: &[u64], b: usize, sample: usize) {
+        for ((words, halves), alive) in self.inputs.iter_mut().zip(data.input(sample).chunks(2)).zip(alive) {
+            words[b] = join(halves) & alive;
+        }
+        for (output, labels) in self.labels.iter_mut().enumerate() {
+            *labels |= u64::from(data.label(sample, output)) << b;
         }
     }
 
@@ -88,7 +135,7 @@ fn join(halves: &[u32]) -> u64 {
 /// How dense some data are, which decides how far the kernels pad their loops.
 #[derive(Clone, Debug)]
 pub(super) struct Density {
-    /// For each word of 64 variables, the most True variables that a sample has in it.
+    /// For each word of 64 variables, the most True variables that a sample has in it, rounded to even.
     pub(super) slots: Vec<usize>,
     /// Fours of samples that cover most variables' members in a tile.
     pub(super) fours: usize,
@@ -97,20 +144,32 @@ pub(super) struct Density {
 impl Density {
     /// Counts the variables that are `alive`, for tiles of up to `tile` samples.
     pub(super) fn measure(data: &Dataset, alive: &[u64], tile: usize) -> Self {
+        let halves = data.words_per_sample();
         let mut slots = vec![0; alive.len()];
         let mut ones = 0;
-        for input in data.inputs().chunks_exact(data.words_per_sample()) {
-            for ((slots, halves), alive) in slots.iter_mut().zip(input.chunks(2)).zip(alive) {
-                let count = (join(halves) & alive).count_ones() as usize;
-                *slots = count.max(*slots);
-                ones += count;
+        for (w, (slots, alive)) in slots.iter_mut().zip(alive).enumerate() {
+            let mut most = 0;
+            let mut sum = 0;
+            for input in data.inputs().chunks_exact(halves) {
+                let word = match input[2 * w..] {
+                    [low, high, ..] => u64::from(low) | u64::from(high) << WORD_BITS,
+                    [low] => u64::from(low),
+                    [] => 0,
+                };
+                let count = (word & alive).count_ones();
+                most = count.max(most);
+                sum += count as usize;
             }
+            // Even, as the forward pass adds columns in pairs.
+            *slots = most.next_multiple_of(2) as usize;
+            ones += sum;
         }
         let variables: u32 = alive.iter().map(|word| word.count_ones()).sum();
-        let mean = (ones * tile) as f64 / (data.samples() * variables.max(1) as usize) as f64;
-        // Two standard deviations above the mean of a Poisson count: a column seldom needs more, so
-        // its loop nearly always has the same length, which the CPU predicts.
-        let fours = ((mean + 2.0 * mean.sqrt()) / 4.0).ceil() as usize;
+        let chance = ones as f64 / (data.samples() * variables.max(1) as usize) as f64;
+        let mean = chance * tile as f64;
+        // Two standard deviations above the mean: a column seldom needs more, so its loop nearly always
+        // has the same length, which the CPU predicts.
+        let fours = ((mean + 2.0 * (mean * (1.0 - chance)).sqrt()) / 4.0).ceil() as usize;
         Self { slots, fours: fours.min(tile.div_ceil(4)) }
     }
 }

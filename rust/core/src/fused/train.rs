@@ -1,6 +1,8 @@
 //! The training run of one network: epochs, steps, snapshots, early stopping.
 
+use std::iter::Peekable;
 use std::ops::Range;
+use std::vec;
 
 use super::backward::{Errors, Step};
 use super::embed::Map;
@@ -9,7 +11,7 @@ use super::level::Kernel;
 use super::net::{Alive, Buffers, Kept, Net, Shape, Which};
 use super::optimizer::{Rule, StepScale, Update};
 use super::simd::Simd;
-use super::tile::{Density, TILE, Tile};
+use super::tile::{Density, TILE, Tile, minus_one};
 use crate::Dataset;
 use crate::error::Result;
 use crate::training::{Patience, Progress, TrainConfig, Watch};
@@ -41,7 +43,7 @@ pub(super) struct Job<'a> {
     pub(super) density: Density,
     pub(super) validation: Option<(&'a Dataset, Density)>,
     /// Steps of the snapshots to come, each with its buffers.
-    pub(super) snapshots: std::iter::Peekable<std::vec::IntoIter<(u64, Buffers<&'a mut [f32]>)>>,
+    pub(super) snapshots: Peekable<vec::IntoIter<(u64, Buffers<&'a mut [f32]>)>>,
     pub(super) train_loss: &'a mut [f64],
     pub(super) train_error: &'a mut [f64],
     pub(super) validation_loss: &'a mut [f64],
@@ -70,6 +72,9 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             worker.net.load(which, moments);
         }
         worker.net.embed(&run.map, &mut worker.columns);
+        // Reads the data once from end to end, which is fast, so that the scattered reads of the steps
+        // find them in the cache.
+        std::hint::black_box(job.data.inputs().iter().step_by(16).fold(0, |all, word| all | word));
         let labels = (job.data.samples() * shape.outputs) as f64;
         let per_epoch = run.config.steps_per_epoch(job.data.samples());
         let mut scales = epochs.scales.iter();
@@ -81,10 +86,8 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             for ((number, batch), scale) in (u64::from(epoch) * per_epoch + 1..).zip(batches).zip(&mut scales)
             {
                 worker.step(run, job, batch, *scale, &mut totals);
-                if job.snapshots.peek().is_some_and(|(step, _)| *step == number) {
-                    if let Some((_, mut buffers)) = job.snapshots.next() {
-                        worker.net.store(Which::Weights, &mut buffers);
-                    }
+                if let Some((_, mut buffers)) = job.snapshots.next_if(|(step, _)| *step == number) {
+                    worker.net.store(Which::Weights, &mut buffers);
                 }
                 unreported += 1;
                 if unreported == check_every {
@@ -157,6 +160,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         let mean = 1.0 / (batch.len() * net.shape.outputs) as f32;
         let alive = &job.alive.variables;
         net.base(base);
+        let minus_one = minus_one();
         let tiles = batch.len().div_ceil(TILE);
         let (fours, identity) = (job.density.fours, net.shape.identity);
         for (number, samples) in batch.chunks(TILE).enumerate() {
@@ -165,7 +169,12 @@ impl<S: Simd, const V: usize> Worker<S, V> {
             net.forward(tile, &job.density.slots, base, logits);
             logits.differentiate(net.s, tile, mean, totals);
             let (first, last) = (number == 0, number + 1 == tiles);
-            net.backward(tile, logits, errors, &Step { update, fours, alive, identity, first, last });
+            net.backward(
+                tile,
+                logits,
+                errors,
+                &Step { update, fours, alive, identity, minus_one, first, last },
+            );
         }
         if !net.shape.identity {
             net.pull_back(&run.map, columns);

@@ -28,7 +28,7 @@ fn add(rows: &[[u64; ROWS]], panel: &[Lanes], counts: &mut [Counts; ROWS]) {
     let gather = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
     for (r, counts) in counts.iter_mut().enumerate() {
         for (v, counts) in counts.0.chunks_exact_mut(WIDTH).enumerate() {
-            let sums = lane_sums(rows, r, panel, v * WIDTH);
+            let sums = lane_sums(rows, r, panel, v);
             let low = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(sums, gather));
             let at: *mut __m128i = counts.as_mut_ptr().cast();
             // SAFETY: `counts` holds 4 values of 4 bytes, and the accesses need no alignment.
@@ -37,10 +37,10 @@ fn add(rows: &[[u64; ROWS]], panel: &[Lanes], counts: &mut [Counts; ROWS]) {
     }
 }
 
-/// Bits that row `r` shares with each of the 4 lanes from `lane` on.
+/// Bits that row `r` shares with each lane of vector `v`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn lane_sums(rows: &[[u64; ROWS]], r: usize, panel: &[Lanes], lane: usize) -> __m256i {
+fn lane_sums(rows: &[[u64; ROWS]], r: usize, panel: &[Lanes], v: usize) -> __m256i {
     let zero = _mm256_setzero_si256();
     let (mut ones, mut twos, mut fours) = (zero, zero, zero);
     let mut tail = zero;
@@ -49,7 +49,7 @@ fn lane_sums(rows: &[[u64; ROWS]], r: usize, panel: &[Lanes], lane: usize) -> __
     let mut bytes = zero;
     let mut steps = 0;
     for (words, lanes) in (&mut quads).zip(&mut lanes) {
-        let shared = |k: usize| shared(words[k][r], &lanes[k], lane);
+        let shared = |k: usize| shared(words[k][r], &lanes[k], v);
         let twos_a = carry(&mut ones, shared(0), shared(1));
         let twos_b = carry(&mut ones, shared(2), shared(3));
         bytes = _mm256_add_epi8(bytes, byte_counts(carry(&mut twos, twos_a, twos_b)));
@@ -62,7 +62,7 @@ fn lane_sums(rows: &[[u64; ROWS]], r: usize, panel: &[Lanes], lane: usize) -> __
     }
     fours = _mm256_add_epi64(fours, _mm256_sad_epu8(bytes, zero));
     for (words, lanes) in quads.remainder().iter().zip(lanes.remainder()) {
-        tail = _mm256_add_epi8(tail, byte_counts(shared(words[r], lanes, lane)));
+        tail = _mm256_add_epi8(tail, byte_counts(shared(words[r], lanes, v)));
     }
     if rows.len() < 4 {
         return _mm256_sad_epu8(tail, zero);
@@ -75,8 +75,8 @@ fn lane_sums(rows: &[[u64; ROWS]], r: usize, panel: &[Lanes], lane: usize) -> __
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn shared(word: u64, lanes: &Lanes, lane: usize) -> __m256i {
-    let lanes: &[u64; WIDTH] = lanes.0[lane..].first_chunk().unwrap_or(&[0; WIDTH]);
+fn shared(word: u64, lanes: &Lanes, v: usize) -> __m256i {
+    let lanes = &lanes.0.as_chunks::<WIDTH>().0[v];
     // SAFETY: `lanes` holds 32 bytes, and the load needs no alignment.
     let lanes = unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) };
     _mm256_and_si256(_mm256_set1_epi64x(word as i64), lanes)

@@ -36,10 +36,10 @@ pub use kernel::{KERNEL_VARIABLE, Kernel};
 use crate::error::{Result, shape_error, value_error};
 use crate::training::Progress;
 use distance::Rule;
-use tile::{LANES, Operands, SIDE, Scratch};
+use tile::{Operands, SIDE, Scratch};
 
 /// Words of a code from which on writing a distance to its mirror image is faster than computing it again.
-const WORTH_MIRRORING: usize = 8;
+const WORTH_MIRRORING: usize = 16;
 
 /// How two codes of bits are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,8 +234,8 @@ impl Pairs {
         (self.rule != Rule::Jaccard).then(|| self.rule.largest(self.bits))
     }
 
-    /// Writes all distances, (A, B), to `out`. One stack against itself is computed by half.
-    /// Returns the kernel that ran.
+    /// Writes all distances, (A, B), to `out`. Of one stack against itself, long codes are compared once
+    /// and reflected. Returns the kernel that ran.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another length; [`Error::Unsupported`](crate::Error::Unsupported) if distances can be

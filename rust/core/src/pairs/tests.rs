@@ -133,6 +133,22 @@ fn every_kernel_agrees_with_the_definition_over_several_blocks() {
 }
 
 #[test]
+fn reflected_blocks_equal_computed_ones() {
+    let bits = 64 * WORTH_MIRRORING;
+    for count in [15, 256, 300, 530] {
+        let codes = BitCodes::from_bools(&bools(count * bits, 7), bits).unwrap();
+        for metric in METRICS {
+            let own = Pairs::new(&codes, None, metric).unwrap();
+            let full = Pairs::new(&codes, Some(&codes), metric).unwrap();
+            assert_eq!(matrix::<f32>(&own), matrix::<f32>(&full));
+            if metric != CodeMetric::Jaccard {
+                assert_eq!(matrix::<u16>(&own), matrix::<u16>(&full));
+            }
+        }
+    }
+}
+
+#[test]
 fn long_codes_are_counted_in_full() {
     // More words than are counted at a time, and more equal bytes than a byte can count.
     for bits in [128 * 64, 128 * 64 + 1, 3 * 128 * 64 + 5, 70_000] {

@@ -42,6 +42,17 @@ unsafe impl Simd for Avx512 {
         u64::from(mask)
     }
 
+    #[inline(always)]
+    fn transpose_bits(self, rows: &[u64; 64], columns: &mut [u64; 64], variables: usize) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            transpose_half::<0>(rows, columns);
+            if variables > 32 {
+                transpose_half::<32>(rows, columns);
+            }
+        }
+    }
+
     intrinsics! {
         fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
@@ -53,16 +64,13 @@ unsafe impl Simd for Avx512 {
         fn sub_mul(c: __m512, a: __m512, b: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
         // Square root and division take the one divider for some 20 cycles a vector. Instead: 14-bit
         // estimates and one Newton step each, which leaves a relative error of about 2^-23.
-        fn inverse_root(v: __m512, e: __m512) -> __m512 {
+        fn over_root(m: __m512, v: __m512, e: __m512) -> __m512 {
             // The floor keeps v = 0 from becoming 0 x infinity; it is far below any e.
             let guess = _mm512_rsqrt14_ps(_mm512_max_ps(v, _mm512_set1_ps(f32::MIN_POSITIVE)));
             let root = _mm512_mul_ps(v, guess);
             let rest = _mm512_fnmadd_ps(root, root, v);
             let root = _mm512_fmadd_ps(_mm512_mul_ps(guess, _mm512_set1_ps(0.5)), rest, root);
-            let sum = _mm512_add_ps(root, e);
-            let inverse = _mm512_rcp14_ps(sum);
-            let rest = _mm512_fnmadd_ps(sum, inverse, _mm512_set1_ps(1.0));
-            _mm512_fmadd_ps(inverse, rest, inverse)
+            _mm512_div_ps(m, _mm512_add_ps(root, e))
         }
         fn power_of_two(shifted: __m512) -> __m512 {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
@@ -74,29 +82,28 @@ unsafe impl Simd for Avx512 {
             _mm512_mask_xor_ps(v, mask, v, _mm512_set1_ps(-0.0))
         }
         fn row_sums(r: &[__m512; MAX_LANES]) -> __m512 {
-            let quad = |i: usize| {
-                let a = fold_pair(r[i], r[i + 1]);
-                let b = fold_pair(r[i + 2], r[i + 3]);
-                let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
-                _mm512_add_ps(
-                    _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
-                    _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)),
-                )
-            };
-            fold_blocks(fold_blocks(quad(0), quad(4)), fold_blocks(quad(8), quad(12)))
+            fold_blocks(
+                fold_blocks(fold_four([r[0], r[1], r[2], r[3]]), fold_four([r[4], r[5], r[6], r[7]])),
+                fold_blocks(fold_four([r[8], r[9], r[10], r[11]]), fold_four([r[12], r[13], r[14], r[15]])),
+            )
         }
         fn sum(v: __m512) -> f32 { _mm512_reduce_add_ps(v) }
     }
 }
 
-/// In each group of four lanes: (a0 + a2, b0 + b2, a1 + a3, b1 + b3).
+/// In each group of four lanes: the sums of that group of a, b, c and d.
 ///
 /// # Safety
 /// The CPU must have AVX-512 F.
 #[inline(always)]
-unsafe fn fold_pair(a: __m512, b: __m512) -> __m512 {
+unsafe fn fold_four([a, b, c, d]: [__m512; 4]) -> __m512 {
     // SAFETY: as the caller promises.
-    unsafe { _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)) }
+    unsafe {
+        let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+        let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+        let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)))
+    }
 }
 
 /// With groups of four lanes A0..A3 and B0..B3: (A0 + A1, A2 + A3, B0 + B1, B2 + B3).
@@ -107,4 +114,47 @@ unsafe fn fold_pair(a: __m512, b: __m512) -> __m512 {
 unsafe fn fold_blocks(a: __m512, b: __m512) -> __m512 {
     // SAFETY: as the caller promises.
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)) }
+}
+
+/// Bit b of `columns[i]` becomes bit i of `rows[b]`, for 32 columns from `FIRST`.
+///
+/// # Safety
+/// The CPU must have AVX-512 F and BW.
+#[inline(always)]
+unsafe fn transpose_half<const FIRST: u32>(rows: &[u64; 64], columns: &mut [u64; 64]) {
+    // SAFETY: as the caller promises; the eight loads read the 64 words of `rows`.
+    unsafe {
+        // In each group of four 32-bit words, byte p of the words comes into word p; then group p of a
+        // vector gets byte p of all its sixteen words.
+        let bytes =
+            _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        let groups = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let mut parts = [_mm512_setzero_si512(); 4];
+        for (part, rows) in parts.iter_mut().zip(rows.chunks_exact(16)) {
+            let low = _mm512_loadu_si512(rows.as_ptr().cast());
+            let high = _mm512_loadu_si512(rows.as_ptr().add(8).cast());
+            let (low, high) = (_mm512_srli_epi64::<FIRST>(low), _mm512_srli_epi64::<FIRST>(high));
+            let words = _mm512_inserti64x4::<1>(
+                _mm512_castsi256_si512(_mm512_cvtepi64_epi32(low)),
+                _mm512_cvtepi64_epi32(high),
+            );
+            *part = _mm512_permutexvar_epi32(groups, _mm512_shuffle_epi8(words, bytes));
+        }
+        // Group p of the four parts together: byte p of all 64 words.
+        let low01 = _mm512_shuffle_i32x4::<0x44>(parts[0], parts[1]);
+        let low23 = _mm512_shuffle_i32x4::<0x44>(parts[2], parts[3]);
+        let high01 = _mm512_shuffle_i32x4::<0xee>(parts[0], parts[1]);
+        let high23 = _mm512_shuffle_i32x4::<0xee>(parts[2], parts[3]);
+        let planes = [
+            _mm512_shuffle_i32x4::<0x88>(low01, low23),
+            _mm512_shuffle_i32x4::<0xdd>(low01, low23),
+            _mm512_shuffle_i32x4::<0x88>(high01, high23),
+            _mm512_shuffle_i32x4::<0xdd>(high01, high23),
+        ];
+        for (plane, columns) in planes.iter().zip(columns[FIRST as usize..].chunks_exact_mut(8)) {
+            for (bit, column) in columns.iter_mut().enumerate() {
+                *column = _mm512_test_epi8_mask(*plane, _mm512_set1_epi8(1 << bit));
+            }
+        }
+    }
 }

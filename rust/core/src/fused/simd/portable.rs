@@ -75,8 +75,8 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn inverse_root(self, v: Vector, e: Vector) -> Vector {
-        map(v, e, |x, e| 1.0 / (x.sqrt() + e))
+    fn over_root(self, m: Vector, v: Vector, e: Vector) -> Vector {
+        self.div(m, map(v, e, |x, e| x.sqrt() + e))
     }
 
     #[inline(always)]
