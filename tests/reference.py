@@ -95,9 +95,7 @@ def signs(c1: ArrayLike, clauses: Clauses, aligned: bool, floor: float = 0.0) ->
     return out
 
 
-def pattern_counts(
-    c1: ArrayLike, w2: ArrayLike, clauses: Clauses, aligned: bool = True, floor: float = 0.0
-) -> Ints:
+def pattern_counts(c1: ArrayLike, w2: ArrayLike, clauses: Clauses, aligned: bool = True, floor: float = 0.0) -> Ints:
     """(C, 2, k+1) rows by polarity (0: w2 > 0, 1: w2 < 0) and number of positive signs, no sign being 0."""
     s = signs(c1, clauses, aligned, floor)
     output = np.asarray(w2, dtype=np.float64)
@@ -210,9 +208,7 @@ def crowding(
     return {"near": near_count, "graded": graded, "positive_entries": positive}
 
 
-def conflicts(
-    c1: ArrayLike, w2: ArrayLike, clauses: Clauses, templates: Sequence[str], near: float = 1
-) -> Ints:
+def conflicts(c1: ArrayLike, w2: ArrayLike, clauses: Clauses, templates: Sequence[str], near: float = 1) -> Ints:
     """(C, j) shared variables on which other clauses' near locations want the opposite sign of the weight."""
     values = clause_values(c1, clauses)
     output = np.asarray(w2, dtype=np.float64)
@@ -229,9 +225,7 @@ def conflicts(
             nearest = [min(placed_distance(value, t, "hamming", 1) for t in placements(n)) for n in fitting]
             best = nearest.index(min(nearest))
             largest = np.argsort(-value, kind="stable")[: parse_template(fitting[best])[0]]
-            wanted.append(
-                {variable(v): (1 if i in largest else -1) * literal_sign(v) for i, v in enumerate(clause)}
-            )
+            wanted.append({variable(v): (1 if i in largest else -1) * literal_sign(v) for i, v in enumerate(clause)})
             hamming.append(nearest[best])
         for c, other in itertools.permutations(range(clause_count), 2):
             if hamming[other] <= near:
@@ -256,8 +250,7 @@ def mean_row_cosine(c1: ArrayLike) -> float:
     """Mean cosine over unordered pairs of rows, rows of zeros left out; 0 with fewer than two rows."""
     rows = [row for row in np.asarray(c1, dtype=np.float64) if np.any(row != 0)]
     cosines = [
-        float(np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b)))
-        for a, b in itertools.combinations(rows, 2)
+        float(np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b))) for a, b in itertools.combinations(rows, 2)
     ]
     return sum(cosines) / len(cosines) if cosines else 0.0
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pandas as pd
-import precode as pc
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+import precode as pc
+import reference
 from precode.codes import readout, templates
 
 
@@ -22,9 +23,7 @@ def network(rows, n, seed, zeros=0.1):
 cases = st.builds(
     lambda n, rows, clauses, width, negated, seed: (
         *network(rows, n, seed),
-        pc.Dnf.random(
-            variables=n, clauses=clauses, width=min(width, n), negated=min(negated, width, n), seed=seed
-        ),
+        pc.Dnf.random(variables=n, clauses=clauses, width=min(width, n), negated=min(negated, width, n), seed=seed),
     ),
     n=st.integers(6, 20),
     rows=st.integers(1, 9),
@@ -39,12 +38,8 @@ cases = st.builds(
 def test_signs_patterns_and_channels(case, floor, aligned):
     w1, w2, task = case
     codes = pc.decode(w1, w2, task, floor=floor)
-    np.testing.assert_array_equal(
-        codes.signs(aligned=aligned), reference.signs(w1, task.clauses, aligned, floor)
-    )
-    np.testing.assert_array_equal(
-        codes.pattern_counts, reference.pattern_counts(w1, w2, task.clauses, False, floor)
-    )
+    np.testing.assert_array_equal(codes.signs(aligned=aligned), reference.signs(w1, task.clauses, aligned, floor))
+    np.testing.assert_array_equal(codes.pattern_counts, reference.pattern_counts(w1, w2, task.clauses, False, floor))
     if floor == 0:
         for template in codes.templates:
             expected = reference.channels(w1, w2, task.clauses, template)
@@ -96,7 +91,9 @@ def test_a_stack_equals_its_networks():
         np.testing.assert_array_equal(stack.distance(metric="soft")[r], alone.distance(metric="soft"))
         np.testing.assert_array_equal(crowding["graded"][r], pc.crowding(w1[r], w2[r], task)["graded"])
         pd.testing.assert_series_equal(
-            stack.summary().iloc[r].drop("network"), alone.summary().iloc[0].drop("network"), check_names=False
+            stack.summary().iloc[r].drop("network"),
+            alone.summary().iloc[0].drop("network"),
+            check_names=False,
         )
 
 

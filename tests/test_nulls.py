@@ -1,19 +1,18 @@
 """The nulls against exact probabilities and their invariants."""
 
 import numpy as np
-import precode as pc
 import pytest
+from scipy import stats
+
+import precode as pc
 import reference
 from precode.codes import templates
-from scipy import stats
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 6])
 def test_analytic_null_is_exact(width):
     for template in templates(width):
-        np.testing.assert_allclose(
-            pc.nulls.hamming_probabilities(template), reference.hamming_probabilities(template)
-        )
+        np.testing.assert_allclose(pc.nulls.hamming_probabilities(template), reference.hamming_probabilities(template))
     expected = stats.binom.pmf(range(width + 1), width, 0.5)
     np.testing.assert_allclose(pc.nulls.hamming_probabilities(f"{width}P"), expected)
 

@@ -1,12 +1,13 @@
 """Formulas, samplers and data sets against the brute-force reference."""
 
 import numpy as np
-import precode as pc
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+import precode as pc
+import reference
 
 
 def random_inputs(n, rows=200, seed=0):
@@ -22,9 +23,7 @@ def random_inputs(n, rows=200, seed=0):
     seed=st.integers(0, 2**63),
 )
 def test_labels_equal_the_formula(n, clauses, width, negated, outputs, seed):
-    task = pc.Dnf.random(
-        variables=n, clauses=clauses, width=width, negated=negated, outputs=outputs, seed=seed
-    )
+    task = pc.Dnf.random(variables=n, clauses=clauses, width=width, negated=negated, outputs=outputs, seed=seed)
     x = random_inputs(n)
     expected = reference.label(x, [task.clauses_of(o) for o in range(outputs)], False)
     np.testing.assert_array_equal(task.evaluate(x).numpy().reshape(len(x), -1), expected)

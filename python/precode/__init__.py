@@ -6,10 +6,11 @@ formulas, whose feature-channel codes are read from the signs of their weights.
 
 import torch  # noqa: F401 - libtorch must be loaded before the extension
 
-from precode._extension import TORCH_VERSION
+from precode._extension import TORCH_VERSION  # first: it says clearly why the extension cannot be loaded
+
+# isort: split
 from precode import nulls, plot, published
-from precode.codes import Codes, crowding, decode, distance, feature_capacity
-from precode.codes import conflicts, mean_row_cosine, motion
+from precode.codes import Codes, conflicts, crowding, decode, distance, feature_capacity, mean_row_cosine, motion
 from precode.curves import Curves, curves, dynamics
 from precode.dataset import Dataset
 from precode.errors import (

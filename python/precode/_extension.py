@@ -2,6 +2,8 @@
 
 import torch
 
+__all__ = ["TORCH_VERSION", "check_torch"]
+
 
 def check_torch(compiled: str, installed: str) -> None:
     """Refuses another torch than the one the extension was compiled against.

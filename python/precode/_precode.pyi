@@ -1,7 +1,7 @@
 """The compiled extension. Private: the public API with its documentation is the package `precode`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, final, type_check_only
 
 import numpy as np
 import torch
@@ -10,12 +10,40 @@ from numpy.typing import NDArray
 from precode.sampler import Sampler
 from precode.training import TrainSettings
 
+__all__ = [
+    "Formula",
+    "Samples",
+    "TORCH_VERSION",
+    "channels",
+    "code_distance_counts",
+    "code_distances",
+    "conflicts",
+    "crowding",
+    "distances",
+    "embedding_matrix",
+    "epoch_order",
+    "evaluate",
+    "feature_capacity",
+    "hamming_probabilities",
+    "linear_init",
+    "mean_row_cosine",
+    "nearest_codes",
+    "pattern_counts",
+    "pattern_name",
+    "permute_rows",
+    "random_signs",
+    "sample_all",
+    "signs",
+    "train",
+]
+
 TORCH_VERSION: str
 
 _Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _Networks = tuple[NDArray[Any], NDArray[Any]]
 _Sets = list[list[list[int]]]
 
+@type_check_only
 class Outcome(TypedDict):
     weights: list[tuple[torch.Tensor, torch.Tensor]]
     snapshots: list[list[tuple[torch.Tensor, torch.Tensor]]]
@@ -111,9 +139,7 @@ def permute_rows(
 ) -> NDArray[np.bool_]: ...
 def hamming_probabilities(template: str, width: int) -> list[float]: ...
 def pattern_name(positives: int, negatives: int) -> str: ...
-def code_distances(
-    a: NDArray[Any], b: NDArray[Any] | None, metric: str
-) -> tuple[NDArray[Any], str]: ...
+def code_distances(a: NDArray[Any], b: NDArray[Any] | None, metric: str) -> tuple[NDArray[Any], str]: ...
 def nearest_codes(
     a: NDArray[Any], b: NDArray[Any] | None, metric: str
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]: ...

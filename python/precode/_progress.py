@@ -22,6 +22,10 @@ def reporter(progress: Progress, total: int, unit: str) -> Iterator[Callable[[in
     elif progress:
         # disable=None: no bar where the output is neither a terminal nor a notebook.
         with tqdm(total=total, unit=unit, unit_scale=True, disable=None, leave=False) as bar:
-            yield lambda done: bar.update(done - bar.n) and None
+
+            def advance(done: int) -> None:
+                bar.update(done - bar.n)
+
+            yield advance
     else:
         yield None

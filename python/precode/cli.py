@@ -22,9 +22,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
     name = "N,N,..."
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """A tuple of integers, or a usage error naming what came."""
         if isinstance(value, tuple):
             return value
@@ -165,8 +163,10 @@ def _draw(trials: pd.DataFrame, embedding: str, negated: int, seed: int, engine:
     named["dynamics"] = plot.dynamics(moments)
     for name, ax in named.items():
         path = folder / f"{name}.png"
-        ax.figure.savefig(path, dpi=150)
-        plt.close(ax.figure)
+        figure = ax.get_figure(root=True)
+        if figure is not None:
+            figure.savefig(path, dpi=150)
+            plt.close(figure)
         click.echo(f"wrote {path}", err=True)
 
 

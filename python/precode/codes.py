@@ -32,7 +32,8 @@ POLARITIES = ("positive", "negative")
 def templates(width: int) -> tuple[str, ...]:
     """Templates that compute a clause of `width` literals (arXiv 2504.08842, sections 4.1 and 6.5).
 
-    The first lives on positive rows; the others, which detect that only a part of the clause is there, on negative rows.
+    The first lives on positive rows; the others, which detect that only a part of the clause is there, on negative
+    rows.
 
     Example:
         >>> templates(4), templates(2)
@@ -157,9 +158,7 @@ def readout(
     if not stacked:
         first, last = first[None], last[None]
     dtype = np.result_type(first, last)
-    return Readout(
-        np.ascontiguousarray(first, dtype=dtype), np.ascontiguousarray(last, dtype=dtype), sets, stacked
-    )
+    return Readout(np.ascontiguousarray(first, dtype=dtype), np.ascontiguousarray(last, dtype=dtype), sets, stacked)
 
 
 def decode(
@@ -277,7 +276,7 @@ class Codes:
     def patterns(self) -> pd.DataFrame:
         """Mean rows per clause of every pattern: columns network, polarity, pattern, rows."""
         means = self._stacked_counts.mean(1)
-        networks, polarities, counts = means.shape
+        counts = means.shape[-1]
         index = np.indices(means.shape).reshape(3, -1)
         names = [_precode.pattern_name(positives, self.width - positives) for positives in range(counts)]
         return pd.DataFrame(
@@ -357,9 +356,7 @@ def _mean_overlap(channels: NDArray[np.bool_]) -> float:
     return float((shared.sum() - np.trace(shared)) / (count * (count - 1)))
 
 
-def _distance(
-    source: Readout, template: str | None, metric: str, scale: str, polarity: str
-) -> NDArray[np.float64]:
+def _distance(source: Readout, template: str | None, metric: str, scale: str, polarity: str) -> NDArray[np.float64]:
     name = source.template(template)
     return source.squeeze(_precode.distances(source.networks, source.sets, name, metric, scale, polarity))
 
@@ -477,8 +474,14 @@ def crowding(
                [2.]])
     """
     source = readout(w1, w2, clauses, embedding=embedding, output=output)
-    values = _precode.crowding(source.networks, source.sets, source.template(template), near, scale)
-    return dict(zip(("near", "graded", "positive_entries"), map(source.squeeze, values), strict=True))
+    near_counts, graded, positive = _precode.crowding(
+        source.networks, source.sets, source.template(template), near, scale
+    )
+    return {
+        "near": source.squeeze(near_counts),
+        "graded": source.squeeze(graded),
+        "positive_entries": source.squeeze(positive),
+    }
 
 
 def conflicts(
@@ -491,8 +494,9 @@ def conflicts(
     embedding: str | embeddings.Embedding | Weights | None = None,
     output: int = 0,
 ) -> NDArray[np.uint32]:
-    """Interference of every location, (C, j): shared variables on which near locations of other clauses on the same row want
-    the opposite sign. Our definition.
+    """Interference of every location, (C, j): opposite demands on its variables. Our definition.
+
+    It counts the shared variables on which near locations of other clauses on the same row want the opposite sign.
 
     Args:
         w1: see `decode`.
@@ -538,7 +542,9 @@ def feature_capacity(
 def mean_row_cosine(
     w1: Weights, *, embedding: str | embeddings.Embedding | Weights | None = None
 ) -> NDArray[np.float64]:
-    """Mean cosine of all pairs of rows, a scalar array (arXiv 2510.04500); rows of zeros are left out, NaN below two rows.
+    """Mean cosine of all pairs of rows, a scalar array (arXiv 2510.04500).
+
+    Rows of zeros are left out; NaN with fewer than two rows.
 
     Example:
         >>> float(mean_row_cosine(torch.eye(3)))

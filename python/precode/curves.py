@@ -16,7 +16,7 @@ from precode._progress import Progress, reporter
 from precode.codes import Codes
 from precode.errors import PrecodeValueError
 from precode.task import Dnf
-from precode.training import EarlyStopping, Runs, sample_all, train
+from precode.training import DEFAULT_STOPPING, EarlyStopping, Runs, sample_all, train
 
 NULL_DRAWS = 10
 """Random networks drawn for each trained one, as in the source."""
@@ -29,8 +29,8 @@ class Curves:
     Attributes:
         table: one row a point, means over its trials. Patterns are mean rows per clause; `train_bce` and `train_error`
             are those of the final weights on all training data, `test_error` on as many fresh samples; `code_size`,
-            `overlap`, `clauses_without_code` and `positive_rows` as in `Codes.summary`; `seconds` of wall-clock time for
-            the point; `random_4P_positive` the all-positive pattern in random networks with the same polarities and
+            `overlap`, `clauses_without_code` and `positive_rows` as in `Codes.summary`; `seconds` of wall-clock time
+            for the point; `random_4P_positive` the all-positive pattern in random networks with the same polarities and
             fraction of positive entries; `epochs` the mean number run.
         trials: the same columns for every single trial, with its number in `trial`.
         interrupted: whether Ctrl-C ended the run before the last point.
@@ -66,7 +66,7 @@ def curves(
     variables: int = 32,
     width: int = 4,
     samples: int = 20_000,
-    early_stopping: EarlyStopping | None = EarlyStopping(),
+    early_stopping: EarlyStopping | None = DEFAULT_STOPPING,
     engine: str = "auto",
     progress: Progress = True,
 ) -> Curves:
@@ -129,9 +129,9 @@ def curves(
                     engine=engine,
                 )
                 measured = _measure(runs, seed, samples, streams)
-                head = {"hidden": rows, "clauses": count, "trials": trials, "embedding": embedding}
-                for position, (name, value) in enumerate(head.items()):
-                    measured.insert(position, name, value)
+                measured.insert(0, "embedding", embedding)
+                for name, value in (("trials", trials), ("clauses", count), ("hidden", rows)):
+                    measured.insert(0, name, value)
                 measured["seconds"] = time.perf_counter() - began
                 frames.append(measured)
                 if report:
@@ -148,9 +148,9 @@ def _collect(frames: Sequence[pd.DataFrame], interrupted: bool) -> Curves:
     every = pd.concat(frames, ignore_index=True)
     keys = ["hidden", "clauses", "trials", "embedding"]
     means = every.drop(columns="trial").groupby(keys, sort=False).mean().reset_index()
-    last = ["seconds", "random_4P_positive", "epochs"]
-    last[1] = next(name for name in every if name.startswith("random_"))
-    order = [name for name in means if name not in last] + last
+    random = next(name for name in map(str, every) if name.startswith("random_"))
+    last = ["seconds", random, "epochs"]
+    order = [name for name in map(str, means) if name not in last] + last
     return Curves(means[order], every[["trial", *order]], interrupted)
 
 
@@ -164,9 +164,7 @@ def _measure(runs: Runs, seed: int, samples: int, streams: Sequence[int]) -> pd.
     assert runs.tasks is not None
     codes = runs.codes()
     trained = runs.evaluate()
-    fresh = sample_all(
-        runs.tasks, samples, sampler="broken-clause", seed=seed, indices=streams, held_out=True
-    )
+    fresh = sample_all(runs.tasks, samples, sampler="broken-clause", seed=seed, indices=streams, held_out=True)
     table = codes.summary().rename(columns={"network": "trial"})
     table.insert(1, "train_bce", trained["loss"])
     table.insert(2, "train_error", trained["error"])

@@ -20,9 +20,7 @@ def as_bools(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.bool_]:
     Raises:
         PrecodeValueError: another value occurs.
     """
-    array: NDArray[Any] = np.asarray(
-        values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-    )
+    array: NDArray[Any] = np.asarray(values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values)
     if array.dtype != np.bool_:
         wrong = array[(array != 0) & (array != 1)]
         if wrong.size:

@@ -65,9 +65,7 @@ class Networks:
         embedding: C0.
     """
 
-    def __init__(
-        self, weights: Mapping[str, torch.Tensor], tasks: Sequence[Dnf] | None, embedding: Embedding
-    ) -> None:
+    def __init__(self, weights: Mapping[str, torch.Tensor], tasks: Sequence[Dnf] | None, embedding: Embedding) -> None:
         self.weights = dict(weights)
         self.tasks = None if tasks is None else tuple(tasks)
         self.embedding = embedding
@@ -142,12 +140,10 @@ class Networks:
         modules: list[nn.Module] = []
         for weight, bias in self._layers:
             outputs, inputs = weight.shape[1:]
-            linear = nn.utils.skip_init(
-                nn.Linear, inputs, outputs, device=weight.device, dtype=weight.dtype
-            )
-            with torch.no_grad():
-                linear.weight.copy_(weight[network])
-                linear.bias.copy_(bias[network])
+            # On the meta device nothing is initialized, so the global random state stays as it is.
+            linear = nn.Linear(inputs, outputs, device="meta", dtype=weight.dtype)
+            linear.weight = nn.Parameter(weight[network].detach().clone())
+            linear.bias = nn.Parameter(bias[network].detach().clone())
             modules += [linear, nn.ReLU()]
         return nn.Sequential(*modules[:-1])
 

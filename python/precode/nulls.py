@@ -37,7 +37,9 @@ def hamming_probabilities(template: str, width: int | None = None) -> NDArray[np
 
 
 def random_network(codes: Codes, *, seed: int = 0, index: int = 0) -> Codes:
-    """Codes of a network with random signs but the same polarities and fraction of positive entries (arXiv 2504.08842, 4.1).
+    """Codes of a network with random signs but the same polarities and fraction of positive entries.
+
+    The random baseline of arXiv 2504.08842, section 4.1.
 
     Args:
         codes: of a trained network or a stack.

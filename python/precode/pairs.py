@@ -38,8 +38,8 @@ def code_distance(a: Stack, b: Stack | None = None, *, metric: str | None = None
     Args:
         a: codes (A, bits) of Booleans, such as `Codes.channels`, or of int8 signs, such as rows of `Codes.signs`.
         b: other codes (B, bits), by default `a` itself.
-        metric: for Booleans ``"hamming"``, the bits that differ (the default); ``"jaccard"``, one minus the share of bits
-            in both among bits in either, 0 for two empty codes; ``"overlap"``, the bits in both. For signs
+        metric: for Booleans ``"hamming"``, the bits that differ (the default); ``"jaccard"``, one minus the share of
+            bits in both among bits in either, 0 for two empty codes; ``"overlap"``, the bits in both. For signs
             ``"mismatch"``, the places that differ (the default); ``"l1"``, the sum of absolute differences. All but
             overlap are metrics.
 

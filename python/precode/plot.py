@@ -65,9 +65,9 @@ def curves(
         color = f"C{number}"
         by_clauses = group.groupby("clauses")[column]
         mean = by_clauses.mean()
-        error = 1.96 * by_clauses.std(ddof=1) / np.sqrt(by_clauses.size())
+        half: Any = 1.96 * by_clauses.std(ddof=1) / np.sqrt(by_clauses.size())
         ax.plot(mean.index, mean, marker="o", markersize=3.5, color=color, label=f"{hidden} rows")
-        ax.fill_between(mean.index, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
         if f"random_{column}" in group:
             random = group.groupby("clauses")[f"random_{column}"].mean()
             ax.plot(random.index, random, color=color, linestyle=":", linewidth=1)
@@ -172,8 +172,8 @@ def channels(codes: Codes, network: int = 0, *, template: str | None = None, ax:
         ax: axes to draw on.
     """
     ax = _axes(ax, figsize=(6.4, 3.2))
-    bits = np.atleast_3d(codes.channels(template))
-    bits = codes.channels(template)[network] if codes.channels(template).ndim == 3 else codes.channels(template)
+    found = codes.channels(template)
+    bits = found[network] if found.ndim == 3 else found
     ax.imshow(bits, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none")
     ax.set_xlabel("row (hidden neuron)")
     ax.set_ylabel("clause")
@@ -186,7 +186,12 @@ def _one(codes: Codes, network: int) -> tuple[Any, Any, list[list[int]], Any]:
     source = codes._readout
     found = codes.channels()
     clauses = source.sets[network if len(source.sets) > 1 else 0]
-    return source.features[network], source.output[network], clauses, found[network] if source.stacked else found
+    return (
+        source.features[network],
+        source.output[network],
+        clauses,
+        found[network] if source.stacked else found,
+    )
 
 
 def _variable(literal: int) -> int:

@@ -63,7 +63,12 @@ def negative_rows() -> pd.DataFrame:
     """Figure 8, hidden 32: columns pattern, clauses, rows, random (rows per clause on negative rows)."""
     raw = _raw()["figure_8_negative_rows_hidden_32"]
     rows = [
-        {"pattern": pattern, "clauses": int(clauses), "rows": value, "random": raw["random_baseline"][pattern]}
+        {
+            "pattern": pattern,
+            "clauses": int(clauses),
+            "rows": value,
+            "random": raw["random_baseline"][pattern],
+        }
         for pattern in ("3N1P", "2P2N")
         for clauses, value in raw[pattern].items()
     ]

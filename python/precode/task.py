@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -43,9 +43,7 @@ class Dnf:
         tensor([ True, False])
     """
 
-    def __init__(
-        self, clauses: Clauses | Sequence[Clauses], variables: int, *, complemented: bool = False
-    ) -> None:
+    def __init__(self, clauses: Clauses | Sequence[Clauses], variables: int, *, complemented: bool = False) -> None:
         nested = [[[*_literals(item)] for item in outer] for outer in _outputs(clauses)]
         self._formula = _precode.Formula(variables, nested, complemented)
 
@@ -87,9 +85,7 @@ class Dnf:
             >>> Dnf.random(variables=32, clauses=16, width=4, seed=0)
             Dnf(variables=32, clauses=16, width=4)
         """
-        return cls._wrap(
-            _precode.Formula.random(variables, outputs, clauses, width, negated, disjoint, seed, index)
-        )
+        return cls._wrap(_precode.Formula.random(variables, outputs, clauses, width, negated, disjoint, seed, index))
 
     @classmethod
     def cnf(cls, clauses: Clauses, variables: int) -> Dnf:
@@ -207,23 +203,23 @@ class Dnf:
         return "; ".join(map(formula, range(self.outputs)))
 
 
-def _outputs(clauses: Clauses | Sequence[Clauses]) -> Sequence[Clauses]:
+def _outputs(clauses: Clauses | Sequence[Clauses]) -> list[Any]:
     """One sequence of clauses for each output, from either form."""
     items = list(clauses)
     deep = bool(items) and all(
         isinstance(item, Iterable) and any(isinstance(inner, Iterable) for inner in item) for item in items
     )
-    return items if deep else [items]  # type: ignore[list-item]
+    return items if deep else [items]
 
 
-def _literals(clause: object) -> list[int]:
+def _literals(clause: Any) -> list[int]:
     """The literals of one clause.
 
     Raises:
         PrecodeTypeError: not a sequence of integers.
     """
     try:
-        return [int(literal.__index__()) for literal in clause]  # type: ignore[attr-defined]
+        return [int(literal.__index__()) for literal in clause]
     except (TypeError, AttributeError) as error:
         raise PrecodeTypeError(
             f"a clause must be a sequence of integers (v for a variable, ~v for its negation), not {clause!r}"

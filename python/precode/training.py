@@ -64,6 +64,10 @@ class EarlyStopping:
     watch: str = "train"
 
 
+DEFAULT_STOPPING = EarlyStopping()
+"""Patience 10 on the training loss: the source has patience 10 and does not say on which loss."""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """The settings of a run that do not depend on its networks.
@@ -143,10 +147,14 @@ class Runs(Networks):
 
 
 def _history(outcome: _precode.Outcome, epochs_run: NDArray[np.int64]) -> pd.DataFrame:
-    columns = {name: outcome[name] for name in ("train_loss", "train_error", "validation_loss")}  # type: ignore[literal-required]
-    networks, epochs = np.indices(columns["train_loss"].shape)
-    ran = epochs < epochs_run[:, None]
-    table = pd.DataFrame({"network": networks[ran], "epoch": epochs[ran] + 1})
+    columns = {
+        "train_loss": outcome["train_loss"],
+        "train_error": outcome["train_error"],
+        "validation_loss": outcome["validation_loss"],
+    }
+    ran = np.arange(outcome["train_loss"].shape[1]) < np.expand_dims(epochs_run, 1)
+    network, epoch = np.nonzero(ran)
+    table = pd.DataFrame({"network": network, "epoch": epoch + 1})
     for name, values in columns.items():
         if name != "validation_loss" or not np.isnan(values).all():
             table[name] = values[ran]
@@ -162,7 +170,7 @@ def sample_all(
     indices: Sequence[int],
     held_out: bool = False,
 ) -> list[Dataset]:
-    """One data set for each task, drawn in parallel; set i is ``tasks[i].sample(samples, seed=seed, index=indices[i])``."""
+    """One data set for each task, drawn in parallel: ``tasks[i].sample(samples, seed=seed, index=indices[i])``."""
     packed = _precode.sample_all(
         [task._formula for task in tasks], samplers.resolve(sampler), samples, seed, list(indices), held_out
     )
@@ -193,7 +201,9 @@ def _masks(masks: Mapping[str, Any] | None, start: Layers) -> list[NDArray[np.bo
         return None
     names = [f"w{number}" for number in range(1, len(start) + 1)]
     if unknown := set(masks) - set(names):
-        raise PrecodeValueError(f"mask for {', '.join(sorted(unknown))}: weights that can be masked are {', '.join(names)}")
+        raise PrecodeValueError(
+            f"mask for {', '.join(sorted(unknown))}: weights that can be masked are {', '.join(names)}"
+        )
     flat: list[NDArray[np.bool_] | None] = []
     for name, (weight, _) in zip(names, start, strict=True):
         if masks.get(name) is None:
@@ -225,7 +235,7 @@ def train(
     batch: int = 64,
     optimizer: str | Optimizer = "adam",
     lr: float | None = None,
-    early_stopping: EarlyStopping | None = EarlyStopping(),
+    early_stopping: EarlyStopping | None = DEFAULT_STOPPING,
     snapshots: Iterable[int] = (),
     order_seed: int | None = None,
     indices: Sequence[int] | None = None,

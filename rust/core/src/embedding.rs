@@ -79,6 +79,24 @@ impl Embedding {
         }
     }
 
+    /// Refuses a dense matrix that does not have `variables` columns, or is not finite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value).
+    pub fn validate(&self, variables: usize) -> Result<()> {
+        let Self::Dense { rows, matrix } = self else { return Ok(()) };
+        if matrix.len() != rows * variables {
+            return Err(shape_error!(
+                "the embedding has {} entries: expected {rows} rows x {variables} variables",
+                matrix.len()
+            ));
+        }
+        match matrix.iter().find(|entry| !entry.is_finite()) {
+            Some(entry) => Err(value_error!("the embedding contains {entry}: its entries must be finite")),
+            None => Ok(()),
+        }
+    }
+
     /// The matrix C0, row-major (rows, variables).
     ///
     /// ```
@@ -88,8 +106,9 @@ impl Embedding {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if a dense matrix does not have `variables` columns.
+    /// As [`validate`](Self::validate).
     pub fn matrix(&self, variables: usize) -> Result<Vec<f32>> {
+        self.validate(variables)?;
         let rows = self.rows(variables);
         Ok(match self {
             Self::Identity => {
@@ -102,15 +121,7 @@ impl Embedding {
                     .map(|(row, column)| if (row & column).count_ones() % 2 == 0 { scale } else { -scale })
                     .collect()
             }
-            Self::Dense { rows, matrix } => {
-                if matrix.len() != rows * variables {
-                    return Err(shape_error!(
-                        "the embedding has {} entries: expected {rows} rows x {variables} variables",
-                        matrix.len()
-                    ));
-                }
-                matrix.clone()
-            }
+            Self::Dense { matrix, .. } => matrix.clone(),
         })
     }
 

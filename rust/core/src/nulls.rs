@@ -43,7 +43,7 @@ pub fn permute_rows<T: Real>(
     index: u64,
 ) -> Result<Vec<bool>> {
     let networks = output.len() / rows.max(1);
-    if rows == 0 || output.len() != networks * rows || channels.len() % output.len().max(1) != 0 {
+    if rows == 0 || output.len() != networks * rows || !channels.len().is_multiple_of(output.len().max(1)) {
         return Err(shape_error!(
             "{} channel bits do not fit {} output weights of networks with {rows} rows",
             channels.len(),

@@ -160,7 +160,7 @@ impl TrainConfig {
             return Err(value_error!("patience = 0: must be at least 1 (None for no early stopping)"));
         }
         if let Some(EarlyStopping { min_delta, .. }) = self.early_stopping
-            && !(min_delta >= 0.0)
+            && (min_delta.is_nan() || min_delta < 0.0)
         {
             return Err(value_error!("min_delta = {min_delta}: must be 0 or more"));
         }
@@ -232,6 +232,7 @@ impl Problem<'_> {
         }
         let samples = self.data.first().map_or(0, |data| data.samples());
         for data in self.data.iter().chain(self.validation) {
+            self.embedding.validate(data.variables())?;
             if self.embedding.rows(data.variables()) != inputs {
                 return Err(shape_error!(
                     "the networks take {inputs} inputs, but data of {} variables embed into {}",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
 use precode_core::training::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
-use precode_torch::{Choice, Engine, Libtorch, Stack, choose};
+use precode_torch::{Choice, Stack, choose};
 use pyo3::prelude::*;
 use tch::{Device, Kind};
 
@@ -201,10 +201,7 @@ pub fn evaluate<'py>(
     let (stack, data) = (self::stack(stack), shared(&data));
     let variables = data.first().map_or(0, |data| data.variables());
     let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
-    let evaluation = run(py, None, move |progress| {
-        let engine = Libtorch { kind: stack.kind()?, device: stack.device() };
-        engine.evaluate(&stack, &data, &embedding, progress)
-    })?;
+    let evaluation = run(py, None, move |progress| precode_torch::evaluate(&stack, &data, &embedding, progress))?;
     let networks = evaluation.loss.len();
     Ok((array(py, &evaluation.loss, &[networks])?, array(py, &evaluation.error, &[networks])?))
 }

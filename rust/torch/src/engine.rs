@@ -97,3 +97,22 @@ pub fn choose(
     libtorch.supports(widths, problem)?;
     Ok((Box::new(libtorch), format!("libtorch: {cannot}")))
 }
+
+/// Loss and error of each network on its data set: by the fused engine where it can, otherwise by libtorch.
+///
+/// # Errors
+/// As [`Engine::evaluate`].
+pub fn evaluate(
+    stack: &Stack,
+    data: &[Arc<Dataset>],
+    embedding: &Embedding,
+    progress: &Progress,
+) -> Result<Evaluation> {
+    match Fused::default().evaluate(stack, data, embedding, progress) {
+        Err(Error::Core(precode_core::Error::Unsupported(_))) => {
+            let libtorch = Libtorch { kind: stack.kind()?, device: stack.device() };
+            libtorch.evaluate(stack, data, embedding, progress)
+        }
+        outcome => outcome,
+    }
+}

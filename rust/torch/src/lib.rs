@@ -46,7 +46,7 @@ mod run;
 mod samples;
 pub mod stack;
 
-pub use engine::{Choice, Engine, choose};
+pub use engine::{Choice, Engine, choose, evaluate};
 pub use error::{Error, Result};
 pub use fused::Fused;
 pub use libtorch::Libtorch;

@@ -52,6 +52,24 @@ pub struct Options {
     pub threads: Option<usize>,
 }
 
+impl Options {
+    /// The level that a run with these options uses.
+    ///
+    /// ```
+    /// use precode_core::fused::{Level, Options};
+    /// let options = Options { level: Some(Level::Portable), ..Options::default() };
+    /// assert_eq!(options.resolve_level()?, Level::Portable);
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if this CPU lacks the level's instructions, [`Error::Value`] if the
+    /// environment variable names no level.
+    pub fn resolve_level(&self) -> Result<Level> {
+        Level::choose(self.level)
+    }
+}
+
 /// Says whether the engine can train networks of the given widths `[inputs, hidden, outputs]`.
 ///
 /// # Errors
@@ -143,7 +161,7 @@ pub fn train(
     problem.validate(start.networks, &widths)?;
     supports(&widths, problem)?;
     let shape = shape(&widths, problem.data, problem.embedding)?;
-    let level = Level::choose(options.level)?;
+    let level = options.resolve_level()?;
     in_pool(options, || run::train(start, problem, shape, level, progress))
 }
 
@@ -181,7 +199,7 @@ pub fn evaluate(
         }
     }
     let shape = shape(&widths, data, embedding)?;
-    let level = Level::choose(options.level)?;
+    let level = options.resolve_level()?;
     in_pool(options, || run::evaluate(weights, data, embedding, shape, level, progress))
 }
 
@@ -203,7 +221,9 @@ pub fn memory_bytes(
     data_bytes: usize,
     threads: usize,
 ) -> usize {
-    let parameters: usize = widths.windows(2).map(|pair| (pair[0] + 1).saturating_mul(pair[1])).sum();
+    let parameters = widths
+        .windows(2)
+        .fold(0usize, |sum, pair| sum.saturating_add(pair[0].saturating_add(1).saturating_mul(pair[1])));
     let copies = match optimizer {
         Optimizer::Adam { .. } | Optimizer::AdamW { .. } => 3,
         Optimizer::Sgd { .. } => 2,

@@ -68,7 +68,7 @@ pub(super) fn train(
         epochs = next;
     }
     for job in &mut jobs {
-        for (_, mut buffers) in job.snapshots.by_ref() {
+        for (_, buffers) in &mut job.snapshots {
             buffers.copy_from(&job.weights);
         }
     }
@@ -120,16 +120,15 @@ fn cut<'a>(
     let mut columns = [&mut history.train_loss, &mut history.train_error, &mut history.validation_loss]
         .map(|column| column.chunks_mut(epochs));
     let mut epochs_run = history.epochs_run.iter_mut();
-    let tile = config.batch.min(TILE);
     let mut jobs = Vec::with_capacity(problem.data.len());
     for (r, weights) in networks(start, shape).enumerate() {
         let kept = kept(problem, shape, r);
         let alive = Alive::new(shape, kept);
-        let density = |data| Density::measure(data, &alive.variables, tile);
         let data: &Dataset = &problem.data[r];
         // The start is in the snapshot of step 0 already.
         let to_come = snapshots.iter_mut().filter_map(|(step, stack)| Some((*step, stack.next()?)));
-        let to_come: Vec<_> = to_come.filter(|(step, _)| *step > 0).collect();
+        let mut to_come: Vec<_> = to_come.filter(|(step, _)| *step > 0).collect();
+        to_come.reverse();
         let [train_loss, train_error, validation_loss] =
             columns.each_mut().map(|column| column.next().unwrap_or_default());
         let Some(epochs_run) = epochs_run.next() else { break };
@@ -137,11 +136,11 @@ fn cut<'a>(
             weights,
             moments: moments.iter_mut().filter_map(|all| Some(Buffers::split(all.next()?, shape))).collect(),
             kept,
-            density: density(data),
-            validation: problem.validation.get(r).map(|data| (&**data, density(data))),
+            validation: problem.validation.get(r).map(|data| &**data),
+            densities: None,
             alive,
             data,
-            snapshots: to_come.into_iter().peekable(),
+            snapshots: to_come,
             train_loss,
             train_error,
             validation_loss,
@@ -183,7 +182,7 @@ impl<T: AsRef<[f32]>> Kernel for Evaluate<'_, T> {
         let mut worker = Worker::<S, V>::new(s, shape, &alive, kept);
         worker.net.load(Which::Weights, weights);
         worker.net.embed(map, &mut worker.columns);
-        let totals = worker.evaluate(data, &alive.variables, &density.slots, progress)?;
+        let totals = worker.evaluate(data, &alive.variables, &density, progress)?;
         let labels = (data.samples() * shape.outputs) as f64;
         Ok((totals.loss / labels, totals.wrong as f64 / labels))
     }

@@ -133,7 +133,7 @@ fn join(halves: &[u32]) -> u64 {
 }
 
 /// How dense some data are, which decides how far the kernels pad their loops.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Density {
     /// For each word of 64 variables, the most True variables that a sample has in it, rounded to even.
     pub(super) slots: Vec<usize>,
@@ -142,27 +142,30 @@ pub(super) struct Density {
 }
 
 impl Density {
-    /// Counts the variables that are `alive`, for tiles of up to `tile` samples.
+    /// Counts the variables that are `alive`, for tiles of up to `tile` samples. Reads the data from end
+    /// to end.
+    #[inline(always)]
     pub(super) fn measure(data: &Dataset, alive: &[u64], tile: usize) -> Self {
         let halves = data.words_per_sample();
         let mut slots = vec![0; alive.len()];
         let mut ones = 0;
         for (w, (slots, alive)) in slots.iter_mut().zip(alive).enumerate() {
             let mut most = 0;
-            let mut sum = 0;
-            for input in data.inputs().chunks_exact(halves) {
-                let word = match input[2 * w..] {
-                    [low, high, ..] => u64::from(low) | u64::from(high) << WORD_BITS,
-                    [low] => u64::from(low),
-                    [] => 0,
-                };
-                let count = (word & alive).count_ones();
-                most = count.max(most);
-                sum += count as usize;
+            if halves == 1 {
+                for word in data.inputs() {
+                    let count = (word & *alive as u32).count_ones();
+                    most = count.max(most);
+                    ones += count as usize;
+                }
+            } else {
+                for input in data.inputs().chunks_exact(halves) {
+                    let count = (join(&input[2 * w..(2 * w + 2).min(halves)]) & alive).count_ones();
+                    most = count.max(most);
+                    ones += count as usize;
+                }
             }
             // Even, as the forward pass adds columns in pairs.
             *slots = most.next_multiple_of(2) as usize;
-            ones += sum;
         }
         let variables: u32 = alive.iter().map(|word| word.count_ones()).sum();
         let chance = ones as f64 / (data.samples() * variables.max(1) as usize) as f64;

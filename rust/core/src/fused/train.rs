@@ -1,8 +1,6 @@
 //! The training run of one network: epochs, steps, snapshots, early stopping.
 
-use std::iter::Peekable;
 use std::ops::Range;
-use std::vec;
 
 use super::backward::{Errors, Step};
 use super::embed::Map;
@@ -40,10 +38,11 @@ pub(super) struct Job<'a> {
     pub(super) kept: Kept<'a>,
     pub(super) alive: Alive,
     pub(super) data: &'a Dataset,
-    pub(super) density: Density,
-    pub(super) validation: Option<(&'a Dataset, Density)>,
-    /// Steps of the snapshots to come, each with its buffers.
-    pub(super) snapshots: Peekable<vec::IntoIter<(u64, Buffers<&'a mut [f32]>)>>,
+    pub(super) validation: Option<&'a Dataset>,
+    /// Densities of the data and the validation data, once they are known.
+    pub(super) densities: Option<[Density; 2]>,
+    /// Steps of the snapshots to come, each with its buffers; the next one is last.
+    pub(super) snapshots: Vec<(u64, Buffers<&'a mut [f32]>)>,
     pub(super) train_loss: &'a mut [f64],
     pub(super) train_error: &'a mut [f64],
     pub(super) validation_loss: &'a mut [f64],
@@ -72,9 +71,24 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             worker.net.load(which, moments);
         }
         worker.net.embed(&run.map, &mut worker.columns);
-        // Reads the data once from end to end, which is fast, so that the scattered reads of the steps
-        // find them in the cache.
-        std::hint::black_box(job.data.inputs().iter().step_by(16).fold(0, |all, word| all | word));
+        // Reading the data once from end to end is fast, and the scattered reads of the steps then find
+        // them in the cache.
+        let densities = match job.densities.take() {
+            Some(densities) => {
+                std::hint::black_box(job.data.inputs().iter().step_by(16).fold(0, |all, word| all | word));
+                densities
+            }
+            None => {
+                let tile = run.config.batch.min(TILE);
+                let density = Density::measure(job.data, &job.alive.variables, tile);
+                let validation = match job.validation {
+                    Some(data) => Density::measure(data, &job.alive.variables, tile),
+                    None => Density::default(),
+                };
+                [density, validation]
+            }
+        };
+        let [density, validation_density] = &densities;
         let labels = (job.data.samples() * shape.outputs) as f64;
         let per_epoch = run.config.steps_per_epoch(job.data.samples());
         let mut scales = epochs.scales.iter();
@@ -85,8 +99,8 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             let batches = order.chunks(run.config.batch);
             for ((number, batch), scale) in (u64::from(epoch) * per_epoch + 1..).zip(batches).zip(&mut scales)
             {
-                worker.step(run, job, batch, *scale, &mut totals);
-                if let Some((_, mut buffers)) = job.snapshots.next_if(|(step, _)| *step == number) {
+                worker.step(run, job, density, batch, *scale, &mut totals);
+                if let Some((_, mut buffers)) = job.snapshots.pop_if(|(step, _)| *step == number) {
                     worker.net.store(Which::Weights, &mut buffers);
                 }
                 unreported += 1;
@@ -102,8 +116,8 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             job.train_loss[at] = totals.loss / labels;
             job.train_error[at] = totals.wrong as f64 / labels;
             *job.epochs_run = epoch + 1;
-            if let Some((data, density)) = &job.validation {
-                let totals = worker.evaluate(data, &job.alive.variables, &density.slots, run.progress)?;
+            if let Some(data) = job.validation {
+                let totals = worker.evaluate(data, &job.alive.variables, validation_density, run.progress)?;
                 job.validation_loss[at] = totals.loss / (data.samples() * shape.outputs) as f64;
             }
             let watched = match run.config.early_stopping.map(|rule| rule.watch) {
@@ -115,6 +129,7 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
                 break;
             }
         }
+        job.densities = Some(densities);
         worker.net.store(Which::Weights, &mut job.weights);
         for (which, moments) in [Which::First, Which::Second].into_iter().zip(&mut job.moments) {
             worker.net.store(which, moments);
@@ -154,7 +169,15 @@ impl<S: Simd, const V: usize> Worker<S, V> {
 
     /// One optimizer step on the samples of a batch.
     #[inline(always)]
-    fn step(&mut self, run: &Run<'_>, job: &Job<'_>, batch: &[u32], scale: StepScale, totals: &mut Totals) {
+    fn step(
+        &mut self,
+        run: &Run<'_>,
+        job: &Job<'_>,
+        density: &Density,
+        batch: &[u32],
+        scale: StepScale,
+        totals: &mut Totals,
+    ) {
         let Self { net, columns, tile, logits, errors, base } = self;
         let update = Update::new(net.s, &run.rule, scale);
         let mean = 1.0 / (batch.len() * net.shape.outputs) as f32;
@@ -162,11 +185,11 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         net.base(base);
         let minus_one = minus_one();
         let tiles = batch.len().div_ceil(TILE);
-        let (fours, identity) = (job.density.fours, net.shape.identity);
+        let (fours, identity) = (density.fours, net.shape.identity);
         for (number, samples) in batch.chunks(TILE).enumerate() {
             tile.gather(job.data, alive, samples.iter().map(|sample| *sample as usize));
             tile.transpose(net.s, net.shape.variables);
-            net.forward(tile, &job.density.slots, base, logits);
+            net.forward(tile, &density.slots, base, logits);
             logits.differentiate(net.s, tile, mean, totals);
             let (first, last) = (number == 0, number + 1 == tiles);
             net.backward(
@@ -190,7 +213,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         &mut self,
         data: &Dataset,
         alive: &[u64],
-        slots: &[usize],
+        density: &Density,
         progress: &Progress,
     ) -> Result<Totals> {
         let Self { net, tile, logits, base, .. } = self;
@@ -199,7 +222,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         let check_every = checks(&net.shape, TILE) as usize;
         for (number, start) in (0..data.samples()).step_by(TILE).enumerate() {
             tile.gather(data, alive, start..(start + TILE).min(data.samples()));
-            net.forward(tile, slots, base, logits);
+            net.forward(tile, &density.slots, base, logits);
             logits.differentiate(net.s, tile, 1.0, &mut totals);
             if number % check_every == 0 {
                 progress.check()?;

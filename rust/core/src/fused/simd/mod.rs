@@ -107,3 +107,6 @@ pub(super) fn lanes_mut<S: Simd>(vectors: &mut [S::Vector]) -> &mut [f32] {
     // SAFETY: the contract of `Simd`: a vector is `LANES` consecutive f32, any bits are valid.
     unsafe { std::slice::from_raw_parts_mut(vectors.as_mut_ptr().cast(), vectors.len() * S::LANES) }
 }
+
+#[cfg(test)]
+mod tests;

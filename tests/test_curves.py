@@ -1,0 +1,250 @@
+"""Curves, their command line and their figures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from matplotlib import pyplot as plt
+
+import precode as pc
+from precode.cli import main
+
+COLUMNS = [
+    "hidden", "clauses", "trials", "embedding", "train_bce", "train_error", "test_error",
+    "4P_positive", "3P1N_positive", "2P2N_positive", "3N1P_positive", "4N_positive",
+    "4P_negative", "3P1N_negative", "2P2N_negative", "3N1P_negative", "4N_negative",
+    "code_size", "overlap", "clauses_without_code", "positive_rows", "seconds",
+    "random_4P_positive", "epochs",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small():
+    return pc.curves([8, 16], [2, 6], trials=3, epochs=3, samples=2000, progress=False)
+
+
+def test_columns_and_means(small):
+    assert list(small.table) == COLUMNS
+    assert small.table[["hidden", "clauses"]].to_numpy().tolist() == [[8, 2], [8, 6], [16, 2], [16, 6]]
+    assert len(small.trials) == 12
+    patterns = [name for name in COLUMNS if name.endswith(("_positive", "_negative"))][:10]
+    np.testing.assert_allclose(small.table[patterns].sum(axis=1), small.table["hidden"])
+    np.testing.assert_allclose(small.table["code_size"], small.table["4P_positive"])
+    means = small.trials.groupby(["hidden", "clauses"])["4P_positive"].mean().to_numpy()
+    np.testing.assert_allclose(small.table["4P_positive"], means)
+    assert not small.interrupted
+
+
+def test_a_point_is_the_same_whatever_else_is_run(small):
+    alone = pc.curves(16, 2, trials=3, epochs=3, samples=2000, progress=False)
+    columns = [name for name in COLUMNS if name != "seconds"]
+    pd.testing.assert_frame_equal(
+        alone.table[columns],
+        small.table.query("hidden == 16 and clauses == 2")[columns].reset_index(drop=True),
+    )
+
+
+def test_a_trial_can_be_reproduced_by_hand(small):
+    stream = (16 << 40) + (6 << 20) + 1
+    task = pc.Dnf.random(clauses=6, seed=0, index=stream)
+    runs = pc.train(task, hidden=16, epochs=3, samples=2000, indices=[stream])
+    expected = small.trials.query("hidden == 16 and clauses == 6 and trial == 1").iloc[0]
+    assert runs.codes().summary()["4P_positive"].item() == expected["4P_positive"]
+    assert runs.evaluate()["loss"].item() == expected["train_bce"]
+
+
+def test_training_builds_codes_beyond_chance():
+    table = pc.curves(32, [4], trials=10, epochs=4, samples=8000, progress=False).trials
+    assert (table["4P_positive"] > 2 * table["random_4P_positive"]).all()
+
+
+def test_negated_literals_shift_the_pattern():
+    point = pc.curves(32, 4, trials=4, epochs=6, samples=8000, negated=1, progress=False).table.iloc[0]
+    assert point["code_size"] > 2 * point["random_4P_positive"]
+    assert point["3P1N_positive"] > point["4P_positive"]
+
+
+def test_an_interrupt_keeps_finished_points():
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="2 of 3 points"):
+        result = pc.curves([8], [2, 3, 4], trials=1, epochs=1, samples=200, progress=stop)
+    assert result.interrupted
+    assert result.table["clauses"].tolist() == [2, 3]
+
+
+def test_dynamics_starts_at_chance_and_builds_codes():
+    table = pc.dynamics(trials=6, moments=[0, 0.2, 1, 2], samples=8000)
+    means = table.groupby("epoch").mean(numeric_only=True)
+    assert means.index.tolist() == [0, 0.2, 1, 2]
+    # Random signs on about 16 positive rows: one in sixteen shows 4P.
+    assert 0.4 < means.loc[0, "4P_positive"] < 1.8
+    assert means["4P_positive"].is_monotonic_increasing
+    assert means["train_bce"].is_monotonic_decreasing
+    assert means.loc[0, "train_bce"] == pytest.approx(0.693, abs=0.05)
+
+
+def test_published_values_are_shipped():
+    points = pc.published.curves()
+    assert len(points) == 30
+    assert points.query("hidden == 64 and clauses == 2")["4P_positive"].item() == 14.2
+    assert points.query("hidden == 16 and clauses == 64")["train_error"].item() == 0.12
+    assert len(pc.published.negative_rows()) == 5
+    assert pc.published.dynamics()["train_bce"].tolist() == [0.695, 0.615, 0.54, 0.47, 0.018]
+    assert "arXiv 2504.08842" in pc.published.citation()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(hidden=[]), "hidden"),
+        (dict(hidden=0), r"hidden = \[0\]"),
+        (dict(clauses=[4, -1]), "clauses"),
+        (dict(trials=0), "trials = 0"),
+        (dict(negated=5), "negated = 5"),
+        (dict(embedding="fourier"), "'fourier'"),
+        (dict(clauses=[4, 10**6]), "distinct"),
+    ],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(pc.PrecodeValueError, match=message):
+        pc.curves(**{**dict(hidden=8, clauses=2, trials=1, epochs=1, progress=False), **options})
+    with pytest.raises(pc.PrecodeValueError, match="moments"):
+        pc.dynamics(moments=[-1.0])
+
+
+# --- command line ---------------------------------------------------------------------------------------
+
+ARGUMENTS = ["curves", "--hidden", "8", "--clauses", "2,3", "--trials", "2", "--epochs", "1"]
+
+
+def test_the_json_file_is_the_printed_table(tmp_path):
+    file = tmp_path / "curves.json"
+    result = CliRunner().invoke(main, [*ARGUMENTS, "--json", str(file), "--figures", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(file.read_text())
+    header, *lines = result.stdout.splitlines()
+    assert header.split() == COLUMNS == list(rows[0])
+    for line, row in zip(lines, rows, strict=True):
+        for printed, value in zip(line.split(), row.values(), strict=True):
+            assert printed == str(value) or float(printed) == pytest.approx(
+                np.nan if value is None else value, rel=1e-3, nan_ok=True
+            )
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "4P_positive.png", "train_error.png", "3N1P_negative.png", "dynamics.png",
+    }  # fmt: skip
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hidden", "a"], "'a': expected numbers of at least 1"),
+        (["--hidden", "8,0"], "'8,0'"),
+        (["--embedding", "fourier"], "'identity', 'hadamard', 'hadamard-raw', 'random'"),
+        (["--engine", "gpu"], "'auto', 'fused', 'libtorch'"),
+        (["--trials", "0"], "0 is not in the range x>=1"),
+        (["--negated", "7"], "negated = 7"),
+        (["--json", "/nowhere/there/f.json"], "does not exist"),
+        (["--hiden", "8"], "No such option"),
+    ],
+)
+def test_bad_flags_are_refused_with_what_is_allowed(arguments, message):
+    result = CliRunner().invoke(main, [*ARGUMENTS, *arguments])
+    assert result.exit_code != 0
+    assert message in result.stderr
+
+
+def test_help_explains_every_flag():
+    result = CliRunner().invoke(main, ["curves", "--help"])
+    for flag in (
+        "hidden",
+        "clauses",
+        "trials",
+        "epochs",
+        "embedding",
+        "negated",
+        "seed",
+        "engine",
+        "json",
+        "figures",
+    ):
+        assert f"--{flag}" in result.output
+
+
+def test_ctrl_c_on_the_command_line_keeps_the_table(tmp_path):
+    file = tmp_path / "curves.json"
+    command = [
+        sys.executable,
+        "-m",
+        "precode.cli",
+        "curves",
+        "--hidden",
+        "8",
+        "--trials",
+        "2",
+        "--epochs",
+        "2",
+    ]
+    many = ",".join(map(str, range(1, 4000)))
+    process = subprocess.Popen(
+        [*command, "--clauses", many, "--json", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONWARNINGS": "default"},
+        text=True,
+    )
+    time.sleep(12)
+    process.send_signal(signal.SIGINT)
+    began = time.perf_counter()
+    _, errors = process.communicate(timeout=20)
+    assert time.perf_counter() - began < 5
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert len(json.loads(file.read_text())) > 0
+
+
+# --- figures --------------------------------------------------------------------------------------------
+
+
+def test_figures_draw_on_the_given_axes_and_return_them(small):
+    task = pc.Dnf.random(clauses=4, seed=0)
+    codes = pc.train([task] * 2, hidden=8, epochs=1, samples=500).codes()
+    moments = pc.dynamics(trials=2, moments=[0, 1], samples=500)
+    for draw in (
+        lambda ax: small.plot(ax=ax),
+        lambda ax: small.plot("train_error", ax=ax),
+        lambda ax: pc.plot.dynamics(moments, ax=ax),
+        lambda ax: pc.plot.weights(codes, 1, ax=ax),
+        lambda ax: pc.plot.channels(codes, 1, ax=ax),
+    ):
+        figure, ax = plt.subplots()
+        assert draw(ax) is ax
+        assert ax.has_data()
+        figure.canvas.draw()
+        plt.close(figure)
+        own = draw(None)
+        assert own.has_data()
+        plt.close(own.figure)
+    with pytest.raises(pc.PrecodeValueError, match="no column '5P'"):
+        small.plot("5P")
+    with pytest.raises(pc.PrecodeValueError, match="5P"):
+        pc.plot.dynamics(moments, ("5P",))
+
+
+def test_the_sorted_heat_map_shows_every_code():
+    task = pc.Dnf([[0, 1, 2, 3], [4, 5, 6, 7]], variables=10)
+    codes = pc.train(task, hidden=12, epochs=20, samples=2000).codes()
+    ax = pc.plot.weights(codes)
+    assert len(ax.patches) == 4 * int(codes.code_size().sum())
+    assert [label.get_text() for label in ax.get_xticklabels()][:8] == [str(v) for v in range(8)]
+    plt.close(ax.figure)
