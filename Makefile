@@ -10,7 +10,7 @@ export CARGO_BUILD_JOBS ?= 2
 
 study: install
 	mkdir -p study
-	precode curves --json study/curves.json --figures study
+	precode curves --embedding hadamard --json study/curves.json --figures study
 
 test: lint test-rust test-python docs
 
@@ -27,17 +27,17 @@ install: .venv/ready
 lint: install
 	cargo fmt --all -- --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
-	cargo clippy --quiet --locked --package precode-python -- -D warnings
+	cargo clippy --quiet --locked --release --package precode-python -- -D warnings
 	ruff check
 	ruff format --check
 	mypy
-	cd tests && python -m mypy.stubtest precode._precode
+	cd tests && python -m mypy.stubtest precode._precode  # from elsewhere, so that the installed package is read
 
 test-rust: .venv/ready
 	cargo test --quiet --locked
 
 test-python: install
-	cd tests && pytest
+	pytest tests --pyargs precode
 
 docs: install
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps

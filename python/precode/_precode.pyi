@@ -11,9 +11,9 @@ from precode.sampler import Sampler
 from precode.training import TrainSettings
 
 __all__ = [
+    "TORCH_VERSION",
     "Formula",
     "Samples",
-    "TORCH_VERSION",
     "channels",
     "code_distance_counts",
     "code_distances",

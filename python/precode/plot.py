@@ -40,6 +40,13 @@ def _label(column: str) -> str:
     return f"{pattern} rows per clause, {polarity} rows"
 
 
+def _line(ax: Axes, values: Any, color: str, **style: Any) -> None:
+    """Means of grouped values with their 95 % interval, 1.96 standard errors, as a band."""
+    mean, half = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(values.size())
+    ax.plot(mean.index, mean, color=color, **style)
+    ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+
+
 def curves(
     trials: pd.DataFrame, column: str = "4P_positive", *, reference: bool = True, ax: Axes | None = None
 ) -> Axes:
@@ -63,11 +70,7 @@ def curves(
     points = published.curves()
     for number, (hidden, group) in enumerate(trials.groupby("hidden")):
         color = f"C{number}"
-        by_clauses = group.groupby("clauses")[column]
-        mean = by_clauses.mean()
-        half: Any = 1.96 * by_clauses.std(ddof=1) / np.sqrt(by_clauses.size())
-        ax.plot(mean.index, mean, marker="o", markersize=3.5, color=color, label=f"{hidden} rows")
-        ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+        _line(ax, group.groupby("clauses")[column], color, label=f"{hidden} rows", marker="o", markersize=3.5)
         if f"random_{column}" in group:
             random = group.groupby("clauses")[f"random_{column}"].mean()
             ax.plot(random.index, random, color=color, linestyle=":", linewidth=1)
@@ -94,6 +97,8 @@ def dynamics(
 ) -> Axes:
     """Patterns and training loss against the epoch, with the published points of figure 12.
 
+    Lines are means over trials, bands their 95 % interval (1.96 standard errors).
+
     Args:
         table: from `precode.dynamics`.
         columns: patterns to draw.
@@ -107,25 +112,27 @@ def dynamics(
         raise PrecodeValueError(f"no column {', '.join(missing)}: there are {', '.join(map(str, table.columns))}")
     ax = _axes(ax, figsize=(6.4, 4.2))
     points = published.dynamics()
-    means = table.groupby("epoch").mean(numeric_only=True)
+    epochs = table.groupby("epoch")
     for number, column in enumerate(columns):
-        ax.plot(means.index, means[column], color=f"C{number}", label=column.replace("_", ", "))
+        _line(ax, epochs[column], f"C{number}", label=column.replace("_", ", "))
         if reference and column in points:
             ax.plot(points["epoch"], points[column], "x", color=f"C{number}")
     loss = ax.twinx()
-    loss.plot(means.index, means["train_bce"], color="black", linestyle="--", linewidth=1)
+    loss.plot(epochs["train_bce"].mean(), color="black", linestyle="--", linewidth=1)
     if reference:
         loss.plot(points["epoch"], points["train_bce"], "x", color="black")
         ax.plot([], [], "x", color="gray", label="published")
     ax.plot([], [], "--", color="black", linewidth=1, label="training loss (right)")
     loss.set_ylim(0, 0.75)
     loss.set_ylabel("training loss (nats)")
+    # Linear up to epoch 3, where most happens, logarithmic beyond.
     ax.set_xscale("symlog", linthresh=3)
+    ax.set_xlim(0, 1.05 * float(table["epoch"].max()))
     ax.set_xticks([0, 1, 2, 3, 5, 10, 20], ["0", "1", "2", "3", "5", "10", "20"])
     ax.set_xlabel("epoch")
     ax.set_ylabel("rows per clause")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
 
 

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -203,9 +204,12 @@ class TorchCompile(TorchVmap):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        # A compiled function keeps few shapes: every number of networks starts afresh.
-        torch.compiler.reset()
-        self.step = torch.compile(self.step, fullgraph=True, dynamic=False)  # type: ignore[method-assign]
+        # torch keeps few compiled forms of one code object, so every trainer compiles a copy of its own.
+        step = TorchVmap.step
+        copy = FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
+        self.step = torch.compile(  # type: ignore[method-assign]
+            MethodType(copy, self), fullgraph=True, dynamic=False
+        )
 
 
 class Jax(Trainer):
@@ -280,7 +284,8 @@ def vmap_of(jax: Any, train: Callable[..., Any]) -> Any:
 PEERS = (
     Peer("torch loop", TorchLoop, sizes=(1,)),
     Peer("torch.func.vmap", TorchVmap),
-    Peer("torch.compile(vmap)", TorchCompile),
+    # One network at a time is far from its best, and compiling takes long.
+    Peer("torch.compile(vmap)", TorchCompile, sizes=SIZES[1:]),
     Peer("jax jit(vmap(scan))", Jax, package="jax", level=lambda: None),
 )
 """The peers of the benchmark."""

@@ -219,24 +219,28 @@ impl<S: Simd, const V: usize> Block<S, V> {
         let output = if !step.identity {
             self.scale_columns(s, step, &factor)
         } else if step.update.plain && self.matrix_mask.is_none() {
-            self.update_columns::<true>(s, step, &factor)
+            self.update_columns::<true, false>(s, step, &factor)
+        } else if step.update.plain {
+            self.update_columns::<true, true>(s, step, &factor)
         } else {
-            self.update_columns::<false>(s, step, &factor)
+            self.update_columns::<false, true>(s, step, &factor)
         };
         if single {
             self.gradient.output[0] = output;
         }
     }
 
-    /// Updates W1 with `factor` S; returns the sum of S C1 over the columns.
+    /// Updates W1 with `factor` S; returns the sum of S C1 over the columns. `PLAIN`: see
+    /// [`Update::apply`]; `MASKED` may only be unset if W1 has no mask.
     #[inline(always)]
-    fn update_columns<const PLAIN: bool>(
+    fn update_columns<const PLAIN: bool, const MASKED: bool>(
         &mut self,
         s: S,
         step: &Step<'_, S>,
         factor: &[S::Vector; V],
     ) -> [S::Vector; V] {
         let mut output = [s.zero(); V];
+        let masks = if MASKED { self.matrix_mask.as_deref() } else { None };
         let [first, second] = &mut self.moments;
         let gradients: &[Columns<S, V>] = self.gradient.matrix.as_chunks().0;
         let weights: &mut [Columns<S, V>] = self.weights.matrix.as_chunks_mut().0;
@@ -253,12 +257,8 @@ impl<S: Simd, const V: usize> Block<S, V> {
                     gradient[k] = s.mul(gradient[k], factor[k]);
                 }
                 let (w, m, v) = (&mut weights[i], &mut first[i], &mut second[i]);
-                if PLAIN {
-                    step.update.apply::<V, true>(w, m, v, gradient, None);
-                } else {
-                    let mask = self.matrix_mask.as_ref().map(|masks| &masks[word * PLACES + i]);
-                    step.update.apply::<V, false>(w, m, v, gradient, mask);
-                }
+                let mask = masks.map(|masks| &masks[word * PLACES + i]);
+                step.update.apply::<V, PLAIN>(w, m, v, gradient, mask);
             }
         }
         output

@@ -13,8 +13,8 @@ pub(super) enum Map {
     Identity,
     /// The rows of a Sylvester–Hadamard matrix, times a factor: a fast transform.
     Hadamard { scale: f32 },
-    /// C0, row-major (inputs, variables).
-    Dense { matrix: Vec<f32> },
+    /// C0, row-major (inputs, variables), and its transpose.
+    Dense { matrix: Vec<f32>, transposed: Vec<f32> },
 }
 
 impl Map {
@@ -22,7 +22,12 @@ impl Map {
         Ok(match embedding {
             Embedding::Identity => Self::Identity,
             Embedding::Hadamard { .. } => Self::Hadamard { scale: embedding.hadamard_scale(variables) },
-            Embedding::Dense { .. } => Self::Dense { matrix: embedding.matrix(variables)? },
+            Embedding::Dense { rows, .. } => {
+                let matrix = embedding.matrix(variables)?;
+                let at = |i: usize| matrix[i % rows * variables + i / rows];
+                let transposed = (0..matrix.len()).map(at).collect();
+                Self::Dense { matrix, transposed }
+            }
         })
     }
 }
@@ -47,10 +52,10 @@ impl<S: Simd, const V: usize> Net<S, V> {
                         }
                     }
                 }
-                Map::Dense { matrix } => {
-                    for v in 0..variables {
-                        let factors = matrix[v..].iter().step_by(variables);
-                        features[column(v)] = combine(s, &weights.matrix, factors);
+                Map::Dense { transposed, .. } => {
+                    combine(s, &weights.matrix, transposed, scratch);
+                    for (v, sums) in scratch.iter().enumerate() {
+                        features[column(v)] = *sums;
                     }
                 }
             }
@@ -77,12 +82,12 @@ impl<S: Simd, const V: usize> Net<S, V> {
                     walsh_hadamard(s, scratch);
                     gradient[..inputs].copy_from_slice(scratch);
                 }
-                Map::Dense { matrix } => {
-                    scratch.clear();
-                    scratch.extend((0..variables).map(|v| gradient[column(v)]));
-                    for (factors, gradient) in matrix.chunks_exact(variables).zip(&mut *gradient) {
-                        *gradient = combine(s, scratch, factors.iter());
+                Map::Dense { matrix, .. } => {
+                    for v in 0..variables {
+                        gradient[v] = gradient[column(v)];
                     }
+                    combine(s, &gradient[..variables], matrix, scratch);
+                    gradient[..inputs].copy_from_slice(scratch);
                 }
             }
         }
@@ -108,25 +113,42 @@ impl<S: Simd, const V: usize> Net<S, V> {
     }
 }
 
-/// Sum of columns times factors.
+/// Makes of some columns those sums that the rows of `factors` weigh, one row after the other.
 #[inline(always)]
-fn combine<'a, S: Simd, const V: usize>(
+fn combine<S: Simd, const V: usize>(
     s: S,
     columns: &[[S::Vector; V]],
-    factors: impl Iterator<Item = &'a f32>,
-) -> [S::Vector; V] {
-    let mut sums = [[s.zero(); V]; 2];
-    for (i, (column, factor)) in columns.iter().zip(factors).enumerate() {
-        let factor = s.splat(*factor);
-        for k in 0..V {
-            sums[i % 2][k] = s.mul_add(factor, column[k], sums[i % 2][k]);
+    factors: &[f32],
+    out: &mut Vec<[S::Vector; V]>,
+) {
+    out.clear();
+    // Four rows at once: a column is loaded once for all of them.
+    let fours = factors.chunks_exact(4 * columns.len());
+    let rest = fours.remainder();
+    for rows in fours {
+        let (ab, cd) = rows.split_at(2 * columns.len());
+        let ((a, b), (c, d)) = (ab.split_at(columns.len()), cd.split_at(columns.len()));
+        let mut sums = [[s.zero(); V]; 4];
+        for ((((column, a), b), c), d) in columns.iter().zip(a).zip(b).zip(c).zip(d) {
+            let factors = [s.splat(*a), s.splat(*b), s.splat(*c), s.splat(*d)];
+            for row in 0..4 {
+                for k in 0..V {
+                    sums[row][k] = s.mul_add(factors[row], column[k], sums[row][k]);
+                }
+            }
         }
+        out.extend_from_slice(&sums);
     }
-    let [mut sum, odd] = sums;
-    for k in 0..V {
-        sum[k] = s.add(sum[k], odd[k]);
+    for row in rest.chunks_exact(columns.len()) {
+        let mut sum = [s.zero(); V];
+        for (column, factor) in columns.iter().zip(row) {
+            let factor = s.splat(*factor);
+            for k in 0..V {
+                sum[k] = s.mul_add(factor, column[k], sum[k]);
+            }
+        }
+        out.push(sum);
     }
-    sum
 }
 
 /// Multiplies by the Sylvester–Hadamard matrix of ±1, in place; the length is a power of two.

@@ -1,0 +1,102 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from precode import _precode
+from precode.bench.contest import Entry
+
+PACKAGES = ("precode", "torch", "numpy", "pandas", "jax", "jaxlib", "numkong", "scipy")
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    if "model name" not in names:
+        return platform.processor() or platform.machine()
+    numbers = ", ".join(f"{key} {names[key]}" for key in ("cpu family", "model", "stepping") if key in names)
+    return f"{names['model name']} ({numbers})"
+
+
+def busy_cores() -> float | None:
+    """Mean number of processes that wanted to run in the last minute, or None where nobody counts."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def rayon_threads() -> int:
+    """Threads of the fused engine and of the all-pairs distances."""
+    asked = os.environ.get("RAYON_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, CPU, cores and threads, as JSON takes them."""
+    return {
+        "cpu": processor(),
+        "cores": cores(),
+        "threads": {"rayon": rayon_threads(), "torch": torch.get_num_threads()},
+        "torch_level": torch.backends.cpu.get_cpu_capability().lower(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch_compiled_against": _precode.TORCH_VERSION,
+        "versions": {package: found for package in PACKAGES if (found := version(package))},
+        "load_at_start": busy_cores(),
+    }
+
+
+def sgemm(size: int) -> Entry:
+    """A product of two float32 matrices by torch: the practical peak of fused multiply-adds."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(size, size, generator=generator) for _ in range(2))
+    out = torch.empty(size, size)
+    return Entry(lambda: torch.mm(a, b, out=out), amount=2.0 * size**3)
+
+
+def resident(field: str) -> int | None:
+    """Bytes of this process: ``"VmRSS"`` now, or ``"VmHWM"`` at most since `forget_peak`; None off Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return 1024 * int(found[0]) if found else None
+
+
+def forget_peak() -> bool:
+    """Starts the count of ``VmHWM`` anew; False where the system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return False
+    return True
