@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import precode as pc
 import reference
-from precode.codes import readout, templates
+from precode.readout import readout, templates
 
 
 def network(rows, n, seed, zeros=0.1):

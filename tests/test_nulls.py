@@ -6,7 +6,7 @@ from scipy import stats
 
 import precode as pc
 import reference
-from precode.codes import templates
+from precode.readout import templates
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 6])

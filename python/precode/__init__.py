@@ -10,9 +10,10 @@ from precode._extension import TORCH_VERSION  # first: it says clearly why the e
 
 # isort: split
 from precode import nulls, plot, published
-from precode.codes import Codes, conflicts, crowding, decode, distance, feature_capacity, mean_row_cosine, motion
+from precode.codes import Codes, decode
 from precode.curves import Curves, curves, dynamics
 from precode.dataset import Dataset
+from precode.distance import distance, motion
 from precode.errors import (
     PrecodeError,
     PrecodeShapeError,
@@ -20,6 +21,7 @@ from precode.errors import (
     PrecodeValueError,
     UnsupportedError,
 )
+from precode.interference import conflicts, crowding, feature_capacity, mean_row_cosine
 from precode.networks import Networks
 from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
 from precode.sampler import Biased, BrokenClause, TruthTable

@@ -1,164 +1,22 @@
-"""Feature-channel codes read from weights, and the distances between codes and templates.
-
-Every function takes bare weights, one network or a stack, as torch tensors or NumPy arrays; contiguous float32
-and float64 arrays on the CPU are read in place. Signs, patterns, channels, code size and overlap follow
-arXiv 2504.08842; distances, crowding and conflicts are our definitions (those of arXiv 2605.17704 are not public).
-"""
+"""Feature-channel codes read from weights: signs, patterns, templates, channels (arXiv 2504.08842)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from precode import _precode
-from precode import embedding as embeddings
-from precode.errors import PrecodeShapeError, PrecodeTypeError
-from precode.task import Dnf
+from precode.distance import distances
+from precode.readout import ClauseSets, EmbeddingLike, Readout, Weights, readout, templates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Weights: TypeAlias = "torch.Tensor | NDArray[Any]"
-ClauseSets: TypeAlias = "Dnf | Sequence[Dnf] | Sequence[Any] | NDArray[Any]"
 POLARITIES = ("positive", "negative")
-
-
-def templates(width: int) -> tuple[str, ...]:
-    """Templates that compute a clause of `width` literals (arXiv 2504.08842, sections 4.1 and 6.5).
-
-    The first lives on positive rows; the others, which detect that only a part of the clause is there, on negative
-    rows.
-
-    Example:
-        >>> templates(4), templates(2)
-        (('4P', '3N1P', '2P2N'), ('2P', '1P1N'))
-    """
-    partial = [positives for positives in (1, 2) if 0 < positives <= width - positives]
-    return tuple(_precode.pattern_name(positives, width - positives) for positives in (width, *partial))
-
-
-@dataclass(frozen=True)
-class Readout:
-    """Networks in feature space beside the clauses that codes are read for; made by `readout`.
-
-    Attributes:
-        features: C1 = W1 C0, (R, rows, variables), contiguous.
-        output: output weights (R, rows), contiguous.
-        sets: signed clauses, one set for all networks or one for each.
-        stacked: whether a stack was given; otherwise results lose their leading axis.
-    """
-
-    features: NDArray[Any]
-    output: NDArray[Any]
-    sets: list[list[list[int]]]
-    stacked: bool
-
-    @property
-    def networks(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The pair of arrays that the extension takes."""
-        return self.features, self.output
-
-    @property
-    def width(self) -> int:
-        """Literals of a clause, k."""
-        return len(self.sets[0][0]) if self.sets and self.sets[0] else 0
-
-    def squeeze(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Drops the leading network axis if one bare network was given."""
-        return values if self.stacked else values[0]
-
-    def template(self, name: str | None) -> str:
-        """The template's name; the all-positive one by default."""
-        return templates(self.width)[0] if name is None else name
-
-
-def _array(values: Weights, name: str) -> NDArray[Any]:
-    """A float32 or float64 view of weights.
-
-    Raises:
-        PrecodeTypeError: not a tensor or array of real numbers.
-    """
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        if values.dtype in (torch.float16, torch.bfloat16):
-            values = values.float()
-        values = values.numpy()
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
-        kind = getattr(values, "dtype", type(values).__name__)
-        raise PrecodeTypeError(f"{name} must be a tensor or array of real numbers, not {kind}")
-    if values.dtype not in (np.float32, np.float64):
-        values = values.astype(np.float32 if values.dtype == np.float16 else np.float64)
-    return values
-
-
-def clause_sets(clauses: ClauseSets, output: int = 0) -> list[list[list[int]]]:
-    """Signed clauses of one output, one set for all networks or one for each, from any accepted form.
-
-    Raises:
-        PrecodeTypeError: not clauses.
-        PrecodeShapeError: a task does not have that output.
-    """
-    if isinstance(clauses, np.ndarray | torch.Tensor):
-        clauses = clauses.tolist()
-    if isinstance(clauses, Dnf):
-        clauses = [clauses]
-    items = list(clauses)
-    if items and all(isinstance(item, Dnf) for item in items):
-        if any(output >= item.outputs for item in items):
-            raise PrecodeShapeError(f"output = {output}, but a task has {min(i.outputs for i in items)} outputs")
-        return [[list(clause) for clause in item.clauses_of(output)] for item in items]
-    try:
-        deep = any(hasattr(literal, "__iter__") for item in items for literal in item)
-        sets = items if deep else [items]
-        return [[[int(literal.__index__()) for literal in clause] for clause in one] for one in sets]
-    except (TypeError, AttributeError) as error:
-        raise PrecodeTypeError(
-            f"clauses must be a Dnf, or sequences of integers (v or ~v), one set or one for each network: {error}"
-        ) from error
-
-
-def readout(
-    w1: Weights,
-    w2: Weights,
-    clauses: ClauseSets,
-    *,
-    embedding: str | embeddings.Embedding | Weights | None = None,
-    output: int = 0,
-) -> Readout:
-    """Lays bare weights out for reading codes; see `decode` for the arguments and errors."""
-    first, last = _array(w1, "w1"), _array(w2, "w2")
-    sets = clause_sets(clauses, output)
-    stacked = first.ndim == 3
-    if first.ndim not in (2, 3):
-        raise PrecodeShapeError(f"w1 of shape {first.shape}: expected (rows, inputs) or (networks, rows, inputs)")
-    if embedding is not None:
-        tasks = [clauses] if isinstance(clauses, Dnf) else clauses
-        known = [task.variables for task in tasks if isinstance(task, Dnf)]
-        c0 = embeddings.resolve(embedding, known[0] if known else first.shape[-1])
-        if c0.rows != first.shape[-1]:
-            raise PrecodeShapeError(
-                f"w1 of shape {first.shape} takes {first.shape[-1]} inputs, but the embedding has {c0.rows} rows"
-            )
-        first = first @ c0.matrix.astype(first.dtype)
-    if last.ndim == first.ndim:  # an axis of outputs
-        if output >= last.shape[-2]:
-            raise PrecodeShapeError(f"output = {output}, but w2 of shape {last.shape} has {last.shape[-2]}")
-        last = last[..., output, :]
-    if last.shape != first.shape[:-1]:
-        raise PrecodeShapeError(
-            f"w2 of shape {np.shape(w2)} does not fit w1 of shape {np.shape(w1)}: expected one output weight for "
-            f"each of {first.shape[-2]} rows"
-        )
-    if not stacked:
-        first, last = first[None], last[None]
-    dtype = np.result_type(first, last)
-    return Readout(np.ascontiguousarray(first, dtype=dtype), np.ascontiguousarray(last, dtype=dtype), sets, stacked)
 
 
 def decode(
@@ -166,7 +24,7 @@ def decode(
     w2: Weights,
     clauses: ClauseSets,
     *,
-    embedding: str | embeddings.Embedding | Weights | None = None,
+    embedding: EmbeddingLike = None,
     floor: float = 0.0,
     output: int = 0,
 ) -> Codes:
@@ -187,6 +45,7 @@ def decode(
         PrecodeTypeError: something other than weights or clauses.
 
     Example:
+        >>> import torch
         >>> w1 = torch.tensor([[1.0, 2.0, -1.0], [-1.0, 0.5, 1.0]])
         >>> codes = decode(w1, torch.tensor([0.7, -0.3]), [[0, 1], [1, 2]])
         >>> codes.channels()
@@ -333,7 +192,7 @@ class Codes:
         polarity: str = "ignore",
     ) -> NDArray[np.float64]:
         """Distance of every location from a template, (C, j); see `precode.distance`."""
-        return _distance(self._readout, template, metric, scale, polarity)
+        return distances(self._readout, template, metric, scale, polarity)
 
     def __repr__(self) -> str:
         networks = f"networks={self._readout.output.shape[0]}, " if self._readout.stacked else ""
@@ -354,201 +213,3 @@ def _mean_overlap(channels: NDArray[np.bool_]) -> float:
         return float("nan")
     shared = channels.astype(np.int64) @ channels.T.astype(np.int64)
     return float((shared.sum() - np.trace(shared)) / (count * (count - 1)))
-
-
-def _distance(source: Readout, template: str | None, metric: str, scale: str, polarity: str) -> NDArray[np.float64]:
-    name = source.template(template)
-    return source.squeeze(_precode.distances(source.networks, source.sets, name, metric, scale, polarity))
-
-
-def distance(
-    w1: Weights,
-    w2: Weights,
-    clauses: ClauseSets,
-    *,
-    template: str | None = None,
-    metric: str = "hamming",
-    scale: str = "layer",
-    polarity: str = "ignore",
-    embedding: str | embeddings.Embedding | Weights | None = None,
-    output: int = 0,
-) -> NDArray[np.float64]:
-    """Distance of every location's weights c from a template's signs t, (C, j) or (R, C, j). Our definitions.
-
-    Where the template allows several placements, the distance is that to the nearest one.
-
-    Args:
-        w1: see `decode`.
-        w2: see `decode`.
-        clauses: see `decode`.
-        template: such as ``"4P"``, ``"3N1P"``, ``"2P2N"``; by default the all-positive one.
-        metric: ``"hamming"``, the wrong signs, 0 to k (a zero is wrong); ``"soft"``, the weight to be moved,
-            sum max(0, -t c) / scale; ``"margin"``, -min t c / scale, negative when all signs are right;
-            ``"cosine"``, 1 - cos(c, t), 0 to 2; ``"signed_sum"``, -sum t c / scale.
-        scale: ``"layer"`` or ``"row"``, the mean absolute weight of that in feature space; ``"none"``.
-        polarity: what a row of the wrong polarity does: ``"ignore"``; ``"add"`` 1; ``"require"``, infinite.
-        embedding: see `decode`.
-        output: see `decode`.
-
-    Raises:
-        PrecodeValueError: an unknown template, metric, scale or polarity; the message lists those there are.
-
-    Example:
-        >>> w1 = torch.tensor([[1.0, 2.0, -1.0], [-1.0, 0.5, 1.0]])
-        >>> distance(w1, torch.tensor([0.7, -0.3]), [[0, 1], [1, 2]], metric="hamming")
-        array([[0., 1.],
-               [1., 0.]])
-    """
-    source = readout(w1, w2, clauses, embedding=embedding, output=output)
-    return _distance(source, template, metric, scale, polarity)
-
-
-def motion(
-    before: tuple[Weights, Weights],
-    after: tuple[Weights, Weights],
-    clauses: ClauseSets,
-    *,
-    template: str | None = None,
-    metric: str = "soft",
-    scale: str = "layer",
-    polarity: str = "ignore",
-    embedding: str | embeddings.Embedding | Weights | None = None,
-) -> NDArray[np.float64]:
-    """Change of every location's distance between two moments of training; negative: towards the template.
-
-    Args:
-        before: (w1, w2) at the earlier moment, as in `decode`.
-        after: (w1, w2) at the later moment.
-        clauses: see `decode`.
-        template: see `distance`.
-        metric: see `distance`.
-        scale: see `distance`; each moment is divided by its own.
-        polarity: see `distance`; where a distance is infinite at both moments, motion is NaN.
-        embedding: see `decode`.
-
-    Example:
-        >>> w2 = torch.tensor([1.0])
-        >>> start, end = (torch.tensor([[-1.0, 1.0]]), w2), (torch.tensor([[1.0, 1.0]]), w2)
-        >>> motion(start, end, [[0, 1]], metric="hamming")
-        array([[-1.]])
-    """
-    first, last = (readout(*weights, clauses, embedding=embedding) for weights in (before, after))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(
-            _distance(last, template, metric, scale, polarity) - _distance(first, template, metric, scale, polarity)
-        )
-
-
-def crowding(
-    w1: Weights,
-    w2: Weights,
-    clauses: ClauseSets,
-    *,
-    template: str | None = None,
-    near: int = 1,
-    scale: str = "layer",
-    embedding: str | embeddings.Embedding | Weights | None = None,
-    output: int = 0,
-) -> dict[str, NDArray[Any]]:
-    """Demand on every location's row by the *other* clauses for the same template. Our definitions.
-
-    Args:
-        w1: see `decode`.
-        w2: see `decode`.
-        clauses: see `decode`.
-        template: see `distance`.
-        near: wrong signs up to which a location counts as near.
-        scale: see `distance`.
-        embedding: see `decode`.
-        output: see `decode`.
-
-    Returns:
-        ``near`` (C, j), other clauses whose location on the row is near and of the right polarity; ``graded``
-        (C, j), the sum over other clauses of max(0, sum t c / scale); ``positive_entries`` (j,), positive weights of
-        the row in feature space. With a leading axis for a stack.
-
-    Example:
-        >>> w1 = torch.tensor([[1.0, 1.0, 2.0]])
-        >>> crowding(w1, torch.tensor([1.0]), [[0, 1], [1, 2]], scale="none")["graded"]
-        array([[3.],
-               [2.]])
-    """
-    source = readout(w1, w2, clauses, embedding=embedding, output=output)
-    near_counts, graded, positive = _precode.crowding(
-        source.networks, source.sets, source.template(template), near, scale
-    )
-    return {
-        "near": source.squeeze(near_counts),
-        "graded": source.squeeze(graded),
-        "positive_entries": source.squeeze(positive),
-    }
-
-
-def conflicts(
-    w1: Weights,
-    w2: Weights,
-    clauses: ClauseSets,
-    *,
-    names: Sequence[str] | None = None,
-    near: int = 1,
-    embedding: str | embeddings.Embedding | Weights | None = None,
-    output: int = 0,
-) -> NDArray[np.uint32]:
-    """Interference of every location, (C, j): opposite demands on its variables. Our definition.
-
-    It counts the shared variables on which near locations of other clauses on the same row want the opposite sign.
-
-    Args:
-        w1: see `decode`.
-        w2: see `decode`.
-        clauses: see `decode`.
-        names: templates that locations may have, by default `templates` of the clauses' width; each location takes the
-            nearest of its row's polarity.
-        near: wrong signs up to which a location counts as near.
-        embedding: see `decode`.
-        output: see `decode`.
-
-    Example:
-        >>> w1 = torch.tensor([[2.0, 1.0, -1.0]])
-        >>> conflicts(w1, torch.tensor([-1.0]), [[0, 1], [1, 2]])
-        array([[1],
-               [1]], dtype=uint32)
-    """
-    source = readout(w1, w2, clauses, embedding=embedding, output=output)
-    chosen = list(templates(source.width) if names is None else names)
-    return source.squeeze(_precode.conflicts(source.networks, source.sets, chosen, near))
-
-
-def _rows_only(w1: Weights, embedding: str | embeddings.Embedding | Weights | None) -> Readout:
-    first = _array(w1, "w1")
-    return readout(first, np.zeros(first.shape[:-1], dtype=first.dtype), [[0]], embedding=embedding)
-
-
-def feature_capacity(
-    w1: Weights, *, embedding: str | embeddings.Embedding | Weights | None = None
-) -> NDArray[np.float64]:
-    """Share of each variable's column that is its own, (n,): (w_i·w_i)² / Σ_j (w_i·w_j)² (arXiv 2510.04500).
-
-    1 when no other column overlaps with it; 0 for a column of zeros.
-
-    Example:
-        >>> feature_capacity(torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
-        array([0.5, 0.5])
-    """
-    source = _rows_only(w1, embedding)
-    return source.squeeze(_precode.feature_capacity(source.networks))
-
-
-def mean_row_cosine(
-    w1: Weights, *, embedding: str | embeddings.Embedding | Weights | None = None
-) -> NDArray[np.float64]:
-    """Mean cosine of all pairs of rows, a scalar array (arXiv 2510.04500).
-
-    Rows of zeros are left out; NaN with fewer than two rows.
-
-    Example:
-        >>> float(mean_row_cosine(torch.eye(3)))
-        0.0
-    """
-    source = _rows_only(w1, embedding)
-    return np.asarray(source.squeeze(_precode.mean_row_cosine(source.networks)))

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from precode import _precode
-from precode.codes import Codes, Readout, readout
-from precode.codes import _distance as distance_of
+from precode.codes import Codes
 from precode.dataset import Dataset
+from precode.distance import distances
 from precode.embedding import Embedding
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode.readout import Readout, readout
 from precode.task import Dnf
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Networks:
         output: int = 0,
     ) -> NDArray[np.float64]:
         """Distance of every location from a template, (R, C, j); see `precode.distance`."""
-        return distance_of(self._readout(output), template, metric, scale, polarity)
+        return distances(self._readout(output), template, metric, scale, polarity)
 
     def evaluate(self, data: Dataset | Sequence[Dataset]) -> pd.DataFrame:
         """Loss and error of every network.

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precode import _precode
-from precode.codes import Codes, Readout
+from precode.codes import Codes
+from precode.readout import Readout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,13 @@
+"""Measures precode beside the other ways to do the same: `precode bench`.
+
+Every contestant runs in one process on the same work, in turn, and is checked first: a contestant that computes something
+else is reported, not timed.
+"""
+
+from precode.bench.machine import environment
+from precode.bench.pairs import pairs
+from precode.bench.peers import PEERS, Peer, Trainer
+from precode.bench.training import training
+from precode.bench.workload import Cell, Problem
+
+__all__ = ["PEERS", "Cell", "Peer", "Problem", "Trainer", "environment", "pairs", "training"]
