@@ -315,7 +315,7 @@ SMALL = dict(samples=100, epochs=1, hidden=4)
     [
         (lambda: pc.train([], **SMALL), "0 networks"),
         (lambda: pc.train(), "nothing to train on"),
-        (lambda: pc.train(T, **{**SMALL, "hidden": 0}), "hidden = 0"),
+        (lambda: pc.train(T, **{**SMALL, "hidden": 0}), r"hidden = \[0\]"),
         (lambda: pc.train(T, **SMALL, engine="cuda"), "cuda.*auto, fused, libtorch"),
         (lambda: pc.train(T, **SMALL, embedding="fourier"), "'fourier' is unknown"),
         (lambda: pc.train(T, **SMALL, embedding=np.ones((4, 5))), r"\(4, 5\)"),
@@ -359,6 +359,7 @@ SMALL = dict(samples=100, epochs=1, hidden=4)
             ),
             "31 inputs",
         ),
+        (lambda: pc.train([T] * 1000, samples=10**9), "1000 networks.*GiB"),
         (lambda: pc.train([T, pc.Dnf.random(variables=20, clauses=4)], **SMALL), "20 variables"),
         (lambda: pc.train(T, **SMALL, dtype="float64", engine="fused"), "float32"),
         (lambda: pc.train(T, **{**SMALL, "hidden": (4, 4)}, engine="fused"), "one hidden layer"),

@@ -27,6 +27,7 @@ __all__ = [
     "hamming_probabilities",
     "linear_init",
     "mean_row_cosine",
+    "memory_needed",
     "nearest_codes",
     "pattern_counts",
     "pattern_name",
@@ -113,6 +114,9 @@ def train(
     engine: str,
     progress: Callable[[int], None] | None,
 ) -> Outcome: ...
+def memory_needed(
+    widths: Sequence[int], networks: int, variables: int, samples: int, settings: TrainSettings
+) -> int: ...
 def evaluate(
     stack: _Layers,
     data: Sequence[Samples],

@@ -217,8 +217,9 @@ def bench_command(
 ) -> None:
     """Measures microseconds per network-step of every engine, in turn in one run.
 
-    Settings given as several numbers are all combined. Prints medians over the repeats with the least and the most; what is
-    measured and how is written in the documentation, under performance. Other work on the machine spoils the figures.
+    Settings given as several numbers are all combined. Prints medians over the repeats with the least and the most;
+    what is measured and how is written in the documentation, under performance. Other work on the machine spoils the
+    figures.
     """
     from precode import bench
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from precode import _precode
+from precode import _memory, _precode
 from precode import embedding as embeddings
 from precode import sampler as samplers
 from precode._progress import Progress, reporter
@@ -313,7 +313,17 @@ def train(
     variables = listed[0].variables if listed else _data(data or (), networks)[0].variables
     outputs = listed[0].outputs if listed else _data(data or (), networks)[0].outputs
     c0 = embeddings.resolve(embedding, variables, seed)
-    start = _start(init, c0.rows, hidden, outputs, seed, streams, dtype, device)
+    hidden = [hidden] if isinstance(hidden, int) else list(hidden)
+    widths = [c0.rows, *hidden, outputs]
+    if min(widths) < 1:
+        raise PrecodeValueError(f"hidden = {hidden}: every layer needs at least one unit")
+    if data is None:
+        _memory.check(
+            _precode.memory_needed(widths, networks, variables, samples, settings),
+            f"training {networks} networks on {samples} samples each",
+            "train fewer at a time, on fewer samples, or on one data set (data=)",
+        )
+    start = _start(init, widths, seed, streams, dtype, device)
     flat_masks = _masks(masks, start)
     sets = (
         sample_all(listed or (), samples, sampler=sampler, seed=seed, indices=streams)
@@ -361,9 +371,7 @@ def _optimizer(optimizer: str | Optimizer, lr: float | None) -> Optimizer:
 
 def _start(
     init: Mapping[str, torch.Tensor] | None,
-    inputs: int,
-    hidden: int | Iterable[int],
-    outputs: int,
+    widths: list[int],
     seed: int,
     streams: list[int],
     dtype: str | torch.dtype,
@@ -374,9 +382,6 @@ def _start(
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise PrecodeValueError(f"dtype {dtype!r}: use 'float32' or 'float64'")
     if init is None:
-        widths = [inputs, *([hidden] if isinstance(hidden, int) else hidden), outputs]
-        if min(widths) < 1:
-            raise PrecodeValueError(f"hidden = {hidden}: every layer needs at least one unit")
         layers = _precode.linear_init(widths, seed, streams)
     else:
         layers = layered(init)

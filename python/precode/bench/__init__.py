@@ -1,7 +1,7 @@
 """Measures precode beside the other ways to do the same: `precode bench`.
 
-Every contestant runs in one process on the same work, in turn, and is checked first: a contestant that computes something
-else is reported, not timed.
+Every contestant runs in one process on the same work, in turn, and is checked first: a contestant that computes
+something else is reported, not timed.
 """
 
 from precode.bench.machine import environment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from precode.bench.contest import Entry
-from precode.bench.machine import forget_peak, resident
+from precode.bench.machine import forget_peak, resident, return_memory
 from precode.bench.workload import SEED, Cell, Workload
 from precode.dataset import Dataset
 from precode.errors import UnsupportedError
@@ -100,18 +99,18 @@ def kept_bytes(cell: Cell, engine: str) -> int:
     return weights + (1 if engine == "libtorch" else 4) * cell.samples * (cell.variables + 1)
 
 
-def peak_bytes(workload: Workload, networks: int, engine: str, level: str | None) -> float:
-    """Most resident bytes of a training for each network, its packed data included; NaN where nobody counts.
+def peak_bytes(workload: Workload, networks: int, engine: str, level: str | None) -> int | None:
+    """Most resident bytes of a training for each network, its packed data included; None where nobody counts.
 
-    That is what the process grows by during the call. Memory that the process had freed and kept is not seen, so the
-    figure is meaningful for many networks.
+    That is what the process grows by during the call: for few networks, mostly threads and code.
     """
     data = sum(item.nbytes for item in workload.sets(networks))
     gc.collect()
+    return_memory()
     before = resident("VmRSS")
     if before is None or not forget_peak():
-        return math.nan
+        return None
     with forced(level):
         run(workload, networks, engine, 1)
     most = resident("VmHWM")
-    return math.nan if most is None else (data + max(most - before, 0)) / networks
+    return None if most is None else (data + max(most - before, 0)) // networks

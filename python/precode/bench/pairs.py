@@ -141,9 +141,9 @@ def pairs(
 ) -> pd.DataFrame:
     """Measures all-pairs Hamming distances.
 
-    A whole matrix of N codes counts N^2 pairs, also where a call uses its symmetry. A call that takes rows is given as many
-    as fill a stretch; one that would fill more memory than `MATRIX_BYTES` is left out. The base of the ratios is precode's
-    `code_distance`, of one stack where the matrix fits, else of two.
+    A whole matrix of N codes counts N^2 pairs, also where a call uses its symmetry. A call that takes rows is given as
+    many as fill a stretch; one that would fill more memory than `MATRIX_BYTES` is left out. The base of the ratios is
+    precode's `code_distance`, of one stack where the matrix fits, else of two.
 
     Args:
         shapes: numbers of codes and bits, by default `SHAPES`.
@@ -153,8 +153,8 @@ def pairs(
         report: told what is going on.
 
     Returns:
-        One row a contestant and shape, with `COLUMNS`: medians over the repeats, with the least and the most; seconds are
-        of one call, ratios of seconds for a pair and core.
+        One row a contestant and shape, with `COLUMNS`: medians over the repeats, with the least and the most; seconds
+        are of one call, ratios of seconds for a pair and core.
 
     Raises:
         PrecodeValueError: no repeats.
@@ -175,7 +175,7 @@ def pairs(
         interleave([entry for _, entry, _ in entries if entry], repeats, pause=min(PAUSE, seconds))
         base = next((entry for call, entry, _ in entries if entry and call.library == "precode"), None)
         lines += [_line(entry, base, bits, line) for _, entry, line in entries]
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(("rows", "threads"), "Int64"))
 
 
 def _prepare(call: Call, codes: Codes, seconds: float) -> tuple[Call, Entry | None, dict[str, Any]]:

@@ -144,7 +144,7 @@ class TorchVmap(Trainer):
 
     def reset(self) -> None:
         """Stacks fresh modules."""
-        parameters, _ = stack_module_state(modules(self.problem))  # type: ignore[arg-type]
+        parameters, _ = stack_module_state(modules(self.problem))
         self._parameters: Tensors = {name: tensor.detach().clone() for name, tensor in parameters.items()}
         count = 0 if self.problem.rule.rule == "sgd" else 2
         self._moments = [

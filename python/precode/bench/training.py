@@ -18,8 +18,8 @@ from precode.bench.workload import CHECK_STEPS, Cell, Workload
 from precode.errors import PrecodeValueError
 
 TOLERANCE = 0.01
-"""How far a peer's weights may be from the fused engine's after `CHECK_STEPS` steps: the Euclidean norm of the difference,
-relative to the way that the weights have gone since the start."""
+"""How far a peer's weights may be from the fused engine's after `CHECK_STEPS` steps: the Euclidean norm of the
+difference, relative to the way that the weights have gone since the start."""
 
 COLUMNS = (
     "engine",
@@ -57,8 +57,8 @@ class Row:
     networks: int | None
     entry: Entry | None
     note: str = ""
-    bytes: float = math.nan
-    peak: float = math.nan
+    bytes: int | None = None
+    peak: int | None = None
 
 
 def training(
@@ -89,8 +89,8 @@ def training(
 
     Returns:
         One row a contestant, with `COLUMNS`: medians over the repeats, with the least and the most. Operations are
-        `Cell.flops`; the peak is the best rate of a large float32 product by torch. A peer that is not installed, does not
-        run or computes something else has a note instead of figures.
+        `Cell.flops`; the peak is the best rate of a large float32 product by torch. A peer that is not installed, does
+        not run or computes something else has a note instead of figures.
 
     Raises:
         PrecodeValueError: nothing to measure.
@@ -111,7 +111,8 @@ def training(
     best = 1e-9 / peak.rates.min()
     tell(f"practical peak: {best:.0f} GFLOP/s (float32 product of {sgemm_size} x {sgemm_size}, torch)")
     lines = [_line(row, _base(row, group, networks[0]), best) for group in groups for row in group]
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    counts = ("networks", "bytes_per_network", "peak_bytes_per_network")
+    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))
 
 
 def _group(
@@ -158,7 +159,7 @@ def _peer(peer: Peer, workload: Workload, seconds: float, tell: Report) -> Row:
     if importlib.util.find_spec(peer.package) is None:
         row.note = f"not installed: {peer.install}"
         return row
-    tries = []
+    tries: list[tuple[float, int]] = []
     try:
         for networks in peer.sizes:
             tell(f"calibrating {peer.name}, {networks} networks")

@@ -26,7 +26,7 @@ mod _precode {
     #[pymodule_export]
     use super::tasks::{Formula, Samples, sample_all};
     #[pymodule_export]
-    use super::training::{evaluate, linear_init, train};
+    use super::training::{evaluate, linear_init, memory_needed, train};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

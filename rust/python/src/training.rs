@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
+use precode_core::dataset::WORD_BITS;
+use precode_core::fused::memory_bytes;
 use precode_core::training::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
 use precode_torch::{Choice, Stack, choose};
@@ -204,4 +206,21 @@ pub fn evaluate<'py>(
     let evaluation = run(py, None, move |progress| precode_torch::evaluate(&stack, &data, &embedding, progress))?;
     let networks = evaluation.loss.len();
     Ok((array(py, &evaluation.loss, &[networks])?, array(py, &evaluation.error, &[networks])?))
+}
+
+/// Estimated peak bytes of training on the fused engine, the data included.
+#[pyfunction]
+pub fn memory_needed(
+    py: Python<'_>,
+    widths: Vec<usize>,
+    networks: usize,
+    variables: usize,
+    samples: usize,
+    settings: Settings,
+) -> PyResult<usize> {
+    let config = settings.into_config().map_err(|error| raise(py, error))?;
+    let words = variables.div_ceil(WORD_BITS) + 1;
+    let data = networks.saturating_mul(samples).saturating_mul(words * size_of::<u32>());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(memory_bytes(&widths, networks, &config.optimizer, config.snapshots.len(), data, threads))
 }

@@ -7,7 +7,8 @@
 //! - dw2\[r\] = sum of delta_b h_b\[r\] = sum over i of S\[r, i\] C1\[r, i\] + S\[r\] b1\[r\], because h is linear
 //!   where the row is active: the hidden values themselves are not needed again.
 //!
-//! S\[., i\] is summed in registers and goes straight into the optimizer.
+//! S\[., i\] is summed in registers. All columns are summed first and updated then: the two loops wait for
+//! different things, and a CPU sees further ahead in each by itself than in one loop that does both.
 
 use super::forward::Logits;
 use super::net::{Block, Columns, Net};

@@ -4,7 +4,7 @@
 //! f32. A network's weights, moments and gradients stay in the core's own cache for whole epochs:
 //!
 //! - the forward pass adds the columns of the True variables instead of multiplying;
-//! - the backward pass sums each variable's samples in registers, straight into the optimizer;
+//! - the backward pass sums each variable's samples in registers;
 //! - data stay bit-packed, and threads share nothing but the order of the samples.
 //!
 //! Every network is trained by itself, by one thread at a time and with the same operations whatever
