@@ -129,6 +129,20 @@ def test_codes_of_an_embedded_network_are_read_in_feature_space():
         np.testing.assert_array_equal(got.channels(), pc.decode(w1, w2, task, embedding=c0).channels())
 
 
+def test_the_embedding_of_a_run_is_the_one_it_was_trained_with():
+    task = pc.Dnf.random(variables=12, clauses=4, seed=0)
+    for name in ("random", "hadamard-raw"):
+        runs = pc.train(task, hidden=6, seed=3, samples=100, epochs=1, embedding=name)
+        w1, w2 = runs.weights["w1"], runs.weights["w2"]
+        expected = w1.numpy() @ runs.embedding.matrix
+        np.testing.assert_allclose(runs.codes().features, expected, rtol=1e-5, atol=1e-6)
+        for given_as in (runs.embedding, runs.embedding.matrix):
+            np.testing.assert_allclose(pc.decode(w1, w2, task, embedding=given_as).features, expected, atol=1e-6)
+        again = pc.train(task, init=runs.start.weights, data=runs.data, seed=3, epochs=1, embedding=runs.embedding)
+        for key, tensor in runs.weights.items():
+            torch.testing.assert_close(again.weights[key], tensor, rtol=1e-4, atol=1e-5)
+
+
 def test_locations_families_and_tables():
     w1, w2 = network(16, 12, 1, zeros=0)
     codes = pc.decode(w1, w2, pc.Dnf.random(variables=12, clauses=6, seed=1))
@@ -191,6 +205,7 @@ W1, W2, CLAUSES = np.ones((3, 6)), np.ones(3), [[0, 1], [2, 3]]
         (lambda: pc.decode(np.ones((0, 3, 6)), np.ones((0, 3)), CLAUSES), "0 networks"),
         (lambda: pc.decode(W1, W2, CLAUSES, floor=-1), "floor = -1"),
         (lambda: pc.decode(W1, W2, CLAUSES, embedding="fourier"), "'fourier' is unknown"),
+        (lambda: pc.decode(W1, W2, CLAUSES, embedding="random"), "pass its matrix"),
         (lambda: pc.decode(W1, W2, CLAUSES, embedding="hadamard"), "embedding has 8 rows"),
         (lambda: pc.decode(W1, W2, CLAUSES, output=2).signs, None),
         (lambda: pc.decode(W1, W2, CLAUSES).channels("4P"), "use one of 2P, 1P1N, 2N"),

@@ -10,10 +10,10 @@ from precode._extension import TORCH_VERSION  # first: it says clearly why the e
 
 # isort: split
 from precode import nulls, plot, published
+from precode._curves import Curves, curves, dynamics
+from precode._distance import distance, motion
 from precode.codes import Codes, decode
-from precode.curves import Curves, curves, dynamics
 from precode.dataset import Dataset
-from precode.distance import distance, motion
 from precode.errors import (
     PrecodeError,
     PrecodeShapeError,

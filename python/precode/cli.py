@@ -121,7 +121,7 @@ def curves_command(
     Prints one row for each hidden width and number of clauses, means over the trials. Patterns such as 4P_positive are
     rows per clause. Ctrl-C keeps the finished points.
     """
-    from precode.curves import curves
+    from precode._curves import curves
 
     if json_file:
         check_folder(json_file)
@@ -158,7 +158,7 @@ def _draw(trials: pd.DataFrame, embedding: str, negated: int, seed: int, engine:
     from matplotlib import pyplot as plt
 
     from precode import plot
-    from precode.curves import dynamics
+    from precode._curves import dynamics
 
     named = {column: plot.curves(trials, column) for column in ("4P_positive", "train_error", "3N1P_negative")}
     moments = dynamics(embedding=embedding, negated=negated, seed=seed, engine=engine)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from precode import _precode
-from precode.distance import distances
+from precode._distance import distances
 from precode.readout import ClauseSets, EmbeddingLike, Readout, Weights, readout, templates
 
 if TYPE_CHECKING:

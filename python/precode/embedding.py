@@ -58,7 +58,9 @@ def resolve(embedding: str | Any, variables: int, seed: int = 0) -> Embedding:
         PrecodeTypeError: neither a name nor a matrix.
     """
     if isinstance(embedding, Embedding):
-        embedding = embedding.argument
+        if embedding.matrix.shape[1] != variables:
+            raise PrecodeShapeError(f"embedding of {embedding.matrix.shape[1]} variables: expected {variables}")
+        return embedding
     if isinstance(embedding, str):
         return Embedding(embedding, _precode.embedding_matrix(embedding, variables, seed), seed)
     if isinstance(embedding, torch.Tensor):

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from precode import _precode
+from precode._distance import distances
 from precode.codes import Codes
 from precode.dataset import Dataset
-from precode.distance import distances
 from precode.embedding import Embedding
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.readout import Readout, readout

@@ -15,7 +15,7 @@ import torch
 
 from precode import _precode
 from precode import embedding as embeddings
-from precode.errors import PrecodeShapeError, PrecodeTypeError
+from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.task import Dnf
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def readout(
     stacked = first.ndim == 3
     if first.ndim not in (2, 3):
         raise PrecodeShapeError(f"w1 of shape {first.shape}: expected (rows, inputs) or (networks, rows, inputs)")
+    if isinstance(embedding, str) and embedding == "random":
+        raise PrecodeValueError("embedding 'random' has a seed that a name does not tell: pass its matrix")
     if embedding is not None:
         tasks = [clauses] if isinstance(clauses, Dnf) else clauses
         known = [task.variables for task in tasks if isinstance(task, Dnf)]

@@ -11,7 +11,7 @@ import torch
 
 from precode.bench.contest import Entry
 from precode.bench.machine import forget_peak, resident, return_memory
-from precode.bench.workload import SEED, Cell, Workload
+from precode.bench.workload import SEED, Workload
 from precode.dataset import Dataset
 from precode.errors import UnsupportedError
 from precode.training import Runs, train
@@ -86,17 +86,18 @@ def entry(workload: Workload, networks: int, engine: str, level: str | None, epo
     return Entry(work, amount=float(networks * epochs * workload.cell.steps))
 
 
-def kept_bytes(cell: Cell, engine: str) -> int:
+def kept_bytes(workload: Workload, item_bytes: int | None) -> int:
     """Bytes that the training of a network must keep: weights, optimizer state, data.
 
-    Data are packed bits for the fused engine, a byte for each variable and label for libtorch, and float32 for peers.
+    Args:
+        workload: of the network.
+        item_bytes: bytes of an input or label, None for packed bits.
     """
-    states = 2 if cell.optimizer != "sgd" else int(engine == "fused")
-    weights = 4 * cell.parameters * (1 + states)
-    if engine == "fused":
-        # As `Dataset.nbytes`: words of 64 bits for each 64 samples, or rows of whole bytes.
-        return weights + Dataset(torch.zeros(cell.samples, cell.variables), torch.zeros(cell.samples)).nbytes
-    return weights + (1 if engine == "libtorch" else 4) * cell.samples * (cell.variables + 1)
+    cell = workload.cell
+    weights = 4 * cell.parameters * (1 if cell.optimizer == "sgd" else 3)
+    if item_bytes is None:
+        return weights + workload.sets(1)[0].nbytes
+    return weights + item_bytes * cell.samples * (cell.variables + 1)
 
 
 def peak_bytes(workload: Workload, networks: int, engine: str, level: str | None) -> int | None:

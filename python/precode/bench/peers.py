@@ -52,6 +52,7 @@ class Peer:
         install: the command that installs it.
         sizes: numbers of networks at once to try.
         level: instructions it uses, where it says so.
+        item_bytes: bytes in which it keeps an input.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Peer:
     install: str = "pip install 'precode[bench]'"
     sizes: tuple[int, ...] = SIZES
     level: Callable[[], str | None] = lambda: torch.backends.cpu.get_cpu_capability().lower()
+    item_bytes: int = 1
 
 
 def modules(problem: Problem) -> list[nn.Sequential]:
@@ -81,6 +83,11 @@ def modules(problem: Problem) -> list[nn.Sequential]:
 class TorchLoop(Trainer):
     """The loop of any tutorial: one module and one optimizer after the other."""
 
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._x, self._y = problem.x.float().transpose(0, 1), problem.y.float().transpose(0, 1)
+        self._x, self._y = self._x.contiguous(), self._y.contiguous()
+
     def reset(self) -> None:
         """New modules and optimizers."""
         rule = self.problem.rule
@@ -99,12 +106,11 @@ class TorchLoop(Trainer):
 
     def train(self, steps: int) -> None:
         """All steps of one network, then of the next."""
-        x, y = self.problem.x, self.problem.y
         criterion = nn.BCEWithLogitsLoss()
-        for network, (module, optimizer) in enumerate(zip(self._modules, self._optimizers, strict=True)):
-            for step in range(steps):
+        for x, y, module, optimizer in zip(self._x, self._y, self._modules, self._optimizers, strict=True):
+            for batch in self.problem.order[:steps]:
                 optimizer.zero_grad()
-                loss = criterion(module(x[step, network])[:, 0], y[step, network])
+                loss = criterion(module(x[batch])[:, 0], y[batch])
                 loss.backward()
                 optimizer.step()
 
@@ -135,7 +141,7 @@ class TorchVmap(Trainer):
             logits = functional_call(template, parameters, (x,))[:, 0]
             return nn.functional.binary_cross_entropy_with_logits(logits, y)
 
-        self._gradients: Callable[[Tensors, torch.Tensor, torch.Tensor], Tensors] = vmap(grad(loss))
+        self._gradients: Callable[[Tensors, torch.Tensor, torch.Tensor], Tensors] = vmap(grad(loss), in_dims=(0, 1, 1))
         self._update = update_function(problem.rule)
         # The step's bias corrections are tensors, so that compiled code serves every step.
         self._scales = torch.tensor(
@@ -154,15 +160,16 @@ class TorchVmap(Trainer):
     def step(self, parameters: Tensors, moments: list[Tensors], batch: tuple[torch.Tensor, ...]) -> None:
         """One step of all networks, in place."""
         x, y, scale = batch
-        gradients = self._gradients(parameters, x, y)
+        gradients = self._gradients(parameters, x.float(), y.float())
         for name, gradient in gradients.items():
             self._update(parameters[name], [moment[name] for moment in moments], gradient, scale)
 
     def train(self, steps: int) -> None:
         """Step by step, all networks at once."""
+        x, y = self.problem.x, self.problem.y
         with torch.no_grad():
-            for step in range(steps):
-                batch = (self.problem.x[step], self.problem.y[step], self._scales[step])
+            for samples, scale in zip(self.problem.order[:steps], self._scales, strict=False):
+                batch = (x.index_select(0, samples), y.index_select(0, samples), scale)
                 self.step(self._parameters, self._moments, batch)
 
     def weights(self) -> Tensors:
@@ -234,7 +241,7 @@ class Jax(Trainer):
         def step(carry: Any, batch: Any) -> Any:
             parameters, first, second = carry
             x, y, rate, factor = batch
-            gradients = jax.grad(loss)(parameters, x, y)
+            gradients = jax.grad(loss)(parameters, x.astype("float32"), y.astype("float32"))
             tree = jax.tree_util.tree_map
             if not adaptive:
                 return (tree(lambda w, g: w - rate * g, parameters, gradients), first, second), None
@@ -247,13 +254,11 @@ class Jax(Trainer):
         def train(carry: Any, x: Any, y: Any, rates: Any, factors: Any) -> Any:
             return jax.lax.scan(step, carry, (x, y, rates, factors))[0]
 
-        # Steps come first in the batches, as a scan wants them.
-        self._train = jax.jit(vmap_of(jax, train))
+        # All networks share the scales. In the batches networks come third, after steps and samples.
+        self._train = jax.jit(jax.vmap(train, in_axes=(0, 2, 2, None, None)))
         with jax.default_device(self._device):
-            self._batches = jnp.asarray(problem.x.numpy()), jnp.asarray(problem.y.numpy())
             rates, factors = zip(*(scales(rule, step + 1) for step in range(problem.steps)), strict=True)
             self._scales = jnp.asarray(rates, dtype="float32"), jnp.asarray(factors, dtype="float32")
-        self._heads: dict[int, Any] = {}
 
     def reset(self) -> None:
         """Places the start and zero moments on the device."""
@@ -264,11 +269,14 @@ class Jax(Trainer):
             self._carry = (start, zeros, zeros)
 
     def train(self, steps: int) -> None:
-        """All steps of all networks in one call."""
-        if steps not in self._heads:
-            self._heads[steps] = [array[:steps] for array in (*self._batches, *self._scales)]
+        """All steps of all networks in one call; torch gathers the batches, which is faster than XLA's gather."""
+        order = self.problem.order[:steps]
+        x, y = (data.index_select(0, order.flatten()).numpy() for data in (self.problem.x, self.problem.y))
+        batches = [array.reshape(*order.shape, *array.shape[1:]) for array in (x, y)]
         with self._jax.default_device(self._device):
-            self._carry = self._jax.block_until_ready(self._train(self._carry, *self._heads[steps]))
+            arguments = [self._jax.numpy.asarray(array) for array in batches]
+            scales = [array[:steps] for array in self._scales]
+            self._carry = self._jax.block_until_ready(self._train(self._carry, *arguments, *scales))
 
     def weights(self) -> Tensors:
         """Copies as tensors."""
@@ -276,13 +284,8 @@ class Jax(Trainer):
         return {name: torch.from_numpy(numpy.array(array)) for name, array in self._carry[0].items()}
 
 
-def vmap_of(jax: Any, train: Callable[..., Any]) -> Any:
-    """The training of one network mapped over carry and batches; all networks share the scales."""
-    return jax.vmap(train, in_axes=(0, 1, 1, None, None))
-
-
 PEERS = (
-    Peer("torch loop", TorchLoop, sizes=(1,)),
+    Peer("torch loop", TorchLoop, sizes=(1,), item_bytes=4),
     Peer("torch.func.vmap", TorchVmap),
     # One network at a time is far from its best, and compiling takes long.
     Peer("torch.compile(vmap)", TorchCompile, sizes=SIZES[1:]),

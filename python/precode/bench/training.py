@@ -139,7 +139,7 @@ def _group(
             epochs = max(1, min(math.ceil(seconds / single.calibrate(seconds / 3)), 10_000))
             entry = engines.entry(workload, count, engine, forced, epochs)
             entry.warmup = single.warmup
-            kept = engines.kept_bytes(cell, engine)
+            kept = engines.kept_bytes(workload, None if engine == "fused" else 1)
             rows.append(Row(cell, engine, level, count, entry, bytes=kept, peak=peak))
     return rows + [_peer(peer, workload, seconds, tell) for peer in peers]
 
@@ -184,7 +184,7 @@ def _peer(peer: Peer, workload: Workload, seconds: float, tell: Report) -> Row:
     row.note = f"weights agree to {deviation:.0e}"
     if len(tries) > 1:
         row.note += f"; best of {tried}"
-    row.bytes = engines.kept_bytes(workload.cell, peer.name)
+    row.bytes = engines.kept_bytes(workload, peer.item_bytes)
     return row
 
 

@@ -15,8 +15,8 @@ from precode.task import Dnf
 from precode.training import Optimizer, _optimizer, sample_all
 
 SEED = 0
-BATCHES_BYTES = 1 << 27
-"""Most bytes of float32 batches that are laid out for a peer; it passes over them again and again."""
+NETWORK_STEPS = 40_000
+"""Most network-steps of a peer's unit of work, unless `CHECK_STEPS` steps are more."""
 CHECK_STEPS = 8
 """Steps after which a peer's weights are compared with those of the fused engine."""
 
@@ -81,19 +81,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a peer is given: the first batches of the first epoch, already in their order.
+    """What a peer is given. It gathers its batches itself: that is part of training.
 
     Attributes:
         rule: the update rule.
         start: initial weights ``w1`` (R, j, n), ``b1`` (R, j), ``w2`` (R, j), ``b2`` (R,).
-        x: inputs, float32 (steps, R, batch, n).
-        y: labels, float32 (steps, R, batch).
+        x: inputs, a byte each, (samples, R, n): a batch of all networks is a choice of whole rows.
+        y: labels, a byte each, (samples, R).
+        order: numbers of the samples of each step, (steps, batch); the same for all networks.
     """
 
     rule: Optimizer
     start: dict[str, torch.Tensor]
     x: torch.Tensor
     y: torch.Tensor
+    order: torch.Tensor
 
     @property
     def networks(self) -> int:
@@ -102,8 +104,8 @@ class Problem:
 
     @property
     def steps(self) -> int:
-        """Batches at hand."""
-        return self.x.shape[0]
+        """Steps of a unit of work."""
+        return len(self.order)
 
 
 class Workload:
@@ -128,15 +130,13 @@ class Workload:
         return named(_precode.linear_init([self.cell.variables, self.cell.hidden, 1], SEED, list(range(networks))))
 
     def problem(self, networks: int) -> Problem:
-        """The first batches of the first epoch as float32 tensors, as many as fit `BATCHES_BYTES`."""
+        """The data of some networks, and the order of an epoch of full batches, or of its first `NETWORK_STEPS`."""
         cell = self.cell
-        bytes_a_step = 4 * networks * cell.batch * (cell.variables + 1)
-        steps = min(cell.full_steps, max(CHECK_STEPS, BATCHES_BYTES // bytes_a_step))
+        steps = min(cell.full_steps, max(CHECK_STEPS, NETWORK_STEPS // networks))
         order = _precode.epoch_order(SEED, 0, cell.samples)[: steps * cell.batch].astype(np.int64)
-        visited = torch.from_numpy(order)
-        x = torch.empty(steps, networks, cell.batch, cell.variables)
-        y = torch.empty(steps, networks, cell.batch)
+        x = torch.empty(cell.samples, networks, cell.variables, dtype=torch.uint8)
+        y = torch.empty(cell.samples, networks, dtype=torch.uint8)
         for network, data in enumerate(self.sets(networks)):
-            x[:, network] = data.x[visited].view(steps, cell.batch, cell.variables)
-            y[:, network] = data.y[visited].view(steps, cell.batch)
-        return Problem(cell.rule, self.start(networks), x, y)
+            x[:, network], y[:, network] = data.x, data.y
+        visited = torch.from_numpy(order).view(steps, cell.batch)
+        return Problem(cell.rule, self.start(networks), x, y, visited)
