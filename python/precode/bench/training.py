@@ -89,7 +89,7 @@ def training(
 
     Returns:
         One row a contestant, with `COLUMNS`: medians over the repeats, with the least and the most. Operations are
-        `Cell.flops`; the peak is the best rate of a large float32 product by torch. A peer that is not installed, does
+        `Cell.flops`; the peak is the best rate of a large float32 product by torch or NumPy. A peer that is not installed, does
         not run or computes something else has a note instead of figures.
 
     Raises:
@@ -102,14 +102,15 @@ def training(
     tell = report or (lambda line: None)
     chosen = engines.chosen_level()
     listed = [level for level in engines.levels() if level != chosen] if levels else []
-    peak = machine.sgemm(sgemm_size)
-    peak.calibrate(seconds)
+    products = machine.sgemm(sgemm_size)
+    for product in products:
+        product.calibrate(seconds)
     groups = [_group(cell, networks, (chosen, *listed), peers, seconds, tell) for cell in cells]
     timed = [row.entry for group in groups for row in group if row.entry]
     tell(f"measuring {len(timed)} contestants in turn, {repeats} times")
-    interleave([peak, *timed], repeats, pause=min(PAUSE, seconds))
-    best = 1e-9 / peak.rates.min()
-    tell(f"practical peak: {best:.0f} GFLOP/s (float32 product of {sgemm_size} x {sgemm_size}, torch)")
+    interleave([*products, *timed], repeats, pause=min(PAUSE, seconds))
+    best = 1e-9 / min(product.rates.min() for product in products)
+    tell(f"practical peak: {best:.0f} GFLOP/s (float32 product of {sgemm_size} x {sgemm_size})")
     lines = [_line(row, _base(row, group, networks[0]), best) for group in groups for row in group]
     counts = ("networks", "bytes_per_network", "peak_bytes_per_network")
     return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))
