@@ -236,6 +236,8 @@ def bench_command(
         check_folder(file)
     environment = bench.environment()
     tell(json.dumps(environment))
+    if (load := environment["load_at_start"]) and load > 0.5:
+        tell(f"warning: {load:.1f} other processes were running in the last minute; the figures will be too high")
     try:
         if pairs:
             table = bench.pairs(repeats=repeats, report=tell)

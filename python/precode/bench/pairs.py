@@ -199,10 +199,11 @@ def _prepare(call: Call, codes: Codes, seconds: float) -> tuple[Call, Entry | No
             return call, None, line
         rows = count
         if not call.whole:
-            rows = min(16, count)
-            probe = Entry(lambda: call.function(codes, rows), amount=1.0).calibrate(seconds / 3)
-            most = max(1, MATRIX_BYTES // (8 * count))
-            rows = max(1, min(count, most, math.ceil(rows * seconds / probe)))
+            # Twice as many until a single call fills a stretch: what a call does once must not count.
+            most, rows = min(count, max(1, MATRIX_BYTES // (8 * count))), 1
+            probe = Entry(lambda: call.function(codes, rows), amount=1.0)
+            while rows < most and probe.stretch(1) < seconds:
+                rows = min(2 * rows, most)
         entry = Entry(lambda: call.function(codes, rows), amount=rows * count / call.threads())
         entry.calibrate(seconds)
     except Exception as error:

@@ -89,8 +89,8 @@ def training(
 
     Returns:
         One row a contestant, with `COLUMNS`: medians over the repeats, with the least and the most. Operations are
-        `Cell.flops`; the peak is the best rate of a large float32 product by torch or NumPy. A peer that is not installed, does
-        not run or computes something else has a note instead of figures.
+        `Cell.flops`; the peak is the best rate of a large float32 product by torch or NumPy. A peer that is not
+        installed, does not run or computes something else has a note instead of figures.
 
     Raises:
         PrecodeValueError: nothing to measure.
