@@ -1,7 +1,7 @@
 """The compiled extension. Private: the public API with its documentation is the package `precode`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict, final, type_check_only
+from typing import Any, Literal, TypedDict, final, type_check_only
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ def sample_all(
     samples: int,
     seed: int,
     indices: Sequence[int],
-    held_out: bool,
+    purpose: Literal["train", "validation", "test"],
 ) -> list[Samples]: ...
 def linear_init(
     widths: Sequence[int], seed: int, indices: Sequence[int]
@@ -137,7 +137,7 @@ def crowding(
 def conflicts(networks: _Networks, sets: _Sets, templates: Sequence[str], near: int) -> NDArray[np.uint32]: ...
 def feature_capacity(networks: _Networks) -> NDArray[np.float64]: ...
 def mean_row_cosine(networks: _Networks) -> NDArray[np.float64]: ...
-def random_signs(networks: _Networks, seed: int, index: int) -> NDArray[np.float32]: ...
+def random_signs(networks: _Networks, floor: float, seed: int, index: int) -> NDArray[np.float32]: ...
 def permute_rows(
     channels: NDArray[np.bool_], output: NDArray[np.float64], seed: int, index: int
 ) -> NDArray[np.bool_]: ...

@@ -227,7 +227,7 @@ def bench_command(
         click.echo(line, err=True)
 
     if pairs:
-        other = [name for name in ctx.params if name not in ("pairs", "repeats", "json_file")]
+        other = [name for name in sorted(ctx.params) if name not in ("pairs", "repeats", "json_file")]
         given = [name for name in other if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
         if given:
             raise click.UsageError(f"--pairs does not train anything: leave out --{', --'.join(given)}")

@@ -4,10 +4,10 @@ Every contestant runs in one process on the same work, in turn, and is checked f
 something else is reported, not timed.
 """
 
+from precode.bench.distances import pairs
 from precode.bench.machine import environment
-from precode.bench.pairs import pairs
 from precode.bench.peers import PEERS, Peer, Trainer
-from precode.bench.training import training
+from precode.bench.steps import training
 from precode.bench.workload import Cell, Problem
 
 __all__ = ["PEERS", "Cell", "Peer", "Problem", "Trainer", "environment", "pairs", "training"]

@@ -48,13 +48,14 @@ class Entry:
     def calibrate(self, seconds: float) -> float:
         """Warms up, sets how many units make a stretch of `seconds`, and returns the time of a unit.
 
-        The time is the least of two stretches of a third of that length.
+        The time is the least of three stretches of a third of that length, or of one unit if that is longer.
         """
         self.warmup = self.stretch(1)
         unit = max(self.stretch(1), 1e-9)
-        shorter = math.ceil(seconds / 3 / unit)
-        unit = min(self.stretch(shorter) for _ in range(2))
-        self.loops = math.ceil(seconds / max(unit, 1e-9))
+        if unit < seconds:
+            shorter = math.ceil(seconds / 3 / unit)
+            unit = max(min(self.stretch(shorter) for _ in range(3)), 1e-9)
+        self.loops = math.ceil(seconds / unit)
         return unit
 
     @property

@@ -176,7 +176,7 @@ impl Clauses {
 }
 
 /// Sign of a weight, where magnitudes up to `floor` count as zero.
-fn sign(value: f64, floor: f64) -> i8 {
+pub(crate) fn sign(value: f64, floor: f64) -> i8 {
     if value > floor {
         1
     } else if value < -floor {
@@ -187,7 +187,7 @@ fn sign(value: f64, floor: f64) -> i8 {
 }
 
 /// Refuses a noise floor that is negative or not finite.
-fn validate_floor(floor: f64) -> Result<()> {
+pub(crate) fn validate_floor(floor: f64) -> Result<()> {
     if floor >= 0.0 && floor.is_finite() {
         Ok(())
     } else {

@@ -1,6 +1,6 @@
 //! Boolean samples, bit-packed: about 4 bytes a sample at 32 variables.
 
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, allocate, shape_error, value_error};
 
 /// Bits of a word of the packed inputs and labels.
 pub const WORD_BITS: usize = u32::BITS as usize;
@@ -23,19 +23,23 @@ impl Dataset {
     /// An all-False data set of the given size.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) if a size is zero.
+    /// [`Error::Value`](crate::Error::Value) if a size is zero, [`Error::Unsupported`](crate::Error::Unsupported) if the samples
+    /// do not fit into memory.
     pub fn zeros(samples: usize, variables: usize, outputs: usize) -> Result<Self> {
         for (name, size) in [("samples", samples), ("variables", variables), ("outputs", outputs)] {
             if size == 0 {
                 return Err(value_error!("a data set needs at least 1 of each size, but {name} = 0"));
             }
         }
+        let what = format!("a data set of {samples} samples of {variables} variables");
+        let words = samples.checked_mul(variables.div_ceil(WORD_BITS));
+        let bits = samples.checked_mul(outputs);
         Ok(Self {
             samples,
             variables,
             outputs,
-            inputs: vec![0; samples * variables.div_ceil(WORD_BITS)],
-            labels: vec![0; (samples * outputs).div_ceil(WORD_BITS)],
+            inputs: allocate(words, 0, &what)?,
+            labels: allocate(bits.map(|bits| bits.div_ceil(WORD_BITS)), 0, &what)?,
         })
     }
 

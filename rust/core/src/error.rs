@@ -21,6 +21,21 @@ pub enum Error {
 /// Result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// `len` copies of a value, or an error where they do not fit into memory. `None` stands for a length
+/// beyond all numbers.
+pub fn allocate<T: Clone>(len: Option<usize>, value: T, what: &str) -> Result<Vec<T>> {
+    let refuse = || {
+        let size = len.and_then(|len| len.checked_mul(size_of::<T>()));
+        let bytes = size
+            .map_or("more than any memory".into(), |size| format!("{:.1} GiB", size as f64 / 2f64.powi(30)));
+        Error::Unsupported(format!("{what} would take {bytes}: ask for less at a time"))
+    };
+    let mut values = Vec::new();
+    values.try_reserve_exact(len.ok_or_else(refuse)?).map_err(|_| refuse())?;
+    values.resize(len.unwrap_or(0), value);
+    Ok(values)
+}
+
 macro_rules! value_error {
     ($($arg:tt)*) => { $crate::error::Error::Value(format!($($arg)*)) };
 }

@@ -96,6 +96,7 @@ impl Dnf {
     /// [`Error::Value`](crate::Error::Value) if there are no outputs or clauses, a clause is empty, names a
     /// variable out of range, or names one twice, or two clauses of an output are the same.
     pub fn new(variables: usize, outputs: Vec<Vec<Clause>>, complemented: bool) -> Result<Self> {
+        validate_sizes(variables, outputs.len())?;
         if outputs.is_empty() || outputs.iter().any(Vec::is_empty) {
             return Err(value_error!("a formula needs at least one clause for each output"));
         }
@@ -139,6 +140,7 @@ impl Dnf {
         seed: u64,
         index: u64,
     ) -> Result<Self> {
+        validate_sizes(variables, outputs)?;
         shape.validate(variables)?;
         let mut rng = stream(seed, Purpose::Formula, index);
         let outputs = (0..outputs)
@@ -157,8 +159,14 @@ impl Dnf {
     /// among its own: the clause-permuted null. Drawn from the stream `(seed, FalseClauses, index)`.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) if there are not enough other clauses.
+    /// [`Error::Value`](crate::Error::Value) if there is no such output, or not enough other clauses.
     pub fn false_clauses(&self, output: usize, seed: u64, index: u64) -> Result<Vec<Clause>> {
+        if output >= self.outputs.len() {
+            return Err(value_error!(
+                "output = {output}, but the formula has {} outputs",
+                self.outputs.len()
+            ));
+        }
         let mut rng = stream(seed, Purpose::FalseClauses, index);
         let mut taken: HashSet<Clause> = self.outputs[output].iter().map(|clause| sorted(clause)).collect();
         let mut drawn = Vec::with_capacity(self.outputs[output].len());
@@ -204,6 +212,22 @@ impl Dnf {
     pub fn label(&self, input: &[u32], output: usize) -> bool {
         self.masks[output].iter().any(|mask| mask.satisfied(input)) != self.complemented
     }
+}
+
+/// Most variables of a formula.
+pub const MAX_VARIABLES: usize = 1 << 16;
+
+/// Most outputs of a formula: samplers take all combinations of labels in turn.
+pub const MAX_OUTPUTS: usize = 16;
+
+fn validate_sizes(variables: usize, outputs: usize) -> Result<()> {
+    if variables > MAX_VARIABLES {
+        return Err(value_error!("variables = {variables}: at most {MAX_VARIABLES}"));
+    }
+    if outputs > MAX_OUTPUTS {
+        return Err(value_error!("outputs = {outputs}: at most {MAX_OUTPUTS}"));
+    }
+    Ok(())
 }
 
 /// Checks one clause; `name` says which in the message.

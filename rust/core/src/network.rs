@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rayon::prelude::*;
 
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, allocate, shape_error, value_error};
 use crate::rng::{Purpose, stream};
 
 /// One layer of a stack of R networks: `weight` (R, outputs, inputs) and `bias` (R, outputs), row-major.
@@ -32,7 +32,8 @@ impl Weights {
     /// All-zero weights for the given widths `[inputs, hidden.., outputs]`.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) if there are no networks, fewer than two widths, or a width of zero.
+    /// [`Error::Value`](crate::Error::Value) if there are no networks, fewer than two widths, or a width of zero;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if they do not fit into memory.
     pub fn zeros(networks: usize, widths: &[usize]) -> Result<Self> {
         if networks == 0 {
             return Err(value_error!("0 networks: pass at least one task or network"));
@@ -42,16 +43,14 @@ impl Weights {
                 "widths {widths:?}: expected [inputs, hidden.., outputs], each at least 1"
             ));
         }
-        let layers = widths
-            .windows(2)
-            .map(|pair| Layer {
-                inputs: pair[0],
-                outputs: pair[1],
-                weight: vec![0.0; networks * pair[0] * pair[1]],
-                bias: vec![0.0; networks * pair[1]],
-            })
-            .collect();
-        Ok(Self { networks, layers })
+        let what = format!("{networks} networks of widths {widths:?}");
+        let layer = |pair: &[usize]| {
+            let biases = networks.checked_mul(pair[1]);
+            let weights = biases.and_then(|biases| biases.checked_mul(pair[0]));
+            let (weight, bias) = (allocate(weights, 0.0, &what)?, allocate(biases, 0.0, &what)?);
+            Ok(Layer { inputs: pair[0], outputs: pair[1], weight, bias })
+        };
+        Ok(Self { networks, layers: widths.windows(2).map(layer).collect::<Result<_>>()? })
     }
 
     /// PyTorch's default initialization of `nn.Linear`: weights and biases uniform in

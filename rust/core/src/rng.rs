@@ -26,8 +26,10 @@ pub enum Purpose {
     RowPermutation = 7,
     /// Networks with random signs (random-network null).
     RandomNetwork = 8,
-    /// Samples held out for validation and test.
-    Heldout = 9,
+    /// Samples held out for tests.
+    Test = 9,
+    /// Samples held out for early stopping.
+    Validation = 10,
 }
 
 /// The generator for `(seed, purpose, index)`: ChaCha with 8 rounds, keyed by the three numbers.

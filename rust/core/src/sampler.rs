@@ -14,6 +14,9 @@ use crate::training::Progress;
 /// Redraws of the further True variables of one sample, and of the whole sample, before giving up.
 const REDRAWS: usize = 200;
 
+/// Samples between two looks at whether the caller wants to stop: less than a millisecond.
+const CHECKED: usize = 4096;
+
 /// The distribution that inputs come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampler {
@@ -66,6 +69,18 @@ impl Sampler {
         purpose: Purpose,
         index: u64,
     ) -> Result<Dataset> {
+        self.sample_watched(task, samples, seed, purpose, index, &Progress::default())
+    }
+
+    fn sample_watched(
+        &self,
+        task: &Dnf,
+        samples: usize,
+        seed: u64,
+        purpose: Purpose,
+        index: u64,
+        progress: &Progress,
+    ) -> Result<Dataset> {
         let n = task.variables();
         if let Self::TruthTable = self {
             if n > 16 {
@@ -83,6 +98,9 @@ impl Sampler {
         let mut data = Dataset::zeros(samples, n, task.outputs())?;
         let mut draw = Draw::new(task, seed, purpose, index);
         for s in 0..samples {
+            if s % CHECKED == 0 {
+                progress.check()?;
+            }
             // The labels that sample s must have: all combinations in turn.
             let wanted = |output: usize| (s >> output & 1 == 1) != task.complemented();
             match *self {
@@ -111,11 +129,14 @@ impl Sampler {
         progress: &Progress,
     ) -> Result<Vec<Dataset>> {
         if tasks.len() != indices.len() {
-            return Err(shape_error!("{} indices for {} tasks: pass one for each", indices.len(), tasks.len()));
+            return Err(shape_error!(
+                "{} indices for {} tasks: pass one for each",
+                indices.len(),
+                tasks.len()
+            ));
         }
         let draw = |(task, &index): (&Arc<Dnf>, &u64)| {
-            progress.check()?;
-            self.sample(task, samples, seed, purpose, index)
+            self.sample_watched(task, samples, seed, purpose, index, progress)
         };
         tasks.par_iter().zip(indices).map(draw).collect()
     }
@@ -151,6 +172,10 @@ struct Draw<'a> {
     input: Vec<u32>,
     /// Variables whose value the chosen clauses fix.
     fixed: Vec<u32>,
+    /// Variables that are positive literals of the chosen clauses.
+    positive: Vec<u32>,
+    /// The input with nothing but the chosen clauses' variables set.
+    base: Vec<u32>,
 }
 
 fn bit(words: &[u32], variable: usize) -> bool {
@@ -167,8 +192,9 @@ fn count(words: &[u32]) -> usize {
 
 impl<'a> Draw<'a> {
     fn new(task: &'a Dnf, seed: u64, purpose: Purpose, index: u64) -> Self {
-        let words = task.variables().div_ceil(WORD_BITS);
-        Self { task, rng: stream(seed, purpose, index), input: vec![0; words], fixed: vec![0; words] }
+        let blank = vec![0; task.variables().div_ceil(WORD_BITS)];
+        let rng = stream(seed, purpose, index);
+        Self { task, rng, input: blank.clone(), fixed: blank.clone(), positive: blank.clone(), base: blank }
     }
 
     fn biased(&mut self, probability: f64) {
@@ -205,55 +231,61 @@ impl<'a> Draw<'a> {
         true_counts: Option<(usize, usize)>,
         wanted: &impl Fn(usize) -> bool,
     ) -> Result<()> {
+        let mut tried = (usize::MAX, 0);
         for _ in 0..REDRAWS {
             let Some(positives) = self.fix_clauses(wanted) else { continue };
             let (low, high) = true_counts.unwrap_or((positives, positives + 2));
             let high = high.min(self.task.variables());
-            let base = self.input.clone();
-            let start = count(&base);
-            if start > high {
+            tried = (low.min(tried.0), high.max(tried.1));
+            self.base.copy_from_slice(&self.input);
+            let start = count(&self.base);
+            let low = low.max(start);
+            if low > high {
                 continue;
             }
             // Only the further variables are redrawn, so that every clause is chosen equally often.
             for _ in 0..REDRAWS {
-                self.input.copy_from_slice(&base);
-                let target = start.max(low) + below(&mut self.rng, high - start.max(low) + 1);
+                self.input.copy_from_slice(&self.base);
+                let target = low + below(&mut self.rng, high - low + 1);
                 if self.add_variables(target - start) && self.labels_match(wanted) {
                     return Ok(());
                 }
             }
         }
         Err(value_error!(
-            "the broken-clause sampler found no input with the wanted labels and {} True variables in {} draws: \
-             widen true_counts or use another sampler",
-            true_counts.map_or("the default number of".into(), |(low, high)| format!("{low} to {high}")),
+            "the broken-clause sampler found no input with the wanted labels and {} to {} True variables in {} draws: \
+             set other true_counts or use another sampler",
+            tried.0.min(tried.1),
+            tried.1,
             REDRAWS * REDRAWS
         ))
     }
 
-    /// Satisfies or breaks one uniform clause of each output. The number of positive literals of the
-    /// chosen clauses, or `None` if the chosen clauses contradict each other.
+    /// Satisfies or breaks one uniform clause of each output. The number of variables that are positive
+    /// literals of the chosen clauses, or `None` if the chosen clauses contradict each other.
     fn fix_clauses(&mut self, wanted: &impl Fn(usize) -> bool) -> Option<usize> {
         self.input.fill(0);
         self.fixed.fill(0);
-        let mut positives = 0;
+        self.positive.fill(0);
         for output in 0..self.task.outputs() {
             let clauses = self.task.clauses(output);
             let clause = &clauses[below(&mut self.rng, clauses.len())];
             let broken = if wanted(output) { None } else { Some(below(&mut self.rng, clause.len())) };
-            positives += clause.iter().filter(|literal| !literal.negated).count();
             for (i, literal) in clause.iter().enumerate() {
                 let value = literal.negated == (broken == Some(i));
                 if bit(&self.fixed, literal.variable) && bit(&self.input, literal.variable) != value {
                     return None;
                 }
                 set(&mut self.fixed, literal.variable);
+                if !literal.negated {
+                    set(&mut self.positive, literal.variable);
+                }
                 if value {
                     set(&mut self.input, literal.variable);
                 }
             }
         }
-        Some(positives)
+        Some(count(&self.positive))
     }
 
     /// Sets `further` variables True that are neither fixed nor set; false if there are too few.
@@ -293,7 +325,7 @@ mod tests {
         #[test]
         fn samples_are_labelled_balanced_and_sparse(
             n in 12usize..80, clauses in 1usize..12, width in 2usize..5, negated in 0usize..2,
-            outputs in 1usize..3, seed in 0u64..1000,
+            outputs in 1usize..7, seed in 0u64..1000,
         ) {
             let shape = ClauseShape { clauses, width, negated, disjoint: false };
             let task = Dnf::random(n, outputs, shape, seed, 0).unwrap();
@@ -301,7 +333,7 @@ mod tests {
             for s in 0..64 {
                 let true_count = count(data.input(s));
                 let positives = outputs * (width - negated);
-                prop_assert!((positives.saturating_sub(outputs)..=positives + 2).contains(&true_count));
+                prop_assert!(true_count <= positives + 2);
                 if outputs == 1 {
                     prop_assert!(true_count >= positives);
                 }
@@ -312,7 +344,7 @@ mod tests {
             }
             prop_assert_eq!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Data, 0).unwrap());
             prop_assert_ne!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Data, 1).unwrap());
-            prop_assert_ne!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Heldout, 0).unwrap());
+            prop_assert_ne!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Test, 0).unwrap());
         }
     }
 

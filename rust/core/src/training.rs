@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 
 use crate::dataset::Dataset;
 use crate::embedding::Embedding;
-use crate::error::{Error, Result, shape_error, value_error};
+use crate::error::{Error, Result, allocate, shape_error, value_error};
 use crate::network::{Masks, Weights};
 use crate::rng::{Purpose, stream};
 
@@ -231,7 +231,14 @@ impl Problem<'_> {
             ));
         }
         let samples = self.data.first().map_or(0, |data| data.samples());
+        let variables = self.data.first().map_or(0, |data| data.variables());
         for data in self.data.iter().chain(self.validation) {
+            if data.variables() != variables {
+                return Err(shape_error!(
+                    "data of {variables} and {} variables in one run: all must have the same number",
+                    data.variables()
+                ));
+            }
             self.embedding.validate(data.variables())?;
             if self.embedding.rows(data.variables()) != inputs {
                 return Err(shape_error!(
@@ -246,6 +253,9 @@ impl Problem<'_> {
                     data.outputs()
                 ));
             }
+        }
+        if u32::try_from(samples).is_err() {
+            return Err(value_error!("{samples} samples: at most {} can be put in order", u32::MAX));
         }
         if let Some(other) = self.data.iter().find(|data| data.samples() != samples) {
             return Err(shape_error!(
@@ -294,16 +304,19 @@ pub struct History {
 
 impl History {
     /// A history of `networks` that have not run yet.
-    pub fn empty(networks: usize, epochs: usize) -> Self {
-        let blank = vec![f64::NAN; networks * epochs];
-        Self {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it does not fit into memory.
+    pub fn empty(networks: usize, epochs: usize) -> Result<Self> {
+        let blank = || allocate(networks.checked_mul(epochs), f64::NAN, "the history of so many epochs");
+        Ok(Self {
             networks,
             epochs,
-            train_loss: blank.clone(),
-            train_error: blank.clone(),
-            validation_loss: blank,
+            train_loss: blank()?,
+            train_error: blank()?,
+            validation_loss: blank()?,
             epochs_run: vec![0; networks],
-        }
+        })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3, ToPyArray};
+use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3};
 use precode_core::codes::Real;
 use precode_core::training::Progress;
 use precode_core::{Error, Readout};
@@ -49,7 +50,10 @@ impl FromPyObject<'_, '_> for PyTensor {
         // SAFETY: the pointer comes from a live Python object.
         match unsafe { tch::Tensor::pyobject_unpack(object.as_ptr().cast()) } {
             Ok(Some(tensor)) => Ok(Self(tensor)),
-            Ok(None) => Err(PyTypeError::new_err(format!("expected a torch.Tensor, got {}", object.get_type().name()?))),
+            Ok(None) => Err(PyTypeError::new_err(format!(
+                "expected a torch.Tensor, got {}",
+                object.get_type().name()?
+            ))),
             Err(error) => Err(raise(object.py(), error)),
         }
     }
@@ -89,22 +93,49 @@ pub fn readout<'a, T: Real + numpy::Element>(
         .map_err(|error| raise(py, error))
 }
 
-/// A flat result as a NumPy array of the given shape.
+/// A flat result as a NumPy array of the given shape, which takes the memory over.
 pub fn array<'py, T: numpy::Element>(
     py: Python<'py>,
-    values: &[T],
+    values: Vec<T>,
     shape: &[usize],
 ) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
-    values.to_pyarray(py).reshape(shape.to_vec())
+    values.into_pyarray(py).reshape(shape.to_vec())
 }
 
-/// Runs `work` on a thread of its own with the GIL released. Meanwhile this thread answers signals
+/// The threads that computations run on, for this process. A child made by `fork` has none of its parent's
+/// threads, so it gets its own.
+fn pool(py: Python<'_>) -> PyResult<Arc<rayon::ThreadPool>> {
+    static POOL: Mutex<Option<(u32, Arc<rayon::ThreadPool>)>> = Mutex::new(None);
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    if let Some((owner, pool)) = &*pool
+        && *owner == process
+    {
+        return Ok(Arc::clone(pool));
+    }
+    let built = rayon::ThreadPoolBuilder::new()
+        .build()
+        .map_err(|error| named_error(py, "PrecodeError", format!("threads cannot be started: {error}")))?;
+    let built = Arc::new(built);
+    // The parent's pool is forgotten, not dropped: dropping would wait for threads that are not there.
+    std::mem::forget(pool.replace((process, Arc::clone(&built))));
+    Ok(built)
+}
+
+/// Runs a short computation on the pool with the GIL released.
+pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
+    let pool = pool(py)?;
+    py.detach(|| pool.install(work)).map_err(|error| raise(py, error))
+}
+
+/// Runs `work` on the pool, from a thread of its own, with the GIL released. Meanwhile this thread answers signals
 /// and reports progress 20 times a second; an exception from either cancels the work and is raised.
 pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
     py: Python<'_>,
     callback: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Progress) -> Result<T, E> + Send,
 ) -> PyResult<T> {
+    let pool = pool(py)?;
     let progress = Progress::default();
     let finished = AtomicBool::new(false);
     let waiting = thread::current();
@@ -112,7 +143,7 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
     let outcome = thread::scope(|scope| {
         let worker = scope.spawn(|| {
             let _wake = Wake { finished: &finished, waiting };
-            work(&progress)
+            pool.install(|| work(&progress))
         });
         loop {
             py.detach(|| thread::park_timeout(POLL));

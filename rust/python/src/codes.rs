@@ -6,7 +6,7 @@ use precode_core::distance::{self, Metric, PolarityRule, Scale};
 use precode_core::{Clause, Clauses, Embedding, Error, Readout, Template, interference, nulls};
 use pyo3::prelude::*;
 
-use crate::boundary::{Networks, array, raise, readout};
+use crate::boundary::{Networks, array, compute, raise, readout};
 use crate::tasks;
 
 type Bits<'py> = Bound<'py, PyArrayDyn<bool>>;
@@ -50,9 +50,9 @@ pub fn signs<'py>(
 ) -> PyResult<Bound<'py, PyArrayDyn<i8>>> {
     with_readout!(py, networks, |readout| {
         let clauses = table(&readout, &sets).map_err(|error| raise(py, error))?;
-        let signs = py.detach(|| codes::signs(&readout, &clauses, aligned, floor));
+        let signs = compute(py, || codes::signs(&readout, &clauses, aligned, floor))?;
         let [r, c, rows] = locations(&readout, &clauses);
-        array(py, &signs.map_err(|error| raise(py, error))?, &[r, c, rows, clauses.width()])
+        array(py, signs, &[r, c, rows, clauses.width()])
     })
 }
 
@@ -67,9 +67,8 @@ pub fn pattern_counts<'py>(
 ) -> PyResult<Counts<'py>> {
     with_readout!(py, networks, |readout| {
         let clauses = table(&readout, &sets).map_err(|error| raise(py, error))?;
-        let counts = py.detach(|| codes::pattern_counts(&readout, &clauses, aligned, floor));
-        let shape = [readout.networks(), clauses.count(), 2, clauses.width() + 1];
-        array(py, &counts.map_err(|error| raise(py, error))?, &shape)
+        let counts = compute(py, || codes::pattern_counts(&readout, &clauses, aligned, floor))?;
+        array(py, counts, &[readout.networks(), clauses.count(), 2, clauses.width() + 1])
     })
 }
 
@@ -83,13 +82,12 @@ pub fn channels<'py>(
     floor: f64,
 ) -> PyResult<Bits<'py>> {
     with_readout!(py, networks, |readout| {
-        let bits = table(&readout, &sets).and_then(|clauses| {
+        let (bits, shape) = compute(py, || {
+            let clauses = table(&readout, &sets)?;
             let template = Template::parse(template, clauses.width())?;
-            let bits = py.detach(|| codes::channels(&readout, &clauses, template, floor))?;
-            Ok((bits, locations(&readout, &clauses)))
-        });
-        let (bits, shape) = bits.map_err(|error| raise(py, error))?;
-        array(py, &bits, &shape)
+            Ok((codes::channels(&readout, &clauses, template, floor)?, locations(&readout, &clauses)))
+        })?;
+        array(py, bits, &shape)
     })
 }
 
@@ -105,15 +103,15 @@ pub fn distances<'py>(
     polarity: &str,
 ) -> PyResult<Floats<'py>> {
     with_readout!(py, networks, |readout| {
-        let distances = table(&readout, &sets).and_then(|clauses| {
+        let (values, shape) = compute(py, || {
+            let clauses = table(&readout, &sets)?;
             let template = Template::parse(template, clauses.width())?;
             let (metric, scale, rule) =
                 (Metric::parse(metric)?, Scale::parse(scale)?, PolarityRule::parse(polarity)?);
-            let values = py.detach(|| distance::distances(&readout, &clauses, template, metric, scale, rule))?;
+            let values = distance::distances(&readout, &clauses, template, metric, scale, rule)?;
             Ok((values, locations(&readout, &clauses)))
-        });
-        let (values, shape) = distances.map_err(|error| raise(py, error))?;
-        array(py, &values, &shape)
+        })?;
+        array(py, values, &shape)
     })
 }
 
@@ -128,17 +126,17 @@ pub fn crowding<'py>(
     scale: &str,
 ) -> PyResult<(Counts<'py>, Floats<'py>, Counts<'py>)> {
     with_readout!(py, networks, |readout| {
-        let crowding = table(&readout, &sets).and_then(|clauses| {
+        let (crowding, shape) = compute(py, || {
+            let clauses = table(&readout, &sets)?;
             let template = Template::parse(template, clauses.width())?;
             let scale = Scale::parse(scale)?;
-            let crowding = py.detach(|| interference::crowding(&readout, &clauses, template, near, scale))?;
+            let crowding = interference::crowding(&readout, &clauses, template, near, scale)?;
             Ok((crowding, locations(&readout, &clauses)))
-        });
-        let (crowding, shape) = crowding.map_err(|error| raise(py, error))?;
+        })?;
         Ok((
-            array(py, &crowding.near, &shape)?,
-            array(py, &crowding.graded, &shape)?,
-            array(py, &crowding.positive_entries, &[shape[0], shape[2]])?,
+            array(py, crowding.near, &shape)?,
+            array(py, crowding.graded, &shape)?,
+            array(py, crowding.positive_entries, &[shape[0], shape[2]])?,
         ))
     })
 }
@@ -153,14 +151,14 @@ pub fn conflicts<'py>(
     near: u32,
 ) -> PyResult<Counts<'py>> {
     with_readout!(py, networks, |readout| {
-        let conflicts = table(&readout, &sets).and_then(|clauses| {
+        let (counts, shape) = compute(py, || {
+            let clauses = table(&readout, &sets)?;
             let parse = |name: &String| Template::parse(name, clauses.width());
             let templates = templates.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-            let counts = py.detach(|| interference::conflicts(&readout, &clauses, &templates, near))?;
+            let counts = interference::conflicts(&readout, &clauses, &templates, near)?;
             Ok((counts, locations(&readout, &clauses)))
-        });
-        let (counts, shape) = conflicts.map_err(|error| raise(py, error))?;
-        array(py, &counts, &shape)
+        })?;
+        array(py, counts, &shape)
     })
 }
 
@@ -168,8 +166,8 @@ pub fn conflicts<'py>(
 #[pyfunction]
 pub fn feature_capacity<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Floats<'py>> {
     with_readout!(py, networks, |readout| {
-        let capacity = py.detach(|| interference::feature_capacity(&readout));
-        array(py, &capacity, &[readout.networks(), readout.variables()])
+        let capacity = compute(py, || Ok(interference::feature_capacity(&readout)))?;
+        array(py, capacity, &[readout.networks(), readout.variables()])
     })
 }
 
@@ -177,7 +175,8 @@ pub fn feature_capacity<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResu
 #[pyfunction]
 pub fn mean_row_cosine<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Floats<'py>> {
     with_readout!(py, networks, |readout| {
-        array(py, &interference::mean_row_cosine(&readout), &[readout.networks()])
+        let cosine = compute(py, || Ok(interference::mean_row_cosine(&readout)))?;
+        array(py, cosine, &[readout.networks()])
     })
 }
 
@@ -186,12 +185,14 @@ pub fn mean_row_cosine<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResul
 pub fn random_signs<'py>(
     py: Python<'py>,
     networks: Networks<'py>,
+    floor: f64,
     seed: u64,
     index: u64,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     with_readout!(py, networks, |readout| {
         let shape = [readout.networks(), readout.rows(), readout.variables()];
-        array(py, &py.detach(|| nulls::random_signs(&readout, seed, index)), &shape)
+        let signs = compute(py, || nulls::random_signs(&readout, floor, seed, index))?;
+        array(py, signs, &shape)
     })
 }
 
@@ -204,9 +205,19 @@ pub fn permute_rows<'py>(
     seed: u64,
     index: u64,
 ) -> PyResult<Bits<'py>> {
-    let rows = output.as_array().ncols();
-    let permuted = nulls::permute_rows(channels.as_slice()?, output.as_slice()?, rows, seed, index);
-    array(py, &permuted.map_err(|error| raise(py, error))?, channels.as_array().shape())
+    let (bits, weights) = (channels.as_slice()?, output.as_slice()?);
+    let &[networks, clauses, rows] = channels.as_array().shape() else { unreachable!("three dimensions") };
+    if output.as_array().shape() != [networks, rows] {
+        let message = format!(
+            "output weights of shape {:?} do not fit channels of shape {:?}: expected one for each network and row",
+            output.as_array().shape(),
+            channels.as_array().shape()
+        );
+        return Err(raise(py, Error::Shape(message)));
+    }
+    let shape = [networks, clauses, rows];
+    let permuted = compute(py, || nulls::permute_rows(bits, weights, shape, seed, index))?;
+    array(py, permuted, &shape)
 }
 
 /// Probability of each Hamming distance of random signs from a template.
@@ -232,11 +243,16 @@ pub fn embedding_matrix<'py>(
     let embedding = Embedding::named(kind, variables, seed);
     let matrix = embedding.and_then(|c0| Ok((c0.rows(variables), c0.matrix(variables)?)));
     let (rows, matrix) = matrix.map_err(|error| raise(py, error))?;
-    array(py, &matrix, &[rows, variables])
+    array(py, matrix, &[rows, variables])
 }
 
 /// The order in which an epoch visits the samples.
 #[pyfunction]
-pub fn epoch_order(py: Python<'_>, seed: u64, epoch: u32, samples: usize) -> PyResult<Bound<'_, PyArrayDyn<u32>>> {
-    array(py, &precode_core::training::epoch_order(seed, epoch, samples), &[samples])
+pub fn epoch_order(
+    py: Python<'_>,
+    seed: u64,
+    epoch: u32,
+    samples: usize,
+) -> PyResult<Bound<'_, PyArrayDyn<u32>>> {
+    array(py, precode_core::training::epoch_order(seed, epoch, samples), &[samples])
 }

@@ -19,7 +19,8 @@ mod _precode {
     #[pymodule_export]
     use super::codes::{
         channels, conflicts, crowding, distances, embedding_matrix, epoch_order, feature_capacity,
-        hamming_probabilities, mean_row_cosine, pattern_counts, pattern_name, permute_rows, random_signs, signs,
+        hamming_probabilities, mean_row_cosine, pattern_counts, pattern_name, permute_rows, random_signs,
+        signs,
     };
     #[pymodule_export]
     use super::pairs::{code_distance_counts, code_distances, nearest_codes};

@@ -22,7 +22,8 @@ fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> 
         BitCodes::from_bools(codes.as_slice()?, codes.as_array().ncols()).map_err(|error| raise(py, error))
     };
     let signs = |codes: &PyReadonlyArray2<'_, i8>| -> PyResult<TernaryCodes> {
-        TernaryCodes::from_signs(codes.as_slice()?, codes.as_array().ncols()).map_err(|error| raise(py, error))
+        TernaryCodes::from_signs(codes.as_slice()?, codes.as_array().ncols())
+            .map_err(|error| raise(py, error))
     };
     let prepared: error::Result<Pairs> = match (a, b) {
         (Codes::Bits(a), None) => {
@@ -41,7 +42,9 @@ fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> 
             let (a, b) = (signs(a)?, signs(b)?);
             TernaryMetric::parse(metric).and_then(|metric| Pairs::ternary(&a, Some(&b), metric))
         }
-        _ => Err(Error::Shape("codes of bits and codes of signs cannot be compared: pass two of a kind".into())),
+        _ => Err(Error::Shape(
+            "codes of bits and codes of signs cannot be compared: pass two of a kind".into(),
+        )),
     };
     prepared.map_err(|error| raise(py, error))
 }
@@ -49,11 +52,12 @@ fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> 
 fn matrix<'py, T: Distance + numpy::Element>(py: Python<'py>, pairs: &Pairs) -> PyResult<Bound<'py, PyAny>> {
     let (rows, columns) = pairs.shape();
     let distances = run(py, None, |progress| {
-        let mut out = vec![T::default(); rows * columns];
+        let what = format!("the distances of {rows} x {columns} codes");
+        let mut out = error::allocate(rows.checked_mul(columns), T::default(), &what)?;
         pairs.matrix(&mut out, progress)?;
         Ok::<_, Error>(out)
     })?;
-    Ok(array(py, &distances, &[rows, columns])?.into_any())
+    Ok(array(py, distances, &[rows, columns])?.into_any())
 }
 
 /// (A, B) distances of every two codes, in the smallest type that holds them, and the kernel that ran.
@@ -74,6 +78,8 @@ pub fn code_distances<'py>(
     Ok((distances, pairs.kernel().name()))
 }
 
+type NearestArrays<'py> = (Bound<'py, PyArrayDyn<u32>>, Bound<'py, PyArrayDyn<f32>>);
+
 /// Index and distance of the nearest code to each of A's.
 #[pyfunction]
 pub fn nearest_codes<'py>(
@@ -81,11 +87,11 @@ pub fn nearest_codes<'py>(
     a: Codes<'py>,
     b: Option<Codes<'py>>,
     metric: &str,
-) -> PyResult<(Bound<'py, PyArrayDyn<u32>>, Bound<'py, PyArrayDyn<f32>>)> {
+) -> PyResult<NearestArrays<'py>> {
     let pairs = pairs(py, &a, b.as_ref(), metric)?;
     let nearest = run(py, None, |progress| pairs.nearest::<f32>(progress))?;
     let count = nearest.indices.len();
-    Ok((array(py, &nearest.indices, &[count])?, array(py, &nearest.distances, &[count])?))
+    Ok((array(py, nearest.indices, &[count])?, array(py, nearest.distances, &[count])?))
 }
 
 /// How often each distance 0, 1, ... occurs.
@@ -98,5 +104,6 @@ pub fn code_distance_counts<'py>(
 ) -> PyResult<Bound<'py, PyArrayDyn<u64>>> {
     let pairs = pairs(py, &a, b.as_ref(), metric)?;
     let histogram = run(py, None, |progress| pairs.histogram(progress))?;
-    array(py, &histogram.counts, &[histogram.counts.len()])
+    let count = histogram.counts.len();
+    array(py, histogram.counts, &[count])
 }

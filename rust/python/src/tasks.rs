@@ -10,7 +10,7 @@ use precode_core::{Clause, Dataset, Dnf, Literal};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use crate::boundary::{array, raise, run};
+use crate::boundary::{array, compute, raise, run};
 
 /// Clauses as signed literals: `v` for a variable, `~v` for its negation.
 type SignedClauses = Vec<Vec<i64>>;
@@ -32,7 +32,12 @@ pub struct Formula(Arc<Dnf>);
 #[pymethods]
 impl Formula {
     #[new]
-    fn new(py: Python<'_>, variables: usize, outputs: Vec<SignedClauses>, complemented: bool) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        variables: usize,
+        outputs: Vec<SignedClauses>,
+        complemented: bool,
+    ) -> PyResult<Self> {
         let outputs = outputs.iter().map(clauses).collect();
         Dnf::new(variables, outputs, complemented).map(|task| Self(Arc::new(task))).map_err(|e| raise(py, e))
     }
@@ -51,8 +56,7 @@ impl Formula {
         index: u64,
     ) -> PyResult<Self> {
         let shape = ClauseShape { clauses, width, negated, disjoint };
-        let task = Dnf::random(variables, outputs, shape, seed, index).map_err(|error| raise(py, error))?;
-        Ok(Self(Arc::new(task)))
+        compute(py, || Dnf::random(variables, outputs, shape, seed, index)).map(|task| Self(Arc::new(task)))
     }
 
     #[getter]
@@ -71,17 +75,20 @@ impl Formula {
     }
 
     fn false_clauses(&self, py: Python<'_>, output: usize, seed: u64, index: u64) -> PyResult<SignedClauses> {
-        self.0.false_clauses(output, seed, index).map(|drawn| signed(&drawn)).map_err(|error| raise(py, error))
+        compute(py, || self.0.false_clauses(output, seed, index)).map(|drawn| signed(&drawn))
     }
 
-    fn labels<'py>(&self, py: Python<'py>, x: PyReadonlyArray2<'py, bool>) -> PyResult<Bound<'py, PyArrayDyn<bool>>> {
+    fn labels<'py>(
+        &self,
+        py: Python<'py>,
+        x: PyReadonlyArray2<'py, bool>,
+    ) -> PyResult<Bound<'py, PyArrayDyn<bool>>> {
         let (x, rows, outputs) = (x.as_slice()?, x.as_array().nrows(), self.0.outputs());
         let data = Dataset::from_bools(x, &vec![false; rows * outputs], self.0.variables(), outputs);
         let data = data.map_err(|error| raise(py, error))?;
-        let labels: Vec<bool> = (0..rows * outputs)
-            .map(|i| self.0.label(data.input(i / outputs), i % outputs))
-            .collect();
-        array(py, &labels, &[rows, outputs])
+        let labels: Vec<bool> =
+            (0..rows * outputs).map(|i| self.0.label(data.input(i / outputs), i % outputs)).collect();
+        array(py, labels, &[rows, outputs])
     }
 }
 
@@ -94,12 +101,17 @@ pub fn sample_all(
     samples: usize,
     seed: u64,
     indices: Vec<u64>,
-    held_out: bool,
+    purpose: &str,
 ) -> PyResult<Vec<Samples>> {
     let tasks: Vec<Arc<Dnf>> = formulas.iter().map(|formula| Arc::clone(&formula.0)).collect();
     let SamplerArgument(sampler) = sampler;
-    let purpose = if held_out { Purpose::Heldout } else { Purpose::Data };
-    let sets = run(py, None, |progress| sampler.sample_all(&tasks, samples, seed, purpose, &indices, progress))?;
+    let purpose = match purpose {
+        "test" => Purpose::Test,
+        "validation" => Purpose::Validation,
+        _ => Purpose::Data,
+    };
+    let sets =
+        run(py, None, |progress| sampler.sample_all(&tasks, samples, seed, purpose, &indices, progress))?;
     Ok(sets.into_iter().map(|data| Samples(Arc::new(data))).collect())
 }
 
@@ -112,7 +124,9 @@ impl FromPyObject<'_, '_> for SamplerArgument {
     fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         let class = object.get_type().name()?;
         Ok(Self(match class.to_str()? {
-            "BrokenClause" => Sampler::BrokenClause { true_counts: object.getattr("true_counts")?.extract()? },
+            "BrokenClause" => {
+                Sampler::BrokenClause { true_counts: object.getattr("true_counts")?.extract()? }
+            }
             "Biased" => Sampler::Biased {
                 probability: object.getattr("probability")?.extract()?,
                 balanced: object.getattr("balanced")?.extract()?,
@@ -157,10 +171,10 @@ impl Samples {
     }
 
     fn inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
-        array(py, &self.0.unpack_inputs(), &[self.0.samples(), self.0.variables()])
+        array(py, self.0.unpack_inputs(), &[self.0.samples(), self.0.variables()])
     }
 
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
-        array(py, &self.0.unpack_labels(), &[self.0.samples(), self.0.outputs()])
+        array(py, self.0.unpack_labels(), &[self.0.samples(), self.0.outputs()])
     }
 }

@@ -74,7 +74,11 @@ impl EarlyStoppingArgument {
         let watch = match self.watch.as_str() {
             "train" => Watch::Train,
             "validation" => Watch::Validation,
-            other => return Err(Error::Value(format!("watch '{other}' is unknown: use one of train, validation"))),
+            other => {
+                return Err(Error::Value(format!(
+                    "watch '{other}' is unknown: use one of train, validation"
+                )));
+            }
         };
         Ok(EarlyStopping { patience: self.patience, min_delta: self.min_delta, watch })
     }
@@ -117,7 +121,8 @@ fn layers(stack: Stack) -> Layers {
 }
 
 fn masks_of(layers: Vec<Option<PyReadonlyArray1<'_, bool>>>) -> PyResult<Masks> {
-    let copy = |mask: Option<PyReadonlyArray1<'_, bool>>| mask.map(|mask| Ok(mask.as_slice()?.to_vec())).transpose();
+    let copy =
+        |mask: Option<PyReadonlyArray1<'_, bool>>| mask.map(|mask| Ok(mask.as_slice()?.to_vec())).transpose();
     Ok(Masks { layers: layers.into_iter().map(copy).collect::<PyResult<_>>()? })
 }
 
@@ -182,9 +187,9 @@ pub fn train<'py>(
     Ok(Outcome {
         weights: layers(weights),
         snapshots: snapshots.into_iter().map(layers).collect(),
-        train_loss: array(py, &history.train_loss, &shape)?,
-        train_error: array(py, &history.train_error, &shape)?,
-        validation_loss: array(py, &history.validation_loss, &shape)?,
+        train_loss: array(py, history.train_loss, &shape)?,
+        train_error: array(py, history.train_error, &shape)?,
+        validation_loss: array(py, history.validation_loss, &shape)?,
         epochs_run: history.epochs_run,
         engine: name.to_owned(),
         reason,
@@ -203,9 +208,10 @@ pub fn evaluate<'py>(
     let (stack, data) = (self::stack(stack), shared(&data));
     let variables = data.first().map_or(0, |data| data.variables());
     let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
-    let evaluation = run(py, None, move |progress| precode_torch::evaluate(&stack, &data, &embedding, progress))?;
+    let evaluation =
+        run(py, None, move |progress| precode_torch::evaluate(&stack, &data, &embedding, progress))?;
     let networks = evaluation.loss.len();
-    Ok((array(py, &evaluation.loss, &[networks])?, array(py, &evaluation.error, &[networks])?))
+    Ok((array(py, evaluation.loss, &[networks])?, array(py, evaluation.error, &[networks])?))
 }
 
 /// Estimated peak bytes of training on the fused engine, the data included.

@@ -137,7 +137,7 @@ fn concatenate(mut parts: Vec<Trained<Stack>>) -> Result<Trained<Stack>> {
     let snapshots = parts.first().map_or(0, |part| part.snapshots.len());
     let snapshots = (0..snapshots)
         .map(|i| Stack::concatenate(&parts.iter().map(|part| &part.snapshots[i]).collect::<Vec<_>>()));
-    let mut history = History::empty(0, parts.first().map_or(0, |part| part.history.epochs));
+    let mut history = History::empty(0, parts.first().map_or(0, |part| part.history.epochs))?;
     for part in &parts {
         history.networks += part.history.networks;
         history.train_loss.extend(&part.history.train_loss);

@@ -54,7 +54,7 @@ impl<'a> Run<'a> {
             patience: vec![problem.config.early_stopping.map(Patience::new); networks],
             result: weights.stack.copy_to(options.0, options.1)?,
             snapshots: Vec::with_capacity(problem.config.snapshots.len()),
-            history: History::empty(networks, problem.config.epochs as usize),
+            history: History::empty(networks, problem.config.epochs as usize)?,
             step: 0,
             problem,
             weights,

@@ -32,7 +32,7 @@ pub(super) fn train(
     let rule = Rule::new(&config.optimizer);
     let run = Run { shape, map: Map::new(problem.embedding, shape.variables)?, config, rule, progress };
     mask_weights(&mut start, problem);
-    let mut history = History::empty(networks, config.epochs as usize);
+    let mut history = History::empty(networks, config.epochs as usize)?;
     let mut snapshots: Vec<Weights> = config.snapshots.iter().map(|_| start.clone()).collect();
     let parameters = networks * shape.parameters();
     let mut moments = vec![vec![0f32; parameters]; if rule.is_adaptive() { 2 } else { 1 }];

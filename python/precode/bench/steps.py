@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import pandas as pd
 import torch
 
-from precode.bench import engines, machine
-from precode.bench.contest import PAUSE, SECONDS, Entry, interleave, spread
+from precode.bench import contest, engines, machine
+from precode.bench.contest import Entry, interleave, spread
 from precode.bench.peers import Peer, Trainer
 from precode.bench.workload import CHECK_STEPS, Cell, Workload
 from precode.errors import PrecodeValueError
@@ -68,8 +68,7 @@ def training(
     peers: Sequence[Peer] = (),
     levels: bool = False,
     repeats: int = 5,
-    seconds: float = SECONDS,
-    sgemm_size: int = 2048,
+    seconds: float | None = None,
     report: Report | None = None,
 ) -> pd.DataFrame:
     """Measures training.
@@ -83,8 +82,7 @@ def training(
         peers: what to compare with; see `precode.bench.PEERS`.
         levels: measure the fused engine at every instruction level of the CPU, not only at its own choice.
         repeats: stretches of each contestant; they take turns.
-        seconds: length of a stretch.
-        sgemm_size: side of the matrices whose product measures the peak.
+        seconds: length of a stretch, by default `precode.bench.contest.SECONDS`.
         report: told what is going on.
 
     Returns:
@@ -99,18 +97,19 @@ def training(
         raise PrecodeValueError(
             f"{len(cells)} cells, {len(networks)} numbers of networks, {repeats} repeats: need one of each"
         )
+    seconds = contest.SECONDS if seconds is None else seconds
     tell = report or (lambda line: None)
     chosen = engines.chosen_level()
     listed = [level for level in engines.levels() if level != chosen] if levels else []
-    products = machine.sgemm(sgemm_size)
+    products = machine.sgemm()
     for product in products:
         product.calibrate(seconds)
     groups = [_group(cell, networks, (chosen, *listed), peers, seconds, tell) for cell in cells]
     timed = [row.entry for group in groups for row in group if row.entry]
     tell(f"measuring {len(timed)} contestants in turn, {repeats} times")
-    interleave([*products, *timed], repeats, pause=min(PAUSE, seconds))
+    interleave([*products, *timed], repeats, pause=min(contest.PAUSE, seconds))
     best = 1e-9 / min(product.rates.min() for product in products)
-    tell(f"practical peak: {best:.0f} GFLOP/s (float32 product of {sgemm_size} x {sgemm_size})")
+    tell(f"practical peak: {best:.0f} GFLOP/s (float32 product of {machine.PRODUCT} x {machine.PRODUCT})")
     lines = [_line(row, _base(row, group, networks[0]), best) for group in groups for row in group]
     counts = ("networks", "bytes_per_network", "peak_bytes_per_network")
     return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from precode.bench import machine
-from precode.bench.contest import PAUSE, SECONDS, Entry, interleave, spread
+from precode.bench import contest, machine
+from precode.bench.contest import Entry, interleave, spread
 from precode.errors import PrecodeValueError
 from precode.pairs import code_distance, code_distance_counts, code_distance_kernel
 
@@ -136,7 +136,7 @@ def pairs(
     *,
     calls: Sequence[Call] = CALLS,
     repeats: int = 5,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     report: Report | None = None,
 ) -> pd.DataFrame:
     """Measures all-pairs Hamming distances.
@@ -149,7 +149,7 @@ def pairs(
         shapes: numbers of codes and bits, by default `SHAPES`.
         calls: contestants.
         repeats: stretches of each; they take turns.
-        seconds: length of a stretch.
+        seconds: length of a stretch, by default `precode.bench.contest.SECONDS`.
         report: told what is going on.
 
     Returns:
@@ -161,6 +161,7 @@ def pairs(
     """
     if repeats < 1:
         raise PrecodeValueError(f"repeats = {repeats}: must be at least 1")
+    seconds = contest.SECONDS if seconds is None else seconds
     tell = report or (lambda line: None)
     lines: list[dict[str, Any]] = []
     for count, bits in SHAPES if shapes is None else shapes:
@@ -172,7 +173,7 @@ def pairs(
             tell(f"warming up {call.library} {call.name}, {count} codes of {bits} bits")
             entries.append(_prepare(call, codes, seconds))
         tell(f"measuring {len(entries)} contestants in turn, {repeats} times")
-        interleave([entry for _, entry, _ in entries if entry], repeats, pause=min(PAUSE, seconds))
+        interleave([entry for _, entry, _ in entries if entry], repeats, pause=min(contest.PAUSE, seconds))
         base = next((entry for call, entry, _ in entries if entry and call.library == "precode"), None)
         lines += [_line(entry, base, bits, line) for _, entry, line in entries]
     return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(("rows", "threads"), "Int64"))
