@@ -25,8 +25,9 @@ from precode.interference import conflicts, crowding, feature_capacity, mean_row
 from precode.networks import Networks
 from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
 from precode.sampler import Biased, BrokenClause, TruthTable
+from precode.settings import EarlyStopping, Optimizer
 from precode.task import Dnf
-from precode.training import EarlyStopping, Optimizer, Runs, train
+from precode.training import Runs, train
 
 __version__ = "0.1.0"
 

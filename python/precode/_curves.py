@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 
 from precode import nulls, published
+from precode._check import COUNT, KEY, integer, integers, numbers
 from precode._progress import Progress, reporter
 from precode.codes import Codes
 from precode.errors import PrecodeValueError
+from precode.settings import DEFAULT_STOPPING, EarlyStopping
 from precode.task import Dnf
-from precode.training import DEFAULT_STOPPING, EarlyStopping, Runs, sample_all, train
+from precode.training import Runs, sample_all, train
 
 NULL_DRAWS = 10
 """Random networks drawn for each trained one, as in the source."""
@@ -47,10 +49,14 @@ class Curves:
         return plot.curves(self.trials, column, **options)
 
 
+MOST = {"hidden": 2**24 - 1, "clauses": 2**20 - 1, "trials": 2**20}
+"""Largest settings of a point, so that no two points share a random stream (see `_streams`)."""
+
+
 def _listed(values: int | Iterable[int], name: str) -> list[int]:
-    listed = [values] if isinstance(values, int) else [int(value) for value in values]
-    if not listed or min(listed) < 1:
-        raise PrecodeValueError(f"{name} = {listed}: expected numbers of at least 1")
+    listed = integers(values, name, 1, MOST[name])
+    if not listed:
+        raise PrecodeValueError(f"{name} = []: expected at least one number")
     return listed
 
 
@@ -99,8 +105,9 @@ def curves(
         >>> result.table[["hidden", "clauses", "trials"]].values.tolist()
         [[16, 2, 2], [16, 4, 2]]
     """
-    if trials < 1:
-        raise PrecodeValueError(f"trials = {trials}: must be at least 1")
+    trials = integer(trials, "trials", 1, MOST["trials"])
+    epochs, samples = integer(epochs, "epochs", 1, COUNT), integer(samples, "samples", 1, COUNT)
+    seed = integer(seed, "seed", 0, KEY)
     points = list(product(_listed(hidden, "hidden"), _listed(clauses, "clauses")))
     # All formulas first, so that impossible ones are refused before any training.
     drawn = {
@@ -164,7 +171,7 @@ def _measure(runs: Runs, seed: int, samples: int, streams: Sequence[int]) -> pd.
     assert runs.tasks is not None
     codes = runs.codes()
     trained = runs.evaluate()
-    fresh = sample_all(runs.tasks, samples, sampler="broken-clause", seed=seed, indices=streams, held_out=True)
+    fresh = sample_all(runs.tasks, samples, sampler="broken-clause", seed=seed, indices=streams, purpose="test")
     table = codes.summary().rename(columns={"network": "trial"})
     table.insert(1, "train_bce", trained["loss"])
     table.insert(2, "train_error", trained["error"])
@@ -193,7 +200,7 @@ def dynamics(
     hidden: int = 32,
     clauses: int = 4,
     trials: int = 10,
-    moments: Sequence[float] = DYNAMICS_EPOCHS,
+    moments: Iterable[float] = DYNAMICS_EPOCHS,
     embedding: str = "identity",
     negated: int = 0,
     seed: int = 0,
@@ -209,7 +216,7 @@ def dynamics(
         hidden: hidden width, j.
         clauses: number of clauses, C.
         trials: networks, each with a formula of its own.
-        moments: epochs, in fractions, at which the networks are decoded; training ends at the last.
+        moments: finite epochs, in fractions, at which the networks are decoded; training ends at the last.
         embedding: see `train`.
         negated: see `curves`.
         seed: see `curves`.
@@ -231,16 +238,15 @@ def dynamics(
         >>> table.groupby("epoch")["4P_positive"].mean().is_monotonic_increasing
         True
     """
-    if not moments or min(moments) < 0:
-        raise PrecodeValueError(f"moments = {list(moments)}: expected epochs of at least 0")
-    if trials < 1:
-        raise PrecodeValueError(f"trials = {trials}: must be at least 1")
+    listed = numbers(moments, "moments", 0)
+    trials = integer(trials, "trials", 1, MOST["trials"])
+    samples = integer(samples, "samples", 1, COUNT)
     tasks = [
         Dnf.random(variables=variables, clauses=clauses, width=width, negated=negated, seed=seed, index=trial)
         for trial in range(trials)
     ]
     steps_per_epoch = -(-samples // 64)
-    steps = {moment: round(moment * steps_per_epoch) for moment in moments}
+    steps = {moment: round(moment * steps_per_epoch) for moment in listed}
     runs = train(
         tasks,
         hidden=hidden,
@@ -258,7 +264,7 @@ def dynamics(
         networks = runs.at(step)
         table = networks.codes().summary().rename(columns={"network": "trial"})
         evaluation = networks.evaluate(runs.data)
-        table.insert(0, "epoch", float(moment))
+        table.insert(0, "epoch", moment)
         table.insert(2, "train_bce", evaluation["loss"])
         table.insert(3, "train_error", evaluation["error"])
         frames.append(table)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
+import secrets
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pandas as pd
@@ -17,6 +19,9 @@ from click.core import ParameterSource
 from precode import embedding as embeddings
 from precode import published
 from precode.errors import PrecodeError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -37,19 +42,27 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return numbers
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: a temporary file beside it, then a rename."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or nothing: a temporary file beside it, then a rename, both on disk before it returns.
+
+    The file has the mode that the process's umask gives to new files.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def check_folder(path: Path) -> None:
@@ -58,6 +71,19 @@ def check_folder(path: Path) -> None:
         raise click.ClickException(f"{path}: the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise click.ClickException(f"{path} cannot be written; choose another file")
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder for files, or refuses it before any work starts if they cannot be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.ClickException(
+            f"{path}: no files can be written there ({reason}); choose another folder"
+        ) from error
 
 
 def as_json(table: pd.DataFrame) -> str:
@@ -129,7 +155,7 @@ def curves_command(
         from precode import plot
 
         plot._axes(None)  # refuses before any work if matplotlib is missing
-        figures.mkdir(parents=True, exist_ok=True)
+        make_folder(figures)
     try:
         result = curves(
             hidden,
@@ -143,33 +169,47 @@ def curves_command(
         )
     except PrecodeError as error:
         raise click.ClickException(str(error)) from error
-    if not result.table.empty:
-        click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
-        if json_file:
-            write_atomically(json_file, as_json(result.table))
-        if figures:
-            _draw(result.trials, embedding, negated, seed, engine, figures)
-    if result.interrupted:
-        click.echo("interrupted: the table holds the finished points", err=True)
+    interrupted = result.interrupted
+    try:
+        if not result.table.empty:
+            click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
+            if json_file:
+                write_atomically(json_file, as_json(result.table))
+            if figures:
+                _draw(result.trials, embedding, negated, seed, engine, figures)
+    except KeyboardInterrupt:
+        interrupted = True
+    except (PrecodeError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if interrupted:
+        click.echo("interrupted: what was finished is kept", err=True)
         sys.exit(130)
 
 
 def _draw(trials: pd.DataFrame, embedding: str, negated: int, seed: int, engine: str, folder: Path) -> None:
-    from matplotlib import pyplot as plt
-
+    """Draws and writes one figure after the other, so that an interrupt keeps the finished ones."""
     from precode import plot
     from precode._curves import dynamics
 
-    named = {column: plot.curves(trials, column) for column in ("4P_positive", "train_error", "3N1P_negative")}
+    for column in ("4P_positive", "train_error", "3N1P_negative"):
+        _save(plot.curves(trials, column), folder / f"{column}.png")
     moments = dynamics(embedding=embedding, negated=negated, seed=seed, engine=engine)
-    named["dynamics"] = plot.dynamics(moments)
-    for name, ax in named.items():
-        path = folder / f"{name}.png"
-        figure = ax.get_figure(root=True)
-        if figure is not None:
-            figure.savefig(path, dpi=150)
-            plt.close(figure)
-        click.echo(f"wrote {path}", err=True)
+    _save(plot.dynamics(moments), folder / "dynamics.png")
+
+
+def _save(ax: Axes, path: Path) -> None:
+    """Writes the figure of some axes as a PNG file and closes it."""
+    from matplotlib import pyplot as plt
+
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    try:
+        image = io.BytesIO()
+        figure.savefig(image, dpi=150, format="png")
+    finally:
+        plt.close(figure)
+    write_atomically(path, image.getvalue())
+    click.echo(f"wrote {path}", err=True)
 
 
 @main.command(name="bench")

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from precode import _precode
-from precode.errors import PrecodeShapeError, PrecodeValueError
+from precode._check import booleans
+from precode.errors import PrecodeShapeError, PrecodeTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-def as_bools(values: ArrayLike | torch.Tensor, name: str) -> NDArray[np.bool_]:
-    """Booleans, or numbers that are all 0 or 1, as a contiguous array of Booleans.
-
-    Raises:
-        PrecodeValueError: another value occurs.
-    """
-    array: NDArray[Any] = np.asarray(values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values)
-    if array.dtype != np.bool_:
-        wrong = array[(array != 0) & (array != 1)]
-        if wrong.size:
-            raise PrecodeValueError(f"{name} contains {wrong.flat[0]}: inputs and labels are Boolean (0 or 1)")
-        array = array.astype(np.bool_)
-    return np.ascontiguousarray(array)
+def _rebuild(x: NDArray[np.uint8], y: NDArray[np.uint8], samples: int, variables: int, outputs: int) -> Dataset:
+    """A data set from the packed bits of its inputs and labels."""
+    inputs, labels = (
+        np.unpackbits(bits, count=samples * width).view(np.bool_).reshape(samples, width)
+        for bits, width in ((x, variables), (y, outputs))
+    )
+    return Dataset._wrap(_precode.Samples(inputs, labels))
 
 
 class Dataset:
@@ -39,6 +35,7 @@ class Dataset:
     Raises:
         PrecodeShapeError: the shapes do not fit.
         PrecodeValueError: a value other than 0 and 1.
+        PrecodeTypeError: not numbers, or a sparse tensor.
 
     Example:
         >>> data = Dataset([[True, False], [True, True]], [0, 1])
@@ -49,12 +46,13 @@ class Dataset:
     """
 
     def __init__(self, x: ArrayLike | torch.Tensor, y: ArrayLike | torch.Tensor) -> None:
-        inputs, labels = as_bools(x, "x"), as_bools(y, "y")
+        inputs, labels = (booleans(values, name, "inputs and labels") for name, values in (("x", x), ("y", y)))
+        given = labels.shape
         if labels.ndim == 1:
             labels = labels[:, None]
         if inputs.ndim != 2 or labels.ndim != 2 or len(inputs) != len(labels):
             raise PrecodeShapeError(
-                f"x of shape {inputs.shape} and y of shape {np.shape(y)}: expected (samples, variables) and "
+                f"x of shape {inputs.shape} and y of shape {given}: expected (samples, variables) and "
                 "(samples,) or (samples, outputs)"
             )
         self._packed = _precode.Samples(inputs, labels)
@@ -101,3 +99,34 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset(samples={self.samples}, variables={self.variables}, outputs={self.outputs})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        bits = (np.packbits(values) for values in (self._packed.inputs(), self._packed.labels()))
+        return _rebuild, (*bits, self.samples, self.variables, self.outputs)
+
+
+def data_sets(data: Any, networks: int | None, name: str = "data") -> list[Dataset]:
+    """Data sets in a list, one for each network.
+
+    Args:
+        data: one data set for all networks, or an iterable of one for each.
+        networks: their number; None where the data sets determine it (one network for one data set).
+        name: the argument, for messages.
+
+    Raises:
+        PrecodeTypeError: something other than data sets.
+        PrecodeShapeError: not one for each network.
+    """
+    if isinstance(data, Dataset):
+        return [data] * (1 if networks is None else networks)
+    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+        raise PrecodeTypeError(f"{name} must be Dataset objects, not {type(data).__name__}: use pc.Dataset(x, y)")
+    listed = list(data)
+    for item in listed:
+        if not isinstance(item, Dataset):
+            raise PrecodeTypeError(f"{name} must be Dataset objects, not {type(item).__name__}: use pc.Dataset(x, y)")
+    if networks is not None and len(listed) != networks:
+        raise PrecodeShapeError(
+            f"{name} has {len(listed)} data sets for {networks} networks: pass one, or one for each"
+        )
+    return listed

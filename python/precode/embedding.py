@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from precode import _precode
+from precode._check import dense
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def resolve(embedding: str | Any, variables: int, seed: int = 0) -> Embedding:
     if isinstance(embedding, str):
         return Embedding(embedding, _precode.embedding_matrix(embedding, variables, seed), seed)
     if isinstance(embedding, torch.Tensor):
-        embedding = embedding.detach().cpu().numpy()
+        embedding = dense(embedding, "embedding")
     if not isinstance(embedding, np.ndarray) or embedding.dtype.kind not in "fiu":
         raise PrecodeTypeError(
             f"embedding must be one of {', '.join(NAMES)} or a real matrix, not {type(embedding).__name__}"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from precode import _precode
+from precode._check import COUNT, integer
+from precode.errors import PrecodeTypeError, PrecodeValueError
 from precode.readout import ClauseSets, EmbeddingLike, Readout, Weights, as_floats, readout, templates
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def crowding(
     """
     source = readout(w1, w2, clauses, embedding=embedding, output=output)
     near_counts, graded, positive = _precode.crowding(
-        source.networks, source.sets, source.template(template), near, scale
+        source.networks, source.sets, source.template(template), integer(near, "near", 0, COUNT), scale
     )
     return {
         "near": source.squeeze(near_counts),
@@ -87,6 +89,9 @@ def conflicts(
         embedding: see `precode.decode`.
         output: see `precode.decode`.
 
+    Raises:
+        PrecodeValueError: no names, an unknown one, or `near` out of range.
+
     Example:
         >>> import torch
         >>> w1 = torch.tensor([[2.0, 1.0, -1.0]])
@@ -95,8 +100,12 @@ def conflicts(
                [1]], dtype=uint32)
     """
     source = readout(w1, w2, clauses, embedding=embedding, output=output)
+    if isinstance(names, str):
+        raise PrecodeTypeError(f"names must be a sequence of templates, not the string {names!r}")
     chosen = list(templates(source.width) if names is None else names)
-    return source.squeeze(_precode.conflicts(source.networks, source.sets, chosen, near))
+    if not chosen:
+        raise PrecodeValueError(f"names = []: expected at least one template, such as {templates(source.width)[0]!r}")
+    return source.squeeze(_precode.conflicts(source.networks, source.sets, chosen, integer(near, "near", 0, COUNT)))
 
 
 def _rows_only(w1: Weights, embedding: EmbeddingLike) -> Readout:

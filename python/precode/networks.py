@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import nn
 
 from precode import _precode
+from precode._check import integer
 from precode._distance import distances
 from precode.codes import Codes
-from precode.dataset import Dataset
+from precode.dataset import Dataset, data_sets
 from precode.embedding import Embedding
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.readout import Readout, readout
@@ -40,8 +41,11 @@ def layered(weights: Mapping[str, torch.Tensor]) -> Layers:
 
     Raises:
         PrecodeValueError: a name is missing or one too many.
-        PrecodeTypeError: not tensors.
+        PrecodeTypeError: not tensors by name.
+        PrecodeShapeError: not stacks of layers that follow one another.
     """
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise PrecodeTypeError(f"weights must be tensors by name (w1, b1, w2, b2, ...), not {type(weights).__name__}")
     depth = len(weights) // 2
     expected = [f"{kind}{number}" for number in range(1, depth + 1) for kind in "wb"]
     if not depth or set(weights) != set(expected):
@@ -53,6 +57,16 @@ def layered(weights: Mapping[str, torch.Tensor]) -> Layers:
     weight, bias = layers[-1]
     if weight.ndim == 2 and bias.ndim == 1:
         layers[-1] = (weight[:, None], bias[:, None])
+    networks, width = layers[0][1].shape[0] if layers[0][1].ndim else 0, None
+    for number, (weight, bias) in enumerate(layers, start=1):
+        fits = weight.ndim == 3 and bias.shape == weight.shape[:2] and len(weight) == networks
+        if not fits or width not in (None, weight.shape[2]):
+            raise PrecodeShapeError(
+                f"w{number} of shape {tuple(weights[f'w{number}'].shape)} and b{number} of shape "
+                f"{tuple(weights[f'b{number}'].shape)}: expected (R, outputs, inputs) and (R, outputs), R the same for "
+                "all layers and inputs the outputs of the layer before"
+            )
+        width = weight.shape[1]
     return layers
 
 
@@ -70,6 +84,13 @@ class Networks:
         self.weights = dict(weights)
         self.tasks = None if tasks is None else tuple(tasks)
         self.embedding = embedding
+        self._layers = layered(self.weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_layers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self._layers = layered(self.weights)
 
     def __len__(self) -> int:
@@ -123,8 +144,9 @@ class Networks:
 
         Raises:
             PrecodeShapeError: the data do not fit the networks.
+            PrecodeTypeError: something other than data sets.
         """
-        sets = [data] * len(self) if isinstance(data, Dataset) else list(data)
+        sets = data_sets(data, len(self))
         loss, error = _precode.evaluate(
             self._layers, [item._packed for item in sets], self.embedding.argument, self.embedding.seed
         )
@@ -136,8 +158,7 @@ class Networks:
         Raises:
             PrecodeValueError: there is no such network.
         """
-        if not -len(self) <= network < len(self):
-            raise PrecodeValueError(f"network {network}: there are {len(self)}")
+        network = integer(network, "network", -len(self), len(self) - 1)
         modules: list[nn.Module] = []
         for weight, bias in self._layers:
             outputs, inputs = weight.shape[1:]

@@ -5,16 +5,23 @@ The fourth null, clauses that are not in the formula, is `Dnf.false_clauses`.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from precode import _precode
+from precode._check import COUNT, KEY, booleans, integer
 from precode.codes import Codes
-from precode.readout import Readout
+from precode.errors import PrecodeShapeError, PrecodeTypeError
+from precode.readout import Readout, as_floats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def _stream(seed: int, index: int) -> tuple[int, int]:
+    return integer(seed, "seed", 0, KEY), integer(index, "index", 0, KEY)
 
 
 def hamming_probabilities(template: str, width: int | None = None) -> NDArray[np.float64]:
@@ -33,8 +40,11 @@ def hamming_probabilities(template: str, width: int | None = None) -> NDArray[np
         >>> hamming_probabilities("4P")
         array([0.0625, 0.25  , 0.375 , 0.25  , 0.0625])
     """
-    digits = [int(character) for character in template if character.isdigit()]
-    return np.array(_precode.hamming_probabilities(template, sum(digits) if width is None else width))
+    if not isinstance(template, str):
+        raise PrecodeTypeError(f"template must be a name such as '4P', not {type(template).__name__}")
+    if width is None:
+        width = sum(map(int, re.findall(r"(\d+)[PN]", template)))
+    return np.array(_precode.hamming_probabilities(template, integer(width, "width", 0, COUNT)))
 
 
 def random_network(codes: Codes, *, seed: int = 0, index: int = 0) -> Codes:
@@ -56,7 +66,7 @@ def random_network(codes: Codes, *, seed: int = 0, index: int = 0) -> Codes:
         array([64])
     """
     source = codes._readout
-    signs = _precode.random_signs(source.networks, seed, index)
+    signs = _precode.random_signs(source.networks, codes.floor, *_stream(seed, index))
     return Codes(Readout(signs, source.output.astype(np.float32), source.sets, source.stacked))
 
 
@@ -79,8 +89,11 @@ def permute_rows(
         >>> bool(permute_rows(channels, np.array([1.0, 1.0, -1.0, -1.0]))[0, :2].any())
         True
     """
+    channels = booleans(channels, "channels", "channels")
+    if channels.ndim not in (2, 3):
+        raise PrecodeShapeError(f"channels of shape {channels.shape}: expected (C, j) or (R, C, j)")
     stacked = channels.ndim == 3
-    bits = np.ascontiguousarray(channels if stacked else channels[None], dtype=np.bool_)
-    output = np.ascontiguousarray(np.atleast_2d(output_weights), dtype=np.float64)
-    permuted = _precode.permute_rows(bits, output, seed, index)
+    bits = np.ascontiguousarray(channels if stacked else channels[None])
+    output = np.ascontiguousarray(np.atleast_2d(as_floats(output_weights, "output_weights")), dtype=np.float64)
+    permuted = _precode.permute_rows(bits, output, *_stream(seed, index))
     return permuted if stacked else permuted[0]

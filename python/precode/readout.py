@@ -6,7 +6,7 @@ are read in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,7 @@ import torch
 
 from precode import _precode
 from precode import embedding as embeddings
+from precode._check import COUNT, dense, integer, literals, plain
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.task import Dnf
 
@@ -79,13 +80,10 @@ def as_floats(values: Weights, name: str) -> NDArray[Any]:
     """A float32 or float64 view of weights.
 
     Raises:
-        PrecodeTypeError: not a tensor or array of real numbers.
+        PrecodeTypeError: not a dense tensor or array of real numbers.
     """
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        if values.dtype in (torch.float16, torch.bfloat16):
-            values = values.float()
-        values = values.numpy()
+        values = dense(values, name)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         kind = getattr(values, "dtype", type(values).__name__)
         raise PrecodeTypeError(f"{name} must be a tensor or array of real numbers, not {kind}")
@@ -94,30 +92,38 @@ def as_floats(values: Weights, name: str) -> NDArray[Any]:
     return values
 
 
-def clause_sets(clauses: ClauseSets, output: int = 0) -> list[list[list[int]]]:
-    """Signed clauses of one output, one set for all networks or one for each, from any accepted form.
+def _listed(clauses: Any) -> list[Any]:
+    """One formula, or clauses in any form, as a list."""
+    clauses = plain(clauses)
+    if isinstance(clauses, Dnf):
+        return [clauses]
+    if isinstance(clauses, str | bytes | dict) or not isinstance(clauses, Iterable):
+        raise PrecodeTypeError(
+            "clauses must be a Dnf, or sequences of integers (v or ~v), one set or one for each network, not "
+            f"{type(clauses).__name__}"
+        )
+    return [item if isinstance(item, Dnf | str) else _items(item) for item in map(plain, clauses)]
+
+
+def _items(clause: Any) -> Any:
+    return list(map(plain, clause)) if isinstance(clause, Iterable) else clause
+
+
+def clause_sets(items: Sequence[Any], output: int = 0) -> list[list[list[int]]]:
+    """Signed clauses of one output, one set for all networks or one for each.
 
     Raises:
         PrecodeTypeError: not clauses.
         PrecodeShapeError: a task does not have that output.
     """
-    if isinstance(clauses, np.ndarray | torch.Tensor):
-        clauses = clauses.tolist()
-    if isinstance(clauses, Dnf):
-        clauses = [clauses]
-    items = list(clauses)
     if items and all(isinstance(item, Dnf) for item in items):
         if any(output >= item.outputs for item in items):
             raise PrecodeShapeError(f"output = {output}, but a task has {min(i.outputs for i in items)} outputs")
-        return [[list(clause) for clause in item.clauses_of(output)] for item in items]
-    try:
-        deep = any(hasattr(literal, "__iter__") for item in items for literal in item)
-        sets = items if deep else [items]
-        return [[[int(literal.__index__()) for literal in clause] for clause in one] for one in sets]
-    except (TypeError, AttributeError) as error:
-        raise PrecodeTypeError(
-            f"clauses must be a Dnf, or sequences of integers (v or ~v), one set or one for each network: {error}"
-        ) from error
+        return [item._formula.outputs[output] for item in items]
+    if any(isinstance(item, Dnf) for item in items):
+        raise PrecodeTypeError("clauses must be all Dnf formulas or all sequences of integers, not a mixture")
+    deep = any(isinstance(item, list) and any(isinstance(inner, Iterable) for inner in item) for item in items)
+    return [[literals(clause) for clause in _items(one)] for one in (items if deep else [items])]
 
 
 def readout(
@@ -129,22 +135,14 @@ def readout(
     output: int = 0,
 ) -> Readout:
     """Lays bare weights out for reading codes; see `precode.decode` for the arguments and errors."""
+    output = integer(output, "output", 0, COUNT)
     first, last = as_floats(w1, "w1"), as_floats(w2, "w2")
-    sets = clause_sets(clauses, output)
+    items = _listed(clauses)
+    sets = clause_sets(items, output)
     stacked = first.ndim == 3
     if first.ndim not in (2, 3):
         raise PrecodeShapeError(f"w1 of shape {first.shape}: expected (rows, inputs) or (networks, rows, inputs)")
-    if isinstance(embedding, str) and embedding == "random":
-        raise PrecodeValueError("embedding 'random' has a seed that a name does not tell: pass its matrix")
-    if embedding is not None:
-        tasks = [clauses] if isinstance(clauses, Dnf) else clauses
-        known = [task.variables for task in tasks if isinstance(task, Dnf)]
-        c0 = embeddings.resolve(embedding, known[0] if known else first.shape[-1])
-        if c0.rows != first.shape[-1]:
-            raise PrecodeShapeError(
-                f"w1 of shape {first.shape} takes {first.shape[-1]} inputs, but the embedding has {c0.rows} rows"
-            )
-        first = first @ c0.matrix.astype(first.dtype)
+    first = _in_feature_space(first, embedding, [item.variables for item in items if isinstance(item, Dnf)])
     if last.ndim == first.ndim:  # an axis of outputs
         if output >= last.shape[-2]:
             raise PrecodeShapeError(f"output = {output}, but w2 of shape {last.shape} has {last.shape[-2]}")
@@ -158,3 +156,27 @@ def readout(
         first, last = first[None], last[None]
     dtype = np.result_type(first, last)
     return Readout(np.ascontiguousarray(first, dtype=dtype), np.ascontiguousarray(last, dtype=dtype), sets, stacked)
+
+
+def _in_feature_space(first: NDArray[Any], embedding: EmbeddingLike, variables: Sequence[int]) -> NDArray[Any]:
+    """C1 = W1 C0, with the variables of the tasks that codes are read for, where they are known.
+
+    Raises:
+        PrecodeShapeError: weights, embedding and tasks do not fit together.
+        PrecodeValueError: a random embedding by name.
+    """
+    inputs = first.shape[-1]
+    if embedding is None:
+        for expected in set(variables) - {inputs}:
+            raise PrecodeShapeError(f"w1 takes {inputs} inputs but the task has {expected} variables: pass embedding=")
+        return first
+    if isinstance(embedding, str) and embedding == "random":
+        raise PrecodeValueError("embedding 'random' has a seed that a name does not tell: pass its matrix")
+    if len(set(variables)) > 1:
+        raise PrecodeShapeError(f"tasks of {min(variables)} and {max(variables)} variables: decode them one at a time")
+    c0 = embeddings.resolve(embedding, variables[0] if variables else inputs)
+    if c0.rows != inputs:
+        raise PrecodeShapeError(
+            f"w1 of shape {first.shape} takes {inputs} inputs, but the embedding has {c0.rows} rows"
+        )
+    return np.asarray(first @ c0.matrix.astype(first.dtype))

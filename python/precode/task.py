@@ -9,7 +9,8 @@ import torch
 
 from precode import _precode
 from precode import sampler as samplers
-from precode.dataset import Dataset, as_bools
+from precode._check import COUNT, KEY, booleans, integer, literals, plain
+from precode.dataset import Dataset
 from precode.errors import PrecodeShapeError, PrecodeTypeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Dnf:
 
     Raises:
         PrecodeValueError: no clause, an empty or repeated one, or a variable out of range or named twice.
+        PrecodeTypeError: something other than integers, such as Booleans.
 
     Example:
         >>> task = Dnf([[0, 1], [2, ~3]], variables=4)
@@ -44,8 +46,8 @@ class Dnf:
     """
 
     def __init__(self, clauses: Clauses | Sequence[Clauses], variables: int, *, complemented: bool = False) -> None:
-        nested = [[[*_literals(item)] for item in outer] for outer in _outputs(clauses)]
-        self._formula = _precode.Formula(variables, nested, complemented)
+        nested = [[literals(item) for item in outer] for outer in _outputs(clauses)]
+        self._formula = _precode.Formula(integer(variables, "variables", 1, COUNT), nested, bool(complemented))
 
     @classmethod
     def _wrap(cls, formula: _precode.Formula) -> Dnf:
@@ -85,7 +87,17 @@ class Dnf:
             >>> Dnf.random(variables=32, clauses=16, width=4, seed=0)
             Dnf(variables=32, clauses=16, width=4)
         """
-        return cls._wrap(_precode.Formula.random(variables, outputs, clauses, width, negated, disjoint, seed, index))
+        formula = _precode.Formula.random(
+            integer(variables, "variables", 1, COUNT),
+            integer(outputs, "outputs", 1, COUNT),
+            integer(clauses, "clauses", 1, COUNT),
+            integer(width, "width", 1, COUNT),
+            integer(negated, "negated", 0, COUNT),
+            bool(disjoint),
+            integer(seed, "seed", 0, KEY),
+            integer(index, "index", 0, KEY),
+        )
+        return cls._wrap(formula)
 
     @classmethod
     def cnf(cls, clauses: Clauses, variables: int) -> Dnf:
@@ -95,7 +107,9 @@ class Dnf:
             >>> Dnf.cnf([[0, 1], [2, 3]], variables=4).evaluate([[1, 0, 0, 1], [1, 1, 0, 0]])
             tensor([ True, False])
         """
-        return cls([[~literal for literal in _literals(item)] for item in clauses], variables, complemented=True)
+        return cls(
+            [[~literal for literal in literals(item)] for item in _listed(clauses)], variables, complemented=True
+        )
 
     @property
     def variables(self) -> int:
@@ -119,8 +133,13 @@ class Dnf:
         return self.clauses_of(0)
 
     def clauses_of(self, output: int) -> tuple[tuple[int, ...], ...]:
-        """Clauses of one output, as tuples of signed literals."""
-        return tuple(tuple(clause) for clause in self._formula.outputs[output])
+        """Clauses of one output, as tuples of signed literals.
+
+        Raises:
+            PrecodeValueError: there is no such output.
+        """
+        number = integer(output, "output", 0, self.outputs - 1)
+        return tuple(tuple(clause) for clause in self._formula.outputs[number])
 
     @property
     def complemented(self) -> bool:
@@ -144,7 +163,7 @@ class Dnf:
             index: number of the data set among those of the seed.
             sampler: ``"broken-clause"``, ``"uniform"``, ``"truth-table"``, or one of `precode.BrokenClause`,
                 `precode.Biased`, `precode.TruthTable`.
-            held_out: draw from the streams kept for validation and test data.
+            held_out: draw from the streams kept for tests, which no training or validation data come from.
 
         Raises:
             PrecodeValueError: impossible counts or probabilities, or no input with the wanted labels is found.
@@ -155,12 +174,14 @@ class Dnf:
             (500, 4, 6)
         """
         resolved = samplers.resolve(sampler)
-        (packed,) = _precode.sample_all([self._formula], resolved, samples, seed, [index], held_out)
+        count, key = integer(samples, "samples", 1, COUNT), integer(seed, "seed", 0, KEY)
+        stream, purpose = integer(index, "index", 0, KEY), "test" if held_out else "train"
+        (packed,) = _precode.sample_all([self._formula], resolved, count, key, [stream], purpose)
         return Dataset._wrap(packed)
 
     def evaluate(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:
         """Labels of inputs (samples, variables): Boolean (samples,), or (samples, outputs) for several outputs."""
-        inputs = as_bools(x, "x")
+        inputs = booleans(x, "x", "inputs")
         if inputs.ndim != 2 or inputs.shape[1] != self.variables:
             raise PrecodeShapeError(f"x of shape {inputs.shape}: expected (samples, {self.variables})")
         labels = torch.from_numpy(self._formula.labels(inputs))
@@ -170,9 +191,14 @@ class Dnf:
         """As many random clauses of the same widths that are *not* in the formula: the clause-permuted null.
 
         Raises:
-            PrecodeValueError: there are not enough other clauses.
+            PrecodeValueError: there are not enough other clauses, or no such output.
         """
-        return tuple(tuple(clause) for clause in self._formula.false_clauses(output, seed, index))
+        number = integer(output, "output", 0, self.outputs - 1)
+        drawn = self._formula.false_clauses(number, integer(seed, "seed", 0, KEY), integer(index, "index", 0, KEY))
+        return tuple(tuple(clause) for clause in drawn)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.variables, self._formula.outputs, self.complemented)
 
     def _key(self) -> tuple[object, ...]:
         return (self.variables, self.complemented, *(self.clauses_of(o) for o in range(self.outputs)))
@@ -203,24 +229,22 @@ class Dnf:
         return "; ".join(map(formula, range(self.outputs)))
 
 
-def _outputs(clauses: Clauses | Sequence[Clauses]) -> list[Any]:
+def _rebuild(variables: int, outputs: list[Any], complemented: bool) -> Dnf:
+    """A formula from the clauses of each output."""
+    return Dnf(outputs, variables, complemented=complemented)
+
+
+def _listed(clauses: Any) -> list[Any]:
+    clauses = plain(clauses)
+    if isinstance(clauses, str | bytes) or not isinstance(clauses, Iterable):
+        raise PrecodeTypeError(f"clauses must be sequences of integers, not {type(clauses).__name__}")
+    return [list(item) if isinstance(item, Iterable) else item for item in map(plain, clauses)]
+
+
+def _outputs(clauses: Any) -> list[Any]:
     """One sequence of clauses for each output, from either form."""
-    items = list(clauses)
+    items = _listed(clauses)
     deep = bool(items) and all(
-        isinstance(item, Iterable) and any(isinstance(inner, Iterable) for inner in item) for item in items
+        isinstance(item, list) and any(isinstance(plain(inner), Iterable) for inner in item) for item in items
     )
     return items if deep else [items]
-
-
-def _literals(clause: Any) -> list[int]:
-    """The literals of one clause.
-
-    Raises:
-        PrecodeTypeError: not a sequence of integers.
-    """
-    try:
-        return [int(literal.__index__()) for literal in clause]
-    except (TypeError, AttributeError) as error:
-        raise PrecodeTypeError(
-            f"a clause must be a sequence of integers (v for a variable, ~v for its negation), not {clause!r}"
-        ) from error

@@ -4,89 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from precode import _memory, _precode
+from precode import _memory, _precode, _work
 from precode import embedding as embeddings
 from precode import sampler as samplers
+from precode._check import COUNT, KEY, booleans, integer, integers
 from precode._progress import Progress, reporter
-from precode.dataset import Dataset, as_bools
+from precode._work import sample_all
+from precode.dataset import Dataset
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.networks import Layers, Networks, layered, named
+from precode.settings import (
+    DEFAULT_STOPPING,
+    EarlyStopping,
+    Optimizer,
+    TrainSettings,
+    resolve_device,
+    resolve_dtype,
+)
 from precode.task import Dnf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["DEFAULT_STOPPING", "EarlyStopping", "Optimizer", "Runs", "TrainSettings", "sample_all", "train"]
 
-@dataclass(frozen=True)
-class Optimizer:
-    """An update rule with the formulas and defaults of `torch.optim`.
-
-    Attributes:
-        rule: ``"adam"``, ``"adamw"`` or ``"sgd"``.
-        lr: learning rate.
-        betas: decay of Adam's moments.
-        eps: added to Adam's denominator.
-        weight_decay: L2 penalty; with ``"adamw"``, decoupled.
-        momentum: of SGD, without dampening.
-    """
-
-    rule: str = "adam"
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.momentum and self.rule != "sgd":
-            raise PrecodeValueError(f"momentum = {self.momentum} with {self.rule!r}: only 'sgd' has momentum")
-
-
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Ends a network's training when a loss has not fallen for some epochs.
-
-    Attributes:
-        patience: epochs without improvement after which training ends.
-        min_delta: an improvement must be larger than this (nats).
-        watch: ``"train"``, the mean loss of the epoch's batches, each before its update; or ``"validation"``.
-    """
-
-    patience: int = 10
-    min_delta: float = 0.0
-    watch: str = "train"
-
-
-DEFAULT_STOPPING = EarlyStopping()
-"""Patience 10 on the training loss: the source has patience 10 and does not say on which loss."""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The settings of a run that do not depend on its networks.
-
-    Attributes:
-        epochs: most passes over the data.
-        batch: samples a step; the last batch of an epoch holds what is left over.
-        optimizer: update rule.
-        order_seed: key of the order in which epochs visit the samples.
-        early_stopping: when networks stop before the last epoch.
-        snapshots: optimizer steps after which weights are kept, increasing; 0 is the start.
-    """
-
-    epochs: int
-    batch: int
-    optimizer: Optimizer
-    order_seed: int
-    early_stopping: EarlyStopping | None
-    snapshots: tuple[int, ...]
+HIDDEN = 32
+"""Width of the hidden layer where none is given, as in most figures of the source."""
 
 
 class Runs(Networks):
@@ -136,6 +85,7 @@ class Runs(Networks):
         Raises:
             PrecodeValueError: no snapshot was kept there.
         """
+        step = integer(step, "step", 0, KEY)
         if step not in self._snapshots:
             kept = ", ".join(map(str, self._snapshots)) or "none"
             raise PrecodeValueError(f"no snapshot at step {step} (kept: {kept}): pass snapshots=[{step}] to train")
@@ -161,44 +111,13 @@ def _history(outcome: _precode.Outcome, epochs_run: NDArray[np.int64]) -> pd.Dat
     return table
 
 
-def sample_all(
-    tasks: Sequence[Dnf],
-    samples: int,
-    *,
-    sampler: str | samplers.Sampler,
-    seed: int,
-    indices: Sequence[int],
-    held_out: bool = False,
-) -> list[Dataset]:
-    """One data set for each task, drawn in parallel: ``tasks[i].sample(samples, seed=seed, index=indices[i])``."""
-    packed = _precode.sample_all(
-        [task._formula for task in tasks], samplers.resolve(sampler), samples, seed, list(indices), held_out
-    )
-    return [Dataset._wrap(item) for item in packed]
-
-
-def _tasks(tasks: Dnf | Sequence[Dnf] | None) -> list[Dnf] | None:
-    if tasks is None:
-        return None
-    listed = [tasks] if isinstance(tasks, Dnf) else list(tasks)
-    for task in listed:
-        if not isinstance(task, Dnf):
-            raise PrecodeTypeError(f"tasks must be Dnf formulas, not {type(task).__name__}")
-    return listed
-
-
-def _data(data: Dataset | Sequence[Dataset], networks: int) -> list[Dataset]:
-    listed = [data] * networks if isinstance(data, Dataset) else list(data)
-    for item in listed:
-        if not isinstance(item, Dataset):
-            raise PrecodeTypeError(f"data must be Dataset objects, not {type(item).__name__}: use pc.Dataset(x, y)")
-    return listed
-
-
 def _masks(masks: Mapping[str, Any] | None, start: Layers) -> list[NDArray[np.bool_] | None] | None:
     """One flat mask for each layer, None where nothing is masked."""
     if masks is None:
         return None
+    if not isinstance(masks, Mapping) or not all(isinstance(name, str) for name in masks):
+        wrong = next((name for name in masks if not isinstance(name, str)), masks) if masks else masks
+        raise PrecodeTypeError(f"masks must be arrays by the name of a weight such as 'w1', not {type(wrong).__name__}")
     names = [f"w{number}" for number in range(1, len(start) + 1)]
     if unknown := set(masks) - set(names):
         raise PrecodeValueError(
@@ -209,7 +128,7 @@ def _masks(masks: Mapping[str, Any] | None, start: Layers) -> list[NDArray[np.bo
         if masks.get(name) is None:
             flat.append(None)
             continue
-        mask = as_bools(masks[name], f"the mask of {name}")
+        mask = booleans(masks[name], f"the mask of {name}", "masks")
         shapes = [tuple(weight.shape)]
         if weight.shape[1] == 1:
             shapes.append((weight.shape[0], weight.shape[2]))
@@ -220,14 +139,14 @@ def _masks(masks: Mapping[str, Any] | None, start: Layers) -> list[NDArray[np.bo
 
 
 def train(
-    tasks: Dnf | Sequence[Dnf] | None = None,
+    tasks: Dnf | Iterable[Dnf] | None = None,
     *,
-    hidden: int | Iterable[int] = 32,
+    hidden: int | Iterable[int] | None = None,
     seed: int = 0,
     samples: int = 20_000,
     sampler: str | samplers.Sampler = "broken-clause",
-    data: Dataset | Sequence[Dataset] | None = None,
-    validation: int | Dataset | Sequence[Dataset] = 0,
+    data: Dataset | Iterable[Dataset] | None = None,
+    validation: int | Dataset | Iterable[Dataset] = 0,
     init: Mapping[str, torch.Tensor] | None = None,
     masks: Mapping[str, Any] | None = None,
     embedding: str | embeddings.Embedding | Any = "identity",
@@ -238,7 +157,7 @@ def train(
     early_stopping: EarlyStopping | None = DEFAULT_STOPPING,
     snapshots: Iterable[int] = (),
     order_seed: int | None = None,
-    indices: Sequence[int] | None = None,
+    indices: int | Iterable[int] | None = None,
     engine: str = "auto",
     dtype: str | torch.dtype = "float32",
     device: str | torch.device = "cpu",
@@ -250,7 +169,7 @@ def train(
 
     Args:
         tasks: one `Dnf`, or one for each network. None only with `data`.
-        hidden: width of the hidden layer, j, or of several hidden layers.
+        hidden: width of the hidden layer, j, or of several hidden layers; 32, or the widths of `init`, by default.
         seed: key of data, initial weights, order and random embedding.
         samples: training samples of each network.
         sampler: see `Dnf.sample`.
@@ -269,14 +188,16 @@ def train(
         order_seed: key of the order in which samples are visited; `seed` by default.
         indices: numbers of the networks' streams, by default 0, 1, ...
         engine: ``"fused"`` (one hidden layer, float32, CPU), ``"libtorch"`` (anything), or ``"auto"``.
-        dtype: ``"float32"`` or ``"float64"``, of the weights and arithmetic.
+        dtype: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``, of the weights and arithmetic.
         device: such as ``"cpu"`` or ``"cuda"``.
         progress: False, True for a bar, or a function of (network-steps done, in all).
 
     Raises:
         PrecodeValueError: a setting out of range; the message names it and what it may be.
-        PrecodeShapeError: tasks, data, weights or masks that do not fit together.
-        UnsupportedError: the chosen engine cannot do what was asked.
+        PrecodeShapeError: tasks, data, weights or masks that do not fit together; all tasks and data of a run have the
+            same numbers of variables and outputs.
+        PrecodeTypeError: an argument of the wrong type; the message names the type that came.
+        UnsupportedError: the chosen engine cannot do what was asked, or the device is not available.
         KeyboardInterrupt: Ctrl-C, answered within a tenth of a second or so; nothing is kept.
 
     Example:
@@ -288,56 +209,30 @@ def train(
         >>> runs.engine
         'fused'
     """
-    listed = _tasks(tasks)
-    if listed is None and data is None:
-        raise PrecodeValueError("nothing to train on: pass tasks, or data")
-    if listed is not None:
-        networks = len(listed)
-    elif isinstance(data, Dataset):
-        networks = len(next(iter(init.values()))) if init else 1
-    else:
-        networks = len(data or ())
-    if networks == 0:
-        raise PrecodeValueError("0 networks: pass at least one task or data set")
-    streams = list(range(networks)) if indices is None else [int(index) for index in indices]
-    if len(streams) != networks:
-        raise PrecodeShapeError(f"{len(streams)} indices for {networks} networks: pass one for each")
+    target, kind = resolve_device(device, engine), resolve_dtype(dtype)
+    seed, samples = integer(seed, "seed", 0, KEY), integer(samples, "samples", 1, COUNT)
+    initial = None if init is None else layered(init)
+    work = _work.resolve(tasks, data, validation, indices, None if initial is None else len(initial[0][0]))
     settings = TrainSettings(
-        epochs=epochs,
-        batch=batch,
+        epochs=integer(epochs, "epochs", 1, COUNT),
+        batch=integer(batch, "batch", 1, COUNT),
         optimizer=_optimizer(optimizer, lr),
-        order_seed=seed if order_seed is None else order_seed,
-        early_stopping=early_stopping,
-        snapshots=tuple(sorted({int(step) for step in snapshots})),
+        order_seed=seed if order_seed is None else integer(order_seed, "order_seed", 0, KEY),
+        early_stopping=_stopping(early_stopping),
+        snapshots=tuple(sorted(set(integers(snapshots, "snapshots", 0, KEY)))),
     )
-    variables = listed[0].variables if listed else _data(data or (), networks)[0].variables
-    outputs = listed[0].outputs if listed else _data(data or (), networks)[0].outputs
-    c0 = embeddings.resolve(embedding, variables, seed)
-    hidden = [hidden] if isinstance(hidden, int) else list(hidden)
-    widths = [c0.rows, *hidden, outputs]
-    if min(widths) < 1:
-        raise PrecodeValueError(f"hidden = {hidden}: every layer needs at least one unit")
+    c0 = embeddings.resolve(embedding, work.variables, seed)
+    widths = _widths(hidden, initial, c0.rows, work.outputs)
     if data is None:
         _memory.check(
-            _precode.memory_needed(widths, networks, variables, samples, settings),
-            f"training {networks} networks on {samples} samples each",
+            _precode.memory_needed(widths, work.networks, work.variables, samples, settings),
+            f"training {work.networks} networks on {samples} samples each",
             "train fewer at a time, on fewer samples, or on one data set (data=)",
         )
-    start = _start(init, widths, seed, streams, dtype, device)
+    start = _on_device(initial or _precode.linear_init(widths, seed, work.streams), target, kind)
     flat_masks = _masks(masks, start)
-    sets = (
-        sample_all(listed or (), samples, sampler=sampler, seed=seed, indices=streams)
-        if data is None
-        else _data(data, networks)
-    )
-    held_out: list[Dataset] = []
-    if not isinstance(validation, int):
-        held_out = _data(validation, networks)
-    elif validation:
-        if listed is None:
-            raise PrecodeValueError(f"validation = {validation} samples cannot be drawn without tasks: pass data sets")
-        held_out = sample_all(listed, validation, sampler=sampler, seed=seed, indices=streams, held_out=True)
-    steps = networks * epochs * -(-sets[0].samples // max(batch, 1))
+    sets, held_out = work.draw(samples, sampler, seed)
+    steps = work.networks * settings.epochs * -(-sets[0].samples // settings.batch)
     began = time.perf_counter()
     with reporter(progress, steps, "step") as report:
         outcome = _precode.train(
@@ -352,12 +247,7 @@ def train(
             report,
         )
     seconds = time.perf_counter() - began
-    if flat_masks is not None:
-        start = [
-            (weight if mask is None else weight * torch.from_numpy(mask).view(weight.shape).to(weight), bias)
-            for (weight, bias), mask in zip(start, flat_masks, strict=True)
-        ]
-    return Runs(outcome, start, listed, c0, sets, settings, seconds)
+    return Runs(outcome, _masked(start, flat_masks), work.tasks, c0, sets, settings, seconds)
 
 
 def _optimizer(optimizer: str | Optimizer, lr: float | None) -> Optimizer:
@@ -365,26 +255,57 @@ def _optimizer(optimizer: str | Optimizer, lr: float | None) -> Optimizer:
         if lr is not None:
             raise PrecodeValueError(f"lr = {lr} beside {optimizer}: set its own lr")
         return optimizer
+    if not isinstance(optimizer, str):
+        raise PrecodeTypeError(f"optimizer must be a name or an Optimizer, not {type(optimizer).__name__}")
     decay = 0.01 if optimizer == "adamw" else 0.0
     return Optimizer(optimizer, lr=1e-3 if lr is None else lr, weight_decay=decay)
 
 
-def _start(
-    init: Mapping[str, torch.Tensor] | None,
-    widths: list[int],
-    seed: int,
-    streams: list[int],
-    dtype: str | torch.dtype,
-    device: str | torch.device,
-) -> Layers:
-    """Initial weights on the wanted device; a copy, so that the caller's are left alone."""
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise PrecodeValueError(f"dtype {dtype!r}: use 'float32' or 'float64'")
-    if init is None:
-        layers = _precode.linear_init(widths, seed, streams)
-    else:
-        layers = layered(init)
-        if layers[0][0].ndim != 3:
-            raise PrecodeShapeError(f"init['w1'] of shape {tuple(layers[0][0].shape)}: expected (R, j, m)")
-    return [tuple(t.detach().to(device=device, dtype=kind, copy=True) for t in pair) for pair in layers]  # type: ignore[misc]
+def _stopping(early_stopping: EarlyStopping | None) -> EarlyStopping | None:
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise PrecodeTypeError(
+            f"early_stopping must be an EarlyStopping or None, not {type(early_stopping).__name__}: "
+            "use pc.EarlyStopping(patience=...)"
+        )
+    return early_stopping
+
+
+def _widths(hidden: int | Iterable[int] | None, initial: Layers | None, inputs: int, outputs: int) -> list[int]:
+    """Widths of the layers, those of the initial weights if there are any.
+
+    Raises:
+        PrecodeValueError: no hidden layer, or one without units.
+        PrecodeShapeError: `hidden` or the task differ from the initial weights.
+    """
+    wanted = None if hidden is None else integers(hidden, "hidden", 1, COUNT)
+    if wanted == [] or (initial is not None and len(initial) == 1):
+        raise PrecodeValueError("hidden = []: a network without hidden layer is not supported")
+    if initial is None:
+        return [inputs, *(wanted or [HIDDEN]), outputs]
+    widths = [initial[0][0].shape[2], *(weight.shape[1] for weight, _ in initial)]
+    if wanted not in (None, widths[1:-1]):
+        raise PrecodeShapeError(f"hidden = {wanted}, but init has hidden widths {widths[1:-1]}: leave hidden out")
+    if (widths[0], widths[-1]) != (inputs, outputs):
+        raise PrecodeShapeError(
+            f"init has {widths[0]} inputs and {widths[-1]} outputs, but the embedded task has {inputs} and {outputs}"
+        )
+    return widths
+
+
+def _on_device(layers: Layers, device: torch.device, dtype: torch.dtype) -> Layers:
+    """Copies on the wanted device, so that the caller's weights are left alone."""
+
+    def copy(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().to(device=device, dtype=dtype, copy=True)
+
+    return [(copy(weight), copy(bias)) for weight, bias in layers]
+
+
+def _masked(layers: Layers, masks: Sequence[NDArray[np.bool_] | None] | None) -> Layers:
+    """Layers with zeros where the masks are False."""
+    if masks is None:
+        return layers
+    return [
+        (weight if mask is None else weight * torch.from_numpy(mask).view(weight.shape).to(weight), bias)
+        for (weight, bias), mask in zip(layers, masks, strict=True)
+    ]

@@ -11,7 +11,7 @@ use precode_torch::{Choice, Stack, choose};
 use pyo3::prelude::*;
 use tch::{Device, Kind};
 
-use crate::boundary::{PyTensor, array, raise, run};
+use crate::boundary::{PyTensor, array, compute, raise, run};
 use crate::tasks::Samples;
 
 type Layers = Vec<(PyTensor, PyTensor)>;
@@ -129,8 +129,7 @@ fn masks_of(layers: Vec<Option<PyReadonlyArray1<'_, bool>>>) -> PyResult<Masks> 
 /// Initial weights of PyTorch's `nn.Linear`: one (weight, bias) pair of stacked tensors a layer.
 #[pyfunction]
 pub fn linear_init(py: Python<'_>, widths: Vec<usize>, seed: u64, indices: Vec<u64>) -> PyResult<Layers> {
-    let weights = py.detach(|| Weights::linear_init(&widths, seed, &indices));
-    let weights = weights.map_err(|error| raise(py, error))?;
+    let weights = compute(py, || Weights::linear_init(&widths, seed, &indices))?;
     let stack = Stack::from_weights(&weights, Kind::Float, Device::Cpu).map_err(|error| raise(py, error))?;
     Ok(layers(stack))
 }
