@@ -1,5 +1,8 @@
 """Decoding, distances and interference against the brute-force reference."""
 
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -188,6 +191,7 @@ def test_motion_is_the_change_of_distance():
 
 
 W1, W2, CLAUSES = np.ones((3, 6)), np.ones(3), [[0, 1], [2, 3]]
+N20 = pc.Dnf.random(variables=20, clauses=4)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +217,20 @@ W1, W2, CLAUSES = np.ones((3, 6)), np.ones(3), [[0, 1], [2, 3]]
         (lambda: pc.distance(W1, W2, CLAUSES, scale="net"), "'net' is unknown: use one of row, layer, none"),
         (lambda: pc.distance(W1, W2, CLAUSES, polarity="skip"), "use one of ignore, add, require"),
         (lambda: pc.decode(W1, np.ones((1, 3)), CLAUSES, output=2), "output = 2"),
+        (lambda: pc.decode(W1, W2, CLAUSES, output=-1), "output = -1: expected an integer from 0"),
+        (lambda: pc.distance(W1, W2, CLAUSES, output=-1), "output = -1"),
+        (lambda: pc.decode(W1, W2, [[2**63]]), "literal = 9223372036854775808"),
+        (lambda: pc.decode(W1, W2, N20), "w1 takes 6 inputs but the task has 20 variables: pass embedding="),
+        (lambda: pc.distance(W1, W2, N20), "w1 takes 6 inputs but the task has 20 variables: pass embedding="),
+        (lambda: pc.decode(np.ones((3, 32)), W2, N20), "w1 takes 32 inputs but the task has 20 variables"),
+        (lambda: pc.decode(np.ones((2, 3, 20)), np.ones((2, 3)), [N20, pc.Dnf([[0]], 6)]), "task has 6 variables"),
+        (
+            lambda: pc.decode(np.ones((2, 3, 32)), np.ones((2, 3)), [N20, pc.Dnf([[0]], 6)], embedding="hadamard"),
+            "tasks of 6 and 20 variables",
+        ),
+        (lambda: pc.conflicts(W1, W2, CLAUSES, names=[]), r"names = \[\]: expected at least one template"),
+        (lambda: pc.conflicts(W1, W2, CLAUSES, near=-1), "near = -1"),
+        (lambda: pc.crowding(W1, W2, CLAUSES, near=2**32), "near = 4294967296"),
     ],
 )
 def test_bad_input_is_refused_with_the_value(make, message):
@@ -222,3 +240,51 @@ def test_bad_input_is_refused_with_the_value(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert isinstance(caught.value, pc.PrecodeError)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pc.decode(W1, W2, 3), "clauses must be a Dnf, or sequences of integers.*not int"),
+        (lambda: pc.decode(W1, W2, None), "not NoneType"),
+        (lambda: pc.decode(W1, W2, "01"), "not str"),
+        (lambda: pc.decode(W1, W2, [0, 1]), "a clause must be a sequence of integers"),
+        (lambda: pc.decode(W1, W2, [[True, False]]), "a clause must be a sequence of integers.*True"),
+        (lambda: pc.decode(W1, W2, np.ones((2, 2))), "a clause must be a sequence of integers.*1.0"),
+        (lambda: pc.decode(W1, W2, [pc.Dnf([[0]], 6), [[0]]]), "not a mixture"),
+        (lambda: pc.decode(torch.eye(3).to_sparse(), W2, [[0]]), "w1 must be a dense tensor, not torch.sparse_coo"),
+        (lambda: pc.decode(torch.ones(3, 6, device="meta"), W2, [[0]]), "w1 must be a dense tensor.*meta"),
+        (lambda: pc.decode(W1, W2, CLAUSES, embedding=torch.eye(6).to_sparse()), "embedding must be a dense tensor"),
+        (lambda: pc.decode(W1, W2, CLAUSES, output="0"), "output must be an integer, not str"),
+        (lambda: pc.crowding(W1, W2, CLAUSES, near=True), "near must be an integer, not bool"),
+        (lambda: pc.conflicts(W1, W2, CLAUSES, near=0.5), "near must be an integer, not float"),
+        (lambda: pc.conflicts(W1, W2, CLAUSES, names="2P"), "names must be a sequence of templates"),
+    ],
+)
+def test_wrong_types_are_named(make, message):
+    with pytest.raises(pc.PrecodeTypeError, match=message):
+        make()
+
+
+def test_clauses_of_every_form_are_read_alike():
+    w1, w2 = network(6, 12, 0)
+    expected = pc.decode(w1, w2, CLAUSES).signs()
+    for clauses in (
+        np.array(CLAUSES),
+        torch.tensor(CLAUSES),
+        (iter(clause) for clause in CLAUSES),
+        pc.Dnf(CLAUSES, 12),
+    ):
+        np.testing.assert_array_equal(pc.decode(w1, w2, clauses).signs(), expected)
+    several = [np.array(CLAUSES), torch.tensor(CLAUSES)]
+    stack = pc.decode(np.stack([w1, w1]), np.stack([w2, w2]), several)
+    np.testing.assert_array_equal(stack.signs(), np.stack([expected, expected]))
+
+
+@pytest.mark.parametrize("copied", [lambda item: pickle.loads(pickle.dumps(item)), copy.deepcopy])
+def test_codes_are_pickled_and_copied(copied):
+    codes = pc.decode(*network(6, 20, 0), N20)
+    again = copied(codes)
+    np.testing.assert_array_equal(again.pattern_counts, codes.pattern_counts)
+    np.testing.assert_array_equal(again.channels(), codes.channels())
+    pd.testing.assert_frame_equal(again.summary(), codes.summary())

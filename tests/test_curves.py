@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from matplotlib import pyplot as plt
 
 import precode as pc
-from precode.cli import main
+from precode.cli import main, write_atomically
 
 COLUMNS = [
     "hidden", "clauses", "trials", "embedding", "train_bce", "train_error", "test_error",
@@ -107,9 +107,15 @@ def test_published_values_are_shipped():
     ("options", "message"),
     [
         (dict(hidden=[]), "hidden"),
-        (dict(hidden=0), r"hidden = \[0\]"),
+        (dict(hidden=0), "hidden = 0"),
         (dict(clauses=[4, -1]), "clauses"),
         (dict(trials=0), "trials = 0"),
+        (dict(hidden=2**24), "hidden = 16777216"),
+        (dict(epochs=0), "epochs = 0"),
+        (dict(samples=0), "samples = 0"),
+        (dict(seed=-1), "seed = -1"),
+        (dict(variables=0), "variables = 0"),
+        (dict(width=0), "width = 0"),
         (dict(negated=5), "negated = 5"),
         (dict(embedding="fourier"), "'fourier'"),
         (dict(clauses=[4, 10**6]), "distinct"),
@@ -118,8 +124,39 @@ def test_published_values_are_shipped():
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(pc.PrecodeValueError, match=message):
         pc.curves(**{**dict(hidden=8, clauses=2, trials=1, epochs=1, progress=False), **options})
+
+
+@pytest.mark.parametrize("moments", [[], [-1.0], [np.nan], [np.inf], np.array([-1])])
+def test_bad_moments_are_refused(moments):
     with pytest.raises(pc.PrecodeValueError, match="moments"):
-        pc.dynamics(moments=[-1.0])
+        pc.dynamics(moments=moments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pc.curves("8", 2), "hidden must be integers, not str"),
+        (lambda: pc.curves(8, [2.0]), "clauses must be integers, not float"),
+        (lambda: pc.curves(8, 2, trials=True), "trials must be an integer, not bool"),
+        (lambda: pc.curves(8, 2, seed=None), "seed must be an integer, not NoneType"),
+        (lambda: pc.dynamics(moments="1"), "moments must be numbers, not str"),
+        (lambda: pc.dynamics(moments=[None]), "moments must be numbers, not NoneType"),
+        (lambda: pc.dynamics(moments=[True]), "moments must be numbers, not bool"),
+        (lambda: pc.dynamics(trials=1.5), "trials must be an integer, not float"),
+    ],
+)
+def test_wrong_types_are_named(make, message):
+    with pytest.raises(pc.PrecodeTypeError, match=message):
+        make()
+
+
+def test_numpy_numbers_and_generators_are_taken():
+    options = dict(trials=np.int64(1), epochs=np.int64(1), samples=np.int64(200), seed=np.uint64(0), progress=False)
+    table = pc.curves(np.int64(8), np.array([2, 3]), **options).table
+    assert table["clauses"].tolist() == [2, 3]
+    assert pc.curves((rows for rows in [8]), np.array([2]), **options).table["hidden"].tolist() == [8]
+    moments = pc.dynamics(hidden=8, moments=np.array([0, 0.5, 1]), trials=1, samples=200)
+    assert moments["epoch"].tolist() == [0, 0.5, 1]
 
 
 # --- command line ---------------------------------------------------------------------------------------
@@ -200,6 +237,52 @@ def test_ctrl_c_on_the_command_line_keeps_the_table(tmp_path):
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert len(json.loads(file.read_text())) > 0
+
+
+def test_files_are_written_whole_with_the_mode_of_new_files(tmp_path):
+    path = tmp_path / "a.json"
+    before = os.umask(0o027)
+    try:
+        write_atomically(path, "größer")
+        assert path.stat().st_mode & 0o777 == 0o640
+        write_atomically(path, b"\x00")
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"\x00"
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_atomically(tmp_path / "folder", "x")
+    assert {item.name for item in tmp_path.iterdir()} == {"a.json", "folder"}
+
+
+def test_figures_that_cannot_be_written_are_refused_before_any_work(tmp_path, monkeypatch):
+    def worked(*_, **__):
+        raise AssertionError("worked")
+
+    monkeypatch.setattr("precode._curves.curves", worked)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "below", "/proc/none"):
+        result = CliRunner().invoke(main, [*ARGUMENTS, "--figures", str(folder)])
+        assert result.exit_code == 1
+        assert "no files can be written there" in result.stderr
+
+
+def test_ctrl_c_while_drawing_keeps_what_was_written(tmp_path, monkeypatch):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("precode._curves.dynamics", interrupted)
+    file = tmp_path / "curves.json"
+    result = CliRunner().invoke(main, [*ARGUMENTS, "--json", str(file), "--figures", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+    assert len(json.loads(file.read_text())) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "curves.json", "4P_positive.png", "train_error.png", "3N1P_negative.png",
+    }  # fmt: skip
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
 
 
 # --- figures --------------------------------------------------------------------------------------------

@@ -17,6 +17,12 @@ def test_analytic_null_is_exact(width):
     np.testing.assert_allclose(pc.nulls.hamming_probabilities(f"{width}P"), expected)
 
 
+@pytest.mark.parametrize("width", [9, 10, 12, 20])
+def test_widths_of_several_digits_are_read_from_the_name(width):
+    expected = stats.binom.pmf(range(width + 1), width, 0.5)
+    np.testing.assert_allclose(pc.nulls.hamming_probabilities(f"{width}P"), expected)
+
+
 def test_random_networks_keep_polarities_and_the_fraction_of_positive_entries():
     rng = np.random.default_rng(0)
     w1, w2 = rng.normal(0.3, 1, (2, 64, 32)), rng.normal(size=(2, 64))
@@ -51,3 +57,24 @@ def test_permuted_rows_stay_within_their_polarity():
 def test_templates_are_checked():
     with pytest.raises(pc.PrecodeValueError, match="'5Q'"):
         pc.nulls.hamming_probabilities("5Q")
+    with pytest.raises(pc.PrecodeTypeError, match=r"template must be a name.*int"):
+        pc.nulls.hamming_probabilities(4)
+
+
+def test_keys_and_arrays_are_checked():
+    codes = pc.decode(np.ones((3, 6)), np.ones(3), [[0, 1]])
+    channels, w2 = codes.channels(), np.ones(3)
+    for options, error, message in (
+        (dict(seed=-1), pc.PrecodeValueError, "seed = -1"),
+        (dict(index=2**64), pc.PrecodeValueError, "index = 18446744073709551616"),
+        (dict(seed=True), pc.PrecodeTypeError, "seed must be an integer, not bool"),
+    ):
+        with pytest.raises(error, match=message):
+            pc.nulls.random_network(codes, **options)
+        with pytest.raises(error, match=message):
+            pc.nulls.permute_rows(channels, w2, **options)
+    with pytest.raises(pc.PrecodeShapeError, match=r"channels of shape \(3,\)"):
+        pc.nulls.permute_rows(channels[0], w2)
+    with pytest.raises(pc.PrecodeTypeError, match=r"channels must be Booleans.*str"):
+        pc.nulls.permute_rows("4P", w2)
+    assert pc.nulls.permute_rows(channels, w2, seed=np.int64(1)).shape == channels.shape

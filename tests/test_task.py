@@ -1,5 +1,8 @@
 """Formulas, samplers and data sets against the brute-force reference."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +112,24 @@ def test_value_semantics():
         (lambda: pc.Dnf.random(variables=8, clauses=3, disjoint=True), "need 12 variables"),
         (lambda: pc.Dnf.random(variables=5, clauses=6), "only 5 distinct"),
         (lambda: pc.Dnf.random(negated=5), "negated = 5"),
+        (lambda: pc.Dnf.random(negated=-1), "negated = -1: expected an integer from 0"),
+        (lambda: pc.Dnf.random(clauses=0), "clauses = 0: expected an integer from 1"),
+        (lambda: pc.Dnf.random(outputs=0), "outputs = 0"),
+        (lambda: pc.Dnf.random(variables=2**40), "variables = 1099511627776"),
+        (lambda: pc.Dnf.random(width=0), "width = 0"),
+        (lambda: pc.Dnf.random(seed=-1), "seed = -1: expected an integer from 0 to 18446744073709551615"),
+        (lambda: pc.Dnf.random(seed=2**64), "seed = 18446744073709551616"),
+        (lambda: pc.Dnf.random(index=-1), "index = -1"),
+        (lambda: pc.Dnf([[0]], variables=0), "variables = 0"),
+        (lambda: pc.Dnf([[2**63]], variables=2), "literal = 9223372036854775808"),
+        (lambda: pc.Dnf.random().sample(-1), "samples = -1"),
+        (lambda: pc.Dnf.random().sample(seed=2**64), "seed = "),
+        (lambda: pc.Dnf.random().sample(index=-1), "index = -1"),
+        (lambda: pc.Dnf.random().clauses_of(1), "output = 1: expected an integer from 0 to 0"),
+        (lambda: pc.Dnf.random().false_clauses(output=1), "output = 1: expected an integer from 0 to 0"),
+        (lambda: pc.Dnf.random().false_clauses(seed=-1), "seed = -1"),
+        (lambda: pc.Dataset([[1, 0], [1]], [1, 1]), "x must be a regular array"),
+        (lambda: pc.Dataset([[np.nan]], [1]), "x contains nan: inputs and labels are Boolean"),
         (lambda: pc.Dnf.random().sample(0), "samples = 0"),
         (lambda: pc.Dnf.random().sample(sampler="sparse"), "'sparse' is unknown"),
         (lambda: pc.Dnf.random().sample(sampler="truth-table"), "at most 16"),
@@ -132,9 +153,68 @@ def test_bad_input_is_refused_with_the_value(make, message):
     [
         (lambda: pc.Dnf([["a"]], variables=2), "sequence of integers"),
         (lambda: pc.Dnf([[0.5]], variables=2), "sequence of integers"),
+        (lambda: pc.Dnf([[True, False]], variables=2), "sequence of integers.*True"),
+        (lambda: pc.Dnf(np.array([[True, False]]), variables=2), "sequence of integers.*True"),
+        (lambda: pc.Dnf(3, variables=2), "clauses must be sequences of integers, not int"),
+        (lambda: pc.Dnf([0, 1], variables=2), "sequence of integers"),
+        (lambda: pc.Dnf([[0]], variables=2.0), "variables must be an integer, not float"),
+        (lambda: pc.Dnf([[0]], variables="2"), "variables must be an integer, not str"),
+        (lambda: pc.Dnf.random(clauses=True), "clauses must be an integer, not bool"),
+        (lambda: pc.Dnf.random(seed=0.5), r"seed must be an integer, not float \(0.5\)"),
+        (lambda: pc.Dnf.random(seed=None), "seed must be an integer, not NoneType"),
+        (lambda: pc.Dnf.random().sample("many"), "samples must be an integer, not str"),
         (lambda: pc.Dnf.random().sample(sampler=3), "int"),
+        (lambda: pc.Dataset("x", [1]), "x must be Booleans or numbers 0 and 1, not str"),
+        (lambda: pc.Dataset(None, [1]), "x must be Booleans or numbers 0 and 1, not NoneType"),
+        (lambda: pc.Dataset(torch.eye(2).to_sparse(), [0, 1]), "x must be a dense tensor, not torch.sparse_coo"),
+        (lambda: pc.Dataset(torch.ones(2, 2, device="meta"), [0, 1]), "x must be a dense tensor.*meta"),
     ],
 )
 def test_wrong_types_are_named(make, message):
     with pytest.raises(TypeError, match=message):
         make()
+
+
+def test_integers_of_every_kind_are_taken():
+    expected = pc.Dnf.random(variables=12, clauses=4, seed=3, index=2)
+    for kind in (np.int32, np.uint64, np.array, torch.tensor):
+        task = pc.Dnf.random(variables=kind(12), clauses=kind(4), seed=kind(3), index=kind(2))
+        assert task == expected
+        assert torch.equal(task.sample(kind(50), seed=kind(1)).x, expected.sample(50, seed=1).x)
+        assert task.false_clauses(seed=kind(1)) == expected.false_clauses(seed=1)
+    assert pc.Dnf.random(seed=2**64 - 1) != pc.Dnf.random(seed=2**64 - 2)
+    for clauses in (np.array([[0, 1], [2, -4]]), torch.tensor([[0, 1], [2, -4]]), ([*c] for c in ((0, 1), (2, -4)))):
+        assert pc.Dnf(clauses, variables=np.int64(4)).clauses == ((0, 1), (2, ~3))
+    two = pc.Dnf(torch.tensor([[[0, 1]], [[2, 3]]]), variables=4)
+    assert two.outputs == 2
+    assert two.clauses_of(np.int64(1)) == ((2, 3),)
+
+
+@pytest.mark.parametrize("copied", [lambda item: pickle.loads(pickle.dumps(item)), copy.deepcopy, copy.copy])
+def test_formulas_and_data_sets_are_pickled_and_copied(copied):
+    for task in (
+        pc.Dnf.random(variables=40, clauses=5, negated=1, seed=1),
+        pc.Dnf.random(variables=9, clauses=3, outputs=3),
+        pc.Dnf.cnf([[0, 1], [2, ~3]], variables=5),
+    ):
+        again = copied(task)
+        assert again == task
+        assert (again.variables, again.complemented) == (task.variables, task.complemented)
+        data = task.sample(101, sampler="uniform")
+        same = copied(data)
+        assert repr(same) == repr(data)
+        assert torch.equal(same.x, data.x)
+        assert torch.equal(same.y, data.y)
+
+
+def test_a_pickled_data_set_stays_packed():
+    data = pc.Dnf.random(clauses=4).sample(20_000)
+    assert len(pickle.dumps(data)) < data.nbytes + 1000
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8, torch.bool])
+def test_data_of_every_kind_are_taken(dtype):
+    x = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    data = pc.Dataset(x.to(dtype), torch.tensor([1, 0]).to(dtype))
+    assert torch.equal(data.x, x.bool())
+    assert data.y.tolist() == [True, False]

@@ -33,6 +33,11 @@ def _index(value: object) -> int | None:
         return None
 
 
+def is_integer(value: object) -> bool:
+    """Whether a value is a Python or NumPy integer; Booleans are not."""
+    return _index(value) is not None
+
+
 def _range(low: int, high: int | None) -> str:
     return f"of at least {low}" if high is None else f"from {low} to {high}"
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from precode import _precode
 from precode import sampler as samplers
-from precode._check import COUNT, KEY, integer, integers
+from precode._check import COUNT, KEY, integer, integers, is_integer
 from precode.dataset import Dataset, data_sets
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.task import Dnf
@@ -100,7 +100,7 @@ def resolve(
     if len(streams) != networks:
         raise PrecodeShapeError(f"{len(streams)} indices for {networks} networks: pass one for each")
     held_out: int | list[Dataset]
-    if isinstance(validation, Iterable) and not isinstance(validation, str):
+    if isinstance(validation, Dataset | Iterable) and not isinstance(validation, str) and not is_integer(validation):
         held_out = data_sets(validation, networks, "validation")
     else:
         held_out = integer(validation, "validation", 0, COUNT)

@@ -121,7 +121,10 @@ def data_sets(data: Any, networks: int | None, name: str = "data") -> list[Datas
         return [data] * (1 if networks is None else networks)
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise PrecodeTypeError(f"{name} must be Dataset objects, not {type(data).__name__}: use pc.Dataset(x, y)")
-    listed = list(data)
+    try:
+        listed = list(data)
+    except TypeError as error:  # an array or tensor without axes
+        raise PrecodeTypeError(f"{name} must be Dataset objects, not {type(data).__name__}") from error
     for item in listed:
         if not isinstance(item, Dataset):
             raise PrecodeTypeError(f"{name} must be Dataset objects, not {type(item).__name__}: use pc.Dataset(x, y)")

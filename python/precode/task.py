@@ -175,8 +175,10 @@ class Dnf:
         """
         resolved = samplers.resolve(sampler)
         count, key = integer(samples, "samples", 1, COUNT), integer(seed, "seed", 0, KEY)
-        stream, purpose = integer(index, "index", 0, KEY), "test" if held_out else "train"
-        (packed,) = _precode.sample_all([self._formula], resolved, count, key, [stream], purpose)
+        stream = integer(index, "index", 0, KEY)
+        (packed,) = _precode.sample_all(
+            [self._formula], resolved, count, key, [stream], "test" if held_out else "train"
+        )
         return Dataset._wrap(packed)
 
     def evaluate(self, x: ArrayLike | torch.Tensor) -> torch.Tensor:

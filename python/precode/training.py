@@ -116,7 +116,7 @@ def _masks(masks: Mapping[str, Any] | None, start: Layers) -> list[NDArray[np.bo
     if masks is None:
         return None
     if not isinstance(masks, Mapping) or not all(isinstance(name, str) for name in masks):
-        wrong = next((name for name in masks if not isinstance(name, str)), masks) if masks else masks
+        wrong = next(name for name in masks if not isinstance(name, str)) if isinstance(masks, Mapping) else masks
         raise PrecodeTypeError(f"masks must be arrays by the name of a weight such as 'w1', not {type(wrong).__name__}")
     names = [f"w{number}" for number in range(1, len(start) + 1)]
     if unknown := set(masks) - set(names):
