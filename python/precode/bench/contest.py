@@ -11,7 +11,7 @@ import numpy as np
 
 SECONDS = 0.3
 """Work that is timed at a stretch."""
-PAUSE = 0.02
+PAUSE = 0.5
 """Rest before each stretch, in which the threads of the contestant before fall asleep."""
 
 
