@@ -1,4 +1,4 @@
-"""Forked children, impossible sizes and Ctrl-C: what could take a session down."""
+"""Forked children, impossible sizes and Ctrl-C: what could take a process down."""
 
 import os
 import signal

@@ -225,7 +225,7 @@ def test_evaluate_and_module_agree():
         assert measured["error"] == pytest.approx(((logits > 0) != labels).float().mean().item(), abs=1e-6)
 
 
-def test_a_run_leaves_the_session_alone():
+def test_a_run_leaves_the_process_as_it_was():
     task = pc.Dnf.random(clauses=4, seed=0)
     init = weights_of(start([32, 8, 1], 1, dtype=torch.float32))
     for tensor in init.values():
