@@ -7,8 +7,9 @@ import sys
 import time
 
 import numpy as np
-import precode as pc
 import pytest
+
+import precode as pc
 
 TASK = pc.Dnf.random(clauses=4, seed=0)
 
