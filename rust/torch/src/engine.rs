@@ -51,7 +51,7 @@ pub enum Choice {
     /// The fastest that supports the problem.
     #[default]
     Auto,
-    /// [`Fused`](crate::fused::Fused), or an error saying why it cannot.
+    /// [`Fused`], or an error saying why it cannot.
     Fused,
     /// [`Libtorch`].
     Libtorch,
