@@ -15,6 +15,7 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from precode.bench.workload import Problem
+from precode.errors import UnsupportedError
 from precode.training import Optimizer
 
 Tensors = dict[str, torch.Tensor]
@@ -187,9 +188,16 @@ def scales(rule: Optimizer, step: int) -> tuple[float, float]:
 def update_function(
     rule: Optimizer,
 ) -> Callable[[torch.Tensor, list[torch.Tensor], torch.Tensor, torch.Tensor], None]:
-    """The update of one tensor in place, with the formulas of `torch.optim`."""
+    """The update of one tensor in place, with the formulas of `torch.optim`.
+
+    Raises:
+        UnsupportedError: the rule has momentum or an L2 penalty, which are not part of the benchmark.
+    """
     if rule.momentum or (rule.weight_decay and rule.rule != "adamw"):
-        raise NotImplementedError("momentum and L2 penalties are not part of the benchmark")
+        raise UnsupportedError(
+            f"momentum = {rule.momentum} and weight_decay = {rule.weight_decay} with {rule.rule!r} are not part of the "
+            "benchmark: leave both at 0"
+        )
 
     def sgd(weight: torch.Tensor, moments: list[torch.Tensor], gradient: torch.Tensor, scale: torch.Tensor) -> None:
         weight.sub_(gradient * scale[0])
