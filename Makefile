@@ -5,6 +5,8 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
 # Two jobs: a build of libtorch's wrapper takes about 2 GiB a job.
 export CARGO_BUILD_JOBS ?= 2
+# The same examples on every run of the Rust property tests; unset it, or choose another, to look for new ones.
+export PROPTEST_RNG_SEED ?= 1
 
 .PHONY: study test test-rust test-python lint docs install clean
 

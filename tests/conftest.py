@@ -4,5 +4,6 @@ import matplotlib
 from hypothesis import settings
 
 matplotlib.use("Agg")
-settings.register_profile("precode", max_examples=40, deadline=None)
+# The same examples on every run: a test that passed stays passed until the code changes.
+settings.register_profile("precode", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("precode")

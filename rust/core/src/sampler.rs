@@ -343,8 +343,12 @@ mod tests {
                 }
             }
             prop_assert_eq!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Data, 0).unwrap());
-            prop_assert_ne!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Data, 1).unwrap());
-            prop_assert_ne!(&data, &BROKEN.sample(&task, 64, seed, Purpose::Test, 0).unwrap());
+            // A task on the edge of the possible may be sampled in one stream and refused in another.
+            for (purpose, stream) in [(Purpose::Data, 1), (Purpose::Test, 0)] {
+                if let Ok(other) = BROKEN.sample(&task, 64, seed, purpose, stream) {
+                    prop_assert_ne!(&data, &other);
+                }
+            }
         }
     }
 
