@@ -5,7 +5,8 @@
 use rayon::prelude::*;
 
 use crate::codes::{Clauses, Readout, Real, mean_magnitude};
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, shape_error};
+use crate::named::named;
 use crate::template::{Polarity, Template};
 
 /// A distance between the weights `c` of a row at a clause's literals and a template's signs `t`.
@@ -46,25 +47,6 @@ pub enum PolarityRule {
     Require,
 }
 
-macro_rules! named {
-    ($type:ident, $what:literal, $($name:literal => $variant:ident),+) => {
-        impl $type {
-            /// The names that [`parse`](Self::parse) takes.
-            pub const NAMES: &'static [&'static str] = &[$($name),+];
-
-            /// From its name.
-            ///
-            /// # Errors
-            /// [`Error::Value`](crate::Error::Value) listing the names there are.
-            pub fn parse(name: &str) -> Result<Self> {
-                match name {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(value_error!("{} '{name}' is unknown: use one of {}", $what, Self::NAMES.join(", "))),
-                }
-            }
-        }
-    };
-}
 named!(Metric, "metric", "hamming" => Hamming, "soft" => Soft, "margin" => Margin, "cosine" => Cosine,
     "signed_sum" => SignedSum);
 named!(Scale, "scale", "row" => Row, "layer" => Layer, "none" => Unit);

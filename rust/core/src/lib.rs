@@ -14,6 +14,8 @@ pub mod error;
 pub mod formula;
 pub mod fused;
 pub mod interference;
+pub mod mask;
+mod named;
 pub mod network;
 pub mod nulls;
 pub mod pairs;
