@@ -199,6 +199,18 @@ def test_early_stopping_is_per_network_and_follows_its_rule(engine):
         assert torch.equal(tensor, runs.weights[name])
 
 
+@pytest.mark.parametrize("engine", ["fused", "libtorch"])
+def test_a_run_can_be_taken_up_after_an_epoch(engine):
+    task = pc.Dnf.random(clauses=6, seed=0)
+    options = dict(samples=650, optimizer="sgd", lr=0.1, early_stopping=None, engine=engine)
+    whole = pc.train(task, hidden=16, epochs=4, snapshots=[22], **options)
+    rest = pc.train(task, init=whole.at(22).weights, epochs=2, first_epoch=2, **options)
+    again = pc.train(task, init=whole.at(22).weights, epochs=2, **options)
+    for name, tensor in rest.weights.items():
+        assert torch.equal(tensor, whole.weights[name])
+    assert not torch.equal(again.weights["w1"], whole.weights["w1"])
+
+
 def test_validation_loss_is_that_of_the_weights_after_the_epoch():
     task = pc.Dnf.random(clauses=6, seed=0)
     held_out = task.sample(500, seed=9)

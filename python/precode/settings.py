@@ -76,6 +76,7 @@ class TrainSettings:
         batch: samples a step; the last batch of an epoch holds what is left over.
         optimizer: update rule.
         order_seed: key of the order in which epochs visit the samples.
+        first_epoch: number of the first epoch in that order.
         early_stopping: when networks stop before the last epoch.
         snapshots: optimizer steps after which weights are kept, increasing; 0 is the start.
     """
@@ -84,6 +85,7 @@ class TrainSettings:
     batch: int
     optimizer: Optimizer
     order_seed: int
+    first_epoch: int
     early_stopping: EarlyStopping | None
     snapshots: tuple[int, ...]
 

@@ -157,6 +157,7 @@ def train(
     early_stopping: EarlyStopping | None = DEFAULT_STOPPING,
     snapshots: Iterable[int] = (),
     order_seed: int | None = None,
+    first_epoch: int = 0,
     indices: int | Iterable[int] | None = None,
     engine: str = "auto",
     dtype: str | torch.dtype = "float32",
@@ -186,6 +187,8 @@ def train(
         early_stopping: None to run all epochs.
         snapshots: optimizer steps after which weights are kept (see `Runs.at`).
         order_seed: key of the order in which samples are visited; `seed` by default.
+        first_epoch: number of the first epoch in that order: with ``init=runs.at(k).weights`` after whole epochs, the
+            samples are visited as the run would have gone on to visit them.
         indices: numbers of the networks' streams, by default 0, 1, ...
         engine: ``"fused"`` (one hidden layer, float32, CPU), ``"libtorch"`` (anything), or ``"auto"``.
         dtype: ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``, of the weights and arithmetic.
@@ -218,6 +221,7 @@ def train(
         batch=integer(batch, "batch", 1, COUNT),
         optimizer=_optimizer(optimizer, lr),
         order_seed=seed if order_seed is None else integer(order_seed, "order_seed", 0, KEY),
+        first_epoch=integer(first_epoch, "first_epoch", 0, COUNT),
         early_stopping=_stopping(early_stopping),
         snapshots=tuple(sorted(set(integers(snapshots, "snapshots", 0, KEY)))),
     )

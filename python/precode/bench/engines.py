@@ -67,6 +67,7 @@ def run(workload: Workload, networks: int, engine: str, epochs: int, snapshots: 
         early_stopping=None,
         snapshots=snapshots,
         order_seed=SEED,
+        first_epoch=0,
         engine=engine,
     )
 

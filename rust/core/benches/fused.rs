@@ -49,6 +49,7 @@ impl Cell {
             batch: 64,
             optimizer: self.optimizer,
             order_seed: 0,
+            first_epoch: 0,
             early_stopping: None,
             snapshots: vec![],
         };

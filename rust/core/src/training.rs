@@ -139,6 +139,9 @@ pub struct TrainConfig {
     /// Keys the order in which every epoch visits the samples (see [`epoch_order`]). All networks
     /// of a run visit sample numbers in the same order; their data are their own.
     pub order_seed: u64,
+    /// Number of the first epoch in the order of visits: a run that goes on after `first_epoch` epochs
+    /// visits the samples as the whole run would have.
+    pub first_epoch: u32,
     /// When a network may stop before the last epoch.
     pub early_stopping: Option<EarlyStopping>,
     /// Optimizer steps after which the weights are kept, strictly increasing; 0 is the start.
@@ -155,6 +158,14 @@ impl TrainConfig {
         self.optimizer.validate()?;
         if self.batch == 0 {
             return Err(value_error!("batch = 0: must be at least 1"));
+        }
+        if self.first_epoch.checked_add(self.epochs).is_none() {
+            return Err(value_error!(
+                "first_epoch = {} and epochs = {}: together at most {}",
+                self.first_epoch,
+                self.epochs,
+                u32::MAX
+            ));
         }
         if let Some(EarlyStopping { patience: 0, .. }) = self.early_stopping {
             return Err(value_error!("patience = 0: must be at least 1 (None for no early stopping)"));
@@ -277,7 +288,7 @@ impl Problem<'_> {
     }
 }
 
-/// The order in which an epoch visits `samples` samples: a uniform permutation drawn from the
+/// The order in which an epoch, counted from 0, visits `samples` samples: a uniform permutation drawn from the
 /// stream `(seed, Order, epoch)`, the same on every engine.
 pub fn epoch_order(seed: u64, epoch: u32, samples: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..samples as u32).collect();

@@ -91,6 +91,7 @@ pub struct Settings {
     batch: usize,
     optimizer: OptimizerArgument,
     order_seed: u64,
+    first_epoch: u32,
     early_stopping: Option<EarlyStoppingArgument>,
     snapshots: Vec<u64>,
 }
@@ -102,6 +103,7 @@ impl Settings {
             batch: self.batch,
             optimizer: self.optimizer.into_optimizer()?,
             order_seed: self.order_seed,
+            first_epoch: self.first_epoch,
             early_stopping: self.early_stopping.map(EarlyStoppingArgument::into_rule).transpose()?,
             snapshots: self.snapshots,
         })

@@ -39,6 +39,7 @@ fn engines(criterion: &mut Criterion) {
         batch: 64,
         optimizer: Optimizer::adam(1e-3),
         order_seed: 0,
+        first_epoch: 0,
         early_stopping: None,
         snapshots: vec![],
     };

@@ -18,6 +18,7 @@
 //!     batch: 4,
 //!     optimizer: Optimizer::adam(0.05),
 //!     order_seed: 0,
+//!     first_epoch: 0,
 //!     early_stopping: None,
 //!     snapshots: vec![0],
 //! };

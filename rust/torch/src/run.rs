@@ -89,7 +89,7 @@ impl<'a> Run<'a> {
         let config = self.problem.config;
         let samples = self.samples.len();
         let batch = config.batch.min(samples as usize) as i64;
-        let order = epoch_order(config.order_seed, epoch, samples as usize);
+        let order = epoch_order(config.order_seed, config.first_epoch + epoch, samples as usize);
         let order: Vec<i64> = order.into_iter().map(i64::from).collect();
         let order = Tensor::f_from_slice(&order)?.f_to_device(self.weights.all.device())?;
         let row = self.samples.sets() * self.samples.variables();

@@ -128,6 +128,7 @@ fn supports_shape<'a>(widths: &[usize], data: impl Iterator<Item = &'a Arc<Datas
 ///     batch: 4,
 ///     optimizer: Optimizer::adam(0.05),
 ///     order_seed: 0,
+///     first_epoch: 0,
 ///     early_stopping: None,
 ///     snapshots: vec![0],
 /// };

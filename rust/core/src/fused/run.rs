@@ -45,7 +45,10 @@ pub(super) fn train(
         let per_epoch = config.steps_per_epoch(samples);
         let steps = per_epoch as usize * numbers.len();
         Epochs {
-            orders: numbers.clone().map(|epoch| epoch_order(config.order_seed, epoch, samples)).collect(),
+            orders: numbers
+                .clone()
+                .map(|epoch| epoch_order(config.order_seed, config.first_epoch + epoch, samples))
+                .collect(),
             scales: step_scales(&config.optimizer, u64::from(first) * per_epoch, steps),
             numbers,
         }

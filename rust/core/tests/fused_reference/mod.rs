@@ -141,8 +141,10 @@ pub fn train(start: &Weights, r: usize, problem: &Problem<'_>) -> Outcome {
     let mut patience = config.early_stopping.map(Patience::new);
     let labels = (data.samples() * data.outputs()) as f64;
     for epoch in 0..config.epochs {
-        let order: Vec<usize> =
-            epoch_order(config.order_seed, epoch, data.samples()).iter().map(|s| *s as usize).collect();
+        let order: Vec<usize> = epoch_order(config.order_seed, config.first_epoch + epoch, data.samples())
+            .iter()
+            .map(|s| *s as usize)
+            .collect();
         let (mut loss, mut wrong) = (0.0, 0);
         for batch in order.chunks(config.batch) {
             let (batch_loss, batch_wrong, gradients) = network.gradient(data, &c0, batch);
@@ -236,7 +238,15 @@ pub fn optimizers() -> Vec<(&'static str, Optimizer)> {
 }
 
 pub fn config(epochs: u32, batch: usize, optimizer: Optimizer) -> TrainConfig {
-    TrainConfig { epochs, batch, optimizer, order_seed: 3, early_stopping: None, snapshots: vec![] }
+    TrainConfig {
+        epochs,
+        batch,
+        optimizer,
+        order_seed: 3,
+        first_epoch: 0,
+        early_stopping: None,
+        snapshots: vec![],
+    }
 }
 
 /// The embeddings of the tests for n variables, by name.

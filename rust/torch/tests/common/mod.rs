@@ -46,7 +46,15 @@ pub fn adam() -> Optimizer {
 }
 
 pub fn config(optimizer: Optimizer) -> TrainConfig {
-    TrainConfig { epochs: 2, batch: 16, optimizer, order_seed: 5, early_stopping: None, snapshots: vec![] }
+    TrainConfig {
+        epochs: 2,
+        batch: 16,
+        optimizer,
+        order_seed: 5,
+        first_epoch: 0,
+        early_stopping: None,
+        snapshots: vec![],
+    }
 }
 
 /// Everything a problem borrows.
@@ -215,7 +223,8 @@ pub fn plainly(case: &Case, r: usize, kind: Kind, steps: usize) -> Vec<Tensor> {
     let mut second: Vec<Tensor> = weights.iter().map(|weight| weight.zeros_like()).collect();
     let mut step = 0;
     for epoch in 0..case.config.epochs {
-        let order = epoch_order(case.config.order_seed, epoch, case.data[r].samples());
+        let order =
+            epoch_order(case.config.order_seed, case.config.first_epoch + epoch, case.data[r].samples());
         for batch in order.chunks(case.config.batch) {
             if step == steps {
                 return weights;
