@@ -26,16 +26,14 @@ impl<S: Simd, const V: usize> Errors<S, V> {
         Self { rows: Box::new([[s.zero(); V]; PLACES]) }
     }
 
-    /// Sum over the samples that are bits of `members`. `fours`: see [`Density`](super::tile::Density).
+    /// Sum over the samples that are bits of `members`; `fours` is how many fours they mostly fill.
     #[inline(always)]
     fn sum(&self, s: S, mut members: Bits, fours: usize) -> [S::Vector; V] {
         // Two sums side by side, so that an addition does not wait for the one before.
         let mut even = [s.zero(); V];
         let mut odd = [s.zero(); V];
-        for _ in 0..fours {
-            self.add_four(s, &mut members, &mut even, &mut odd);
-        }
-        while !members.is_empty() {
+        // The length is known before the first addition, so that a mispredicted end costs little.
+        for _ in 0..fours.max(members.fours()) {
             self.add_four(s, &mut members, &mut even, &mut odd);
         }
         for k in 0..V {
@@ -62,7 +60,7 @@ impl<S: Simd, const V: usize> Errors<S, V> {
 pub(super) struct Step<'a, S: Simd> {
     pub(super) update: Update<S>,
     /// See [`Density`](super::tile::Density).
-    pub(super) fours: usize,
+    pub(super) fours: &'a [[usize; TILE]],
     /// Variables whose columns take part, as bits.
     pub(super) alive: &'a [u64],
     pub(super) identity: bool,
@@ -197,11 +195,13 @@ impl<S: Simd, const V: usize> Block<S, V> {
     #[inline(always)]
     fn add_columns(&mut self, s: S, tile: &Tile, errors: &Errors<S, V>, step: &Step<'_, S>) {
         let gradients: &mut [Columns<S, V>] = self.gradient.matrix.as_chunks_mut().0;
-        for ((members, alive), gradients) in tile.members.iter().zip(step.alive).zip(gradients) {
+        let words = tile.members.iter().zip(step.alive).zip(step.fours).zip(gradients);
+        for (((members, alive), fours), gradients) in words {
             let mut alive = Bits::new(*alive, step.minus_one);
             while !alive.is_empty() {
                 let i = alive.next();
-                let mut sum = errors.sum(s, Bits::new(members[i % TILE], step.minus_one), step.fours);
+                let members = Bits::new(members[i % TILE], step.minus_one);
+                let mut sum = errors.sum(s, members, fours[i % TILE]);
                 if !step.first {
                     for k in 0..V {
                         sum[k] = s.add(sum[k], gradients[i][k]);

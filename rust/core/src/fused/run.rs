@@ -9,7 +9,7 @@ use super::level::{Kernel, Level, dispatch};
 use super::net::{Alive, Buffers, Kept, Shape, Which};
 use super::optimizer::{Rule, step_scales};
 use super::simd::Simd;
-use super::tile::{Density, TILE};
+use super::tile::Density;
 use super::train::{Epochs, Job, Run, TrainEpochs, Worker};
 use crate::error::Result;
 use crate::training::{Evaluation, History, Patience, Problem, Progress, Trained, epoch_order};
@@ -181,7 +181,7 @@ impl<T: AsRef<[f32]>> Kernel for Evaluate<'_, T> {
         let Self { shape, map, weights, data, progress } = self;
         let kept = Kept::default();
         let alive = Alive::new(&shape, kept);
-        let density = Density::measure(data, &alive.variables, TILE);
+        let density = Density::measure(data, &alive.variables);
         let mut worker = Worker::<S, V>::new(s, shape, &alive, kept);
         worker.net.load(Which::Weights, weights);
         worker.net.embed(map, &mut worker.columns);

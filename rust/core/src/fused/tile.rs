@@ -32,6 +32,12 @@ impl Bits {
         Self { word, minus_one }
     }
 
+    /// Fours that cover the bits.
+    #[inline(always)]
+    pub(super) fn fours(&self) -> usize {
+        self.word.count_ones().div_ceil(4) as usize
+    }
+
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.word == 0
@@ -132,47 +138,66 @@ fn join(halves: &[u32]) -> u64 {
     halves.iter().rev().fold(0, |word, half| word << WORD_BITS | u64::from(*half))
 }
 
-/// How dense some data are, which decides how far the kernels pad their loops.
+/// How dense some data are, which decides how far the kernels pad their loops. No result depends on it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Density {
     /// For each word of 64 variables, the most True variables that a sample has in it, rounded to even.
     pub(super) slots: Vec<usize>,
-    /// Fours of samples that cover most variables' members in a tile.
-    pub(super) fours: usize,
+    /// For each place of each word, the fours of samples that cover its members in most tiles.
+    pub(super) fours: Vec<[usize; TILE]>,
 }
 
 impl Density {
-    /// Counts the variables that are `alive`, for tiles of up to `tile` samples. Reads the data from end
-    /// to end.
+    /// Counts the variables that are `alive`. Reads the data from end to end.
     #[inline(always)]
-    pub(super) fn measure(data: &Dataset, alive: &[u64], tile: usize) -> Self {
+    pub(super) fn measure(data: &Dataset, alive: &[u64]) -> Self {
         let halves = data.words_per_sample();
         let mut slots = vec![0; alive.len()];
-        let mut ones = 0;
         for (w, (slots, alive)) in slots.iter_mut().zip(alive).enumerate() {
             let mut most = 0;
             if halves == 1 {
                 for word in data.inputs() {
-                    let count = (word & *alive as u32).count_ones();
-                    most = count.max(most);
-                    ones += count as usize;
+                    most = (word & *alive as u32).count_ones().max(most);
                 }
             } else {
                 for input in data.inputs().chunks_exact(halves) {
-                    let count = (join(&input[2 * w..(2 * w + 2).min(halves)]) & alive).count_ones();
-                    most = count.max(most);
-                    ones += count as usize;
+                    let word = join(&input[2 * w..(2 * w + 2).min(halves)]) & alive;
+                    most = word.count_ones().max(most);
                 }
             }
             // Even, as the forward pass adds columns in pairs.
             *slots = most.next_multiple_of(2) as usize;
         }
-        let variables: u32 = alive.iter().map(|word| word.count_ones()).sum();
-        let chance = ones as f64 / (data.samples() * variables.max(1) as usize) as f64;
-        let mean = chance * tile as f64;
-        // Two standard deviations above the mean: a column seldom needs more, so its loop nearly always
-        // has the same length, which the CPU predicts.
-        let fours = ((mean + 2.0 * (mean * (1.0 - chance)).sqrt()) / 4.0).ceil() as usize;
-        Self { slots, fours: fours.min(tile.div_ceil(4)) }
+        Self { slots, fours: Vec::new() }
+    }
+
+    /// Estimates `fours` for tiles of up to `samples` samples from some that `order` numbers.
+    #[inline(always)]
+    pub(super) fn measure_members<S: Simd>(
+        &mut self,
+        s: S,
+        tile: &mut Tile,
+        data: &Dataset,
+        alive: &[u64],
+        order: &[u32],
+        samples: usize,
+    ) {
+        let mut counts = vec![[0; TILE]; alive.len()];
+        for numbers in order.chunks(TILE) {
+            tile.gather(data, alive, numbers.iter().map(|sample| *sample as usize));
+            tile.transpose(s, data.variables());
+            let members = tile.members.as_flattened();
+            for (count, members) in counts.as_flattened_mut().iter_mut().zip(members) {
+                *count += members.count_ones();
+            }
+        }
+        let fours = |count: u32| {
+            let chance = f64::from(count) / order.len() as f64;
+            let mean = chance * samples as f64;
+            // A standard deviation above the mean: a column seldom needs more, so its loop nearly always
+            // has the same length, which the CPU predicts.
+            ((mean + (mean * (1.0 - chance)).sqrt()) / 4.0).ceil() as usize
+        };
+        self.fours = counts.into_iter().map(|counts| counts.map(fours)).collect();
     }
 }

@@ -14,6 +14,9 @@ use crate::Dataset;
 use crate::error::Result;
 use crate::training::{Patience, Progress, TrainConfig, Watch};
 
+/// Samples from which the members of a tile are estimated.
+const MEASURED: usize = 1024;
+
 /// What all networks of a run share.
 pub(super) struct Run<'a> {
     pub(super) shape: Shape,
@@ -79,10 +82,14 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
                 densities
             }
             None => {
-                let tile = run.config.batch.min(TILE);
-                let density = Density::measure(job.data, &job.alive.variables, tile);
+                let alive = &job.alive.variables;
+                let mut density = Density::measure(job.data, alive);
+                let order =
+                    epochs.orders.first().map_or(&[][..], |order| &order[..order.len().min(MEASURED)]);
+                let samples = run.config.batch.min(TILE);
+                density.measure_members(s, &mut worker.tile, job.data, alive, order, samples);
                 let validation = match job.validation {
-                    Some(data) => Density::measure(data, &job.alive.variables, tile),
+                    Some(data) => Density::measure(data, alive),
                     None => Density::default(),
                 };
                 [density, validation]
@@ -185,7 +192,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         net.base(base);
         let minus_one = minus_one();
         let tiles = batch.len().div_ceil(TILE);
-        let (fours, identity) = (density.fours, net.shape.identity);
+        let (fours, identity) = (&density.fours[..], net.shape.identity);
         for (number, samples) in batch.chunks(TILE).enumerate() {
             tile.gather(job.data, alive, samples.iter().map(|sample| *sample as usize));
             tile.transpose(net.s, net.shape.variables);
