@@ -102,23 +102,28 @@ impl<S: Simd, const V: usize> Block<S, V> {
         let columns: &[Columns<S, V>] = columns.as_chunks().0;
         let groups = self.active.chunks_exact_mut(S::LANES).zip(logits);
         for (group, (active, logits)) in groups.enumerate().take(tile.samples.div_ceil(S::LANES)) {
-            let mut rows = [s.zero(); MAX_LANES];
-            for lane in 0..S::LANES {
-                let b = group * S::LANES + lane;
-                let mut h = bias;
-                for ((words, slots), columns) in tile.inputs.iter().zip(slots).zip(columns) {
-                    let slots = if SLOTS > 0 { SLOTS } else { *slots };
-                    add_columns(s, columns, Bits::new(words[b % TILE], minus_one), slots, &mut h);
-                    if SLOTS > 0 {
-                        break;
+            let mut fours = [s.zero(); MAX_LANES / 4];
+            for (four, sum) in fours.iter_mut().enumerate().take(S::LANES / 4) {
+                let mut rows = [s.zero(); 4];
+                for i in 0..4 {
+                    let lane = 4 * four + i;
+                    let b = group * S::LANES + lane;
+                    let mut h = bias;
+                    for ((words, slots), columns) in tile.inputs.iter().zip(slots).zip(columns) {
+                        let slots = if SLOTS > 0 { SLOTS } else { *slots };
+                        add_columns(s, columns, Bits::new(words[b % TILE], minus_one), slots, &mut h);
+                        if SLOTS > 0 {
+                            break;
+                        }
                     }
+                    for k in 0..V {
+                        active[lane][k] = s.positive(h[k]);
+                    }
+                    rows[i] = weigh(s, &h, &w2);
                 }
-                for k in 0..V {
-                    active[lane][k] = s.positive(h[k]);
-                }
-                rows[lane] = weigh(s, &h, &w2);
+                *sum = s.fold_four(rows);
             }
-            *logits = s.add(*logits, s.row_sums(&rows));
+            *logits = s.add(*logits, s.join_fours(fours));
         }
     }
 
@@ -137,12 +142,13 @@ impl<S: Simd, const V: usize> Block<S, V> {
                 }
             }
             for (output, w2) in self.weights.output.iter().enumerate() {
-                let mut rows = [s.zero(); MAX_LANES];
-                for lane in 0..S::LANES {
-                    rows[lane] = weigh(s, &self.values[group * S::LANES + lane], w2);
+                let mut fours = [s.zero(); MAX_LANES / 4];
+                let values = self.values[group * S::LANES..][..S::LANES].as_chunks().0;
+                for (sum, [a, b, c, d]) in fours.iter_mut().zip(values) {
+                    *sum = s.fold_four([a, b, c, d].map(|h| weigh(s, h, w2)));
                 }
                 let logits = &mut logits[output * Logits::<S>::VECTORS + group];
-                *logits = s.add(*logits, s.row_sums(&rows));
+                *logits = s.add(*logits, s.join_fours(fours));
             }
         }
     }

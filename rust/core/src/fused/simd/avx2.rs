@@ -59,13 +59,13 @@ unsafe impl Simd for Avx2 {
             _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane))
         }
         fn mask_to_bits(mask: __m256) -> u64 { _mm256_movemask_ps(mask) as u64 }
-        fn row_sums(r: &[__m256; MAX_LANES]) -> __m256 {
-            let low = _mm256_hadd_ps(_mm256_hadd_ps(r[0], r[1]), _mm256_hadd_ps(r[2], r[3]));
-            let high = _mm256_hadd_ps(_mm256_hadd_ps(r[4], r[5]), _mm256_hadd_ps(r[6], r[7]));
-            _mm256_add_ps(
-                _mm256_permute2f128_ps::<0x20>(low, high),
-                _mm256_permute2f128_ps::<0x31>(low, high),
-            )
+        fn fold_four(rows: [__m256; 4]) -> __m256 {
+            let [a, b, c, d] = rows;
+            _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d))
+        }
+        fn join_fours(fours: [__m256; MAX_LANES / 4]) -> __m256 {
+            let [a, b, ..] = fours;
+            _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
         }
         fn sum(v: __m256) -> f32 {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));

@@ -81,28 +81,18 @@ unsafe impl Simd for Avx512 {
         fn negate_where(mask: __mmask16, v: __m512) -> __m512 {
             _mm512_mask_xor_ps(v, mask, v, _mm512_set1_ps(-0.0))
         }
-        fn row_sums(r: &[__m512; MAX_LANES]) -> __m512 {
-            fold_blocks(
-                fold_blocks(fold_four([r[0], r[1], r[2], r[3]]), fold_four([r[4], r[5], r[6], r[7]])),
-                fold_blocks(fold_four([r[8], r[9], r[10], r[11]]), fold_four([r[12], r[13], r[14], r[15]])),
-            )
+        fn fold_four(rows: [__m512; 4]) -> __m512 {
+            let [a, b, c, d] = rows;
+            let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+            let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+            let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+            _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)))
+        }
+        fn join_fours(fours: [__m512; MAX_LANES / 4]) -> __m512 {
+            let [a, b, c, d] = fours;
+            fold_blocks(fold_blocks(a, b), fold_blocks(c, d))
         }
         fn sum(v: __m512) -> f32 { _mm512_reduce_add_ps(v) }
-    }
-}
-
-/// In each group of four lanes: the sums of that group of a, b, c and d.
-///
-/// # Safety
-/// The CPU must have AVX-512 F.
-#[inline(always)]
-unsafe fn fold_four([a, b, c, d]: [__m512; 4]) -> __m512 {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
-        let cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
-        let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
-        _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)))
     }
 }
 

@@ -52,8 +52,11 @@ pub(super) unsafe trait Simd: Copy + Send + Sync {
     /// Bit l is lane l of the mask.
     fn mask_to_bits(self, mask: Self::Mask) -> u64;
 
-    /// Lane l is the sum of the lanes of `rows[l]`. `rows` has `LANES` entries.
-    fn row_sums(self, rows: &[Self::Vector; MAX_LANES]) -> Self::Vector;
+    /// Lane 4 g + i is the sum of lanes 4 g to 4 g + 3 of `rows[i]`.
+    fn fold_four(self, rows: [Self::Vector; 4]) -> Self::Vector;
+    /// Lane 4 q + i is the sum of lanes i, 4 + i, 8 + i, ... of `fours[q]`. The first `LANES / 4` entries count:
+    /// of foldings of four rows each, these are the sums of all rows.
+    fn join_fours(self, fours: [Self::Vector; MAX_LANES / 4]) -> Self::Vector;
     /// The sum of the lanes, always in the same order.
     fn sum(self, v: Self::Vector) -> f32;
 

@@ -126,12 +126,17 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn row_sums(self, rows: &[Vector; MAX_LANES]) -> Vector {
-        let mut out = self.splat(0.0);
-        for (sum, row) in out.0.iter_mut().zip(rows) {
-            *sum = self.sum(*row);
-        }
-        out
+    fn fold_four(self, [a, b, c, d]: [Vector; 4]) -> Vector {
+        let sum = |v: Vector, first: usize| (v.0[first] + v.0[first + 1]) + (v.0[first + 2] + v.0[first + 3]);
+        Vector([sum(a, 0), sum(b, 0), sum(c, 0), sum(d, 0), sum(a, 4), sum(b, 4), sum(c, 4), sum(d, 4)])
+    }
+
+    #[inline(always)]
+    fn join_fours(self, [a, b, ..]: [Vector; MAX_LANES / 4]) -> Vector {
+        Vector(std::array::from_fn(|lane| {
+            let (four, i) = if lane < 4 { (a, lane) } else { (b, lane - 4) };
+            four.0[i] + four.0[i + 4]
+        }))
     }
 
     #[inline(always)]
