@@ -14,7 +14,7 @@ pub(super) struct StepScale {
 ///
 /// Adam's moments are kept as m / (1 - beta1) and v / (1 - beta2): then each needs one operation
 /// less, and the factors go into the step's rate and epsilon, as do the bias corrections:
-/// lr m^ / (sqrt(v^) + eps) = rate m' / (sqrt(v') + eps').
+/// lr m^ / (sqrt(v^) + eps) = rate m' / (2 sqrt(v') + eps'), where the 2 saves an operation, too.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     adaptive: bool,
@@ -70,7 +70,7 @@ pub(super) fn step_scales(optimizer: &Optimizer, done: u64, count: usize) -> Vec
             (0..count)
                 .map(|_| {
                     powers = (powers.0 * betas.0, powers.1 * betas.1);
-                    let correction = (1.0 - powers.1).sqrt() / root;
+                    let correction = 2.0 * (1.0 - powers.1).sqrt() / root;
                     let rate = lr * correction * (1.0 - betas.0) / (1.0 - powers.0);
                     StepScale { rate: rate as f32, eps: (eps * correction) as f32 }
                 })
@@ -138,7 +138,7 @@ impl<S: Simd> Update<S> {
             for k in 0..V {
                 m[k] = s.mul_add(self.first, m[k], g[k]);
                 v[k] = s.mul_add(self.second, v[k], s.mul(g[k], g[k]));
-                w[k] = s.sub_mul(w[k], self.rate, s.over_root(m[k], v[k], self.eps));
+                w[k] = s.sub_mul(w[k], self.rate, s.over_two_roots(m[k], v[k], self.eps));
             }
         } else {
             for k in 0..V {

@@ -41,8 +41,8 @@ unsafe impl Simd for Avx2 {
         fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn sub_mul(c: __m256, a: __m256, b: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
-        fn over_root(m: __m256, v: __m256, e: __m256) -> __m256 {
-            _mm256_div_ps(m, _mm256_add_ps(_mm256_sqrt_ps(v), e))
+        fn over_two_roots(m: __m256, v: __m256, e: __m256) -> __m256 {
+            _mm256_div_ps(m, _mm256_fmadd_ps(_mm256_sqrt_ps(v), _mm256_set1_ps(2.0), e))
         }
         fn power_of_two(shifted: __m256) -> __m256 {
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));

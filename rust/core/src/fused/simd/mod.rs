@@ -36,8 +36,8 @@ pub(super) unsafe trait Simd: Copy + Send + Sync {
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// c - a b
     fn sub_mul(self, c: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// m / (sqrt(v) + e) for v >= 0 and e > 0, to a relative error below 1e-6.
-    fn over_root(self, m: Self::Vector, v: Self::Vector, e: Self::Vector) -> Self::Vector;
+    /// m / (2 sqrt(v) + e) for v >= 0 and e > 0, to a relative error below 1e-6.
+    fn over_two_roots(self, m: Self::Vector, v: Self::Vector, e: Self::Vector) -> Self::Vector;
     /// 2^k, where the low bits of `shifted` hold the integer k in [-126, 127].
     fn power_of_two(self, shifted: Self::Vector) -> Self::Vector;
 

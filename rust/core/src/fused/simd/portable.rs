@@ -75,8 +75,8 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn over_root(self, m: Vector, v: Vector, e: Vector) -> Vector {
-        self.div(m, map(v, e, |x, e| x.sqrt() + e))
+    fn over_two_roots(self, m: Vector, v: Vector, e: Vector) -> Vector {
+        self.div(m, map(v, e, |x, e| 2.0 * x.sqrt() + e))
     }
 
     #[inline(always)]
