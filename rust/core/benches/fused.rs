@@ -102,7 +102,7 @@ fn kept(count: usize, density: f64) -> Vec<bool> {
 }
 
 fn stacks(criterion: &mut Criterion) {
-    for networks in [1, 16, 128, 1024] {
+    for networks in [1, 16, 128, 1024, 4096] {
         let cell = Cell { networks, ..Cell::reference() };
         cell.bench(criterion, "fused/networks", &networks.to_string());
     }
