@@ -13,6 +13,8 @@
 mod codes;
 mod distance;
 mod kernel;
+mod metric;
+mod output;
 mod scalar;
 mod tile;
 
@@ -23,7 +25,6 @@ mod avx512;
 #[cfg(test)]
 mod tests;
 
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,80 +33,17 @@ use rayon::prelude::*;
 pub use codes::{BitCodes, TernaryCodes};
 pub use distance::Distance;
 pub use kernel::{KERNEL_VARIABLE, Kernel};
+pub use metric::{CodeMetric, TernaryMetric};
+pub use output::Block;
 
 use crate::error::{Result, shape_error, value_error};
 use crate::training::Progress;
 use distance::Rule;
+use output::{Shared, reflect};
 use tile::{Operands, SIDE, Scratch};
 
 /// Words of a code from which on writing a distance to its mirror image is faster than computing it again.
 const WORTH_MIRRORING: usize = 16;
-
-/// How two codes of bits are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeMetric {
-    /// Bits in which they differ.
-    Hamming,
-    /// `1 - |a & b| / |a | b|`, 0 for two empty codes; a fraction, so it needs `f32`.
-    Jaccard,
-    /// Bits set in both: the larger, the nearer.
-    Overlap,
-}
-
-impl CodeMetric {
-    /// The names that [`parse`](Self::parse) takes.
-    pub const NAMES: &'static [&'static str] = &["hamming", "jaccard", "overlap"];
-
-    /// From its name.
-    ///
-    /// # Errors
-    /// [`Error::Value`](crate::Error::Value) listing the names there are.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "hamming" => Ok(Self::Hamming),
-            "jaccard" => Ok(Self::Jaccard),
-            "overlap" => Ok(Self::Overlap),
-            _ => Err(value_error!("metric '{name}' is unknown: use one of {}", Self::NAMES.join(", "))),
-        }
-    }
-}
-
-/// How two codes of signs are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TernaryMetric {
-    /// Places where the signs differ.
-    Mismatch,
-    /// Sum of the differences of the signs: 1 from zero to a sign, 2 from one sign to the other.
-    L1,
-}
-
-impl TernaryMetric {
-    /// The names that [`parse`](Self::parse) takes.
-    pub const NAMES: &'static [&'static str] = &["mismatch", "l1"];
-
-    /// From its name.
-    ///
-    /// # Errors
-    /// [`Error::Value`](crate::Error::Value) listing the names there are.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "mismatch" => Ok(Self::Mismatch),
-            "l1" => Ok(Self::L1),
-            _ => Err(value_error!("metric '{name}' is unknown: use one of {}", Self::NAMES.join(", "))),
-        }
-    }
-}
-
-/// A rectangle of the matrix of distances.
-#[derive(Clone, Debug)]
-pub struct Block<'a, T> {
-    /// Codes of the first stack.
-    pub rows: Range<usize>,
-    /// Codes of the second stack.
-    pub columns: Range<usize>,
-    /// (rows, columns).
-    pub distances: &'a [T],
-}
 
 /// How often each distance occurs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -477,72 +415,6 @@ fn same_length(a: usize, b: usize, what: &str) -> Result<()> {
         Ok(())
     } else {
         Err(shape_error!("codes of {a} and of {b} {what}: only equal lengths compare"))
-    }
-}
-
-/// A matrix that several threads write blocks of.
-struct Shared<'a, T> {
-    start: *mut T,
-    shape: (usize, usize),
-    borrow: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: it gives nothing but `write`, whose callers promise not to overlap.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-
-impl<'a, T: Distance> Shared<'a, T> {
-    fn new(out: &'a mut [T], shape: (usize, usize)) -> Result<Self> {
-        if shape.0.checked_mul(shape.1) != Some(out.len()) {
-            return Err(shape_error!(
-                "an output of {} distances does not fit {} x {} pairs",
-                out.len(),
-                shape.0,
-                shape.1
-            ));
-        }
-        Ok(Self { start: out.as_mut_ptr(), shape, borrow: PhantomData })
-    }
-
-    /// # Safety
-    /// Nothing else may access the block's place in the matrix at the same time.
-    unsafe fn write(&self, block: &Block<T>) {
-        assert!(block.rows.end <= self.shape.0 && block.columns.end <= self.shape.1);
-        let width = block.columns.len();
-        for (row, distances) in block.rows.clone().zip(block.distances.chunks_exact(width)) {
-            // SAFETY: the row and the columns are within the matrix, and the caller promises that
-            // nobody else is there.
-            unsafe {
-                let to = self.start.add(row * self.shape.1 + block.columns.start);
-                to.copy_from_nonoverlapping(distances.as_ptr(), width);
-            }
-        }
-    }
-}
-
-/// Writes the distances of a block by columns to `reflection`.
-fn reflect<T: Distance>(block: &Block<T>, reflection: &mut Vec<T>) {
-    const SQUARE: usize = 16;
-    let (height, width) = (block.rows.len(), block.columns.len());
-    reflection.resize(height * width, T::default());
-    // Square by square: a whole column of the block would not stay in the first-level cache.
-    for (top, rows) in block.distances.chunks(SQUARE * width).enumerate() {
-        let top = top * SQUARE;
-        for left in (0..width).step_by(SQUARE) {
-            let square: Option<[&[T; SQUARE]; SQUARE]> =
-                (rows.len() == SQUARE * width && left + SQUARE <= width).then(|| {
-                    std::array::from_fn(|r| rows[r * width + left..].first_chunk().expect("a whole square"))
-                });
-            for column in left..(left + SQUARE).min(width) {
-                let out = &mut reflection[column * height + top..];
-                if let (Some(square), Some(out)) = (square, out.first_chunk_mut::<SQUARE>()) {
-                    *out = square.map(|row| row[column - left]);
-                } else {
-                    for (row, out) in rows.chunks_exact(width).zip(out) {
-                        *out = row[column];
-                    }
-                }
-            }
-        }
     }
 }
 
