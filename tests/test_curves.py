@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from matplotlib import pyplot as plt
 
 import precode as pc
-from precode.cli import main, write_atomically
+from precode._files import write_atomically
+from precode.cli import main
 
 COLUMNS = [
     "hidden", "clauses", "trials", "embedding", "train_bce", "train_error", "test_error",

@@ -1,0 +1,43 @@
+"""Kinds of values that several commands take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Comma-separated positive integers."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """A tuple of integers, or a usage error naming what came."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or min(numbers) < 1:
+            self.fail(f"{value!r}: expected numbers of at least 1 separated by commas, such as 16,32", param, ctx)
+        return numbers
+
+
+class Fractions(click.ParamType[tuple[float, ...]]):
+    """Comma-separated numbers in (0, 1]."""
+
+    name = "D,D,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """A tuple of numbers, or a usage error naming what came."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(0 < number <= 1 for number in numbers):
+            self.fail(f"{value!r}: expected numbers in (0, 1] separated by commas, such as 0.25,0.125", param, ctx)
+        return numbers
