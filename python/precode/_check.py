@@ -130,6 +130,35 @@ def numbers(values: object, name: str, low: float) -> list[float]:
     return listed
 
 
+def fraction(value: object, name: str) -> float:
+    """One number in (0, 1].
+
+    Raises:
+        PrecodeTypeError: not a number.
+        PrecodeValueError: out of range.
+
+    Example:
+        >>> fraction(0.25, "density")
+        0.25
+    """
+    (number,) = fractions([value], name)
+    return number
+
+
+def fractions(values: object, name: str) -> list[float]:
+    """Numbers in (0, 1], of an argument that takes one or several.
+
+    Raises:
+        PrecodeTypeError: neither a number nor an iterable of numbers.
+        PrecodeValueError: out of range, or none at all.
+    """
+    listed = numbers(values, name, 0)
+    for number in listed:
+        if not 0 < number <= 1:
+            raise PrecodeValueError(f"{name} = {number:g}: expected a fraction above 0 and at most 1")
+    return listed
+
+
 def _iterable(values: Any, name: str, of: str) -> list[Any]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise PrecodeTypeError(f"{name} must be {of}, not {type(values).__name__} ({reprlib.repr(values)})")

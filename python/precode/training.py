@@ -48,8 +48,12 @@ class Runs(Networks):
             update, and validation_loss if there are validation data.
         epochs_run: epochs each network ran, (R,).
         data: training data of each network.
+        validation: validation data of each network; empty if there are none.
         engine: name of the engine that ran.
         engine_reason: why it was chosen.
+        seed: key of the data, initial weights, order and random embedding.
+        streams: number of each network's random streams.
+        sampler: what the data were drawn by; None if they were given.
         seconds: wall-clock time of training.
     """
 
@@ -60,13 +64,21 @@ class Runs(Networks):
         tasks: Sequence[Dnf] | None,
         embedding: embeddings.Embedding,
         data: Sequence[Dataset],
+        validation: Sequence[Dataset],
         settings: TrainSettings,
+        seed: int,
+        streams: Sequence[int],
+        sampler: str | samplers.Sampler | None,
         seconds: float,
     ) -> None:
         super().__init__(named(outcome["weights"]), tasks, embedding)
         self.start = Networks(named(start), tasks, embedding)
         self.data = tuple(data)
+        self.validation = tuple(validation)
         self.settings = settings
+        self.seed = seed
+        self.streams = tuple(streams)
+        self.sampler = sampler
         self.epochs_run: NDArray[np.int64] = np.array(outcome["epochs_run"], dtype=np.int64)
         self.engine = outcome["engine"]
         self.engine_reason = outcome["reason"]
@@ -227,12 +239,13 @@ def train(
     )
     c0 = embeddings.resolve(embedding, work.variables, seed)
     widths = _widths(hidden, initial, c0.rows, work.outputs)
-    if data is None:
-        _memory.check(
-            _precode.memory_needed(widths, work.networks, work.variables, samples, settings),
-            f"training {work.networks} networks on {samples} samples each",
-            "train fewer at a time, on fewer samples, or on one data set (data=)",
-        )
+    # Data that were given are in memory already.
+    drawn = samples if data is None else 0
+    _memory.check(
+        _precode.memory_needed(widths, work.networks, work.variables, drawn, settings),
+        f"training {work.networks} networks" + (f" on {drawn} samples each" if drawn else ""),
+        "train fewer at a time" + (", on fewer samples, or on one data set (data=)" if drawn else " or narrower ones"),
+    )
     start = _on_device(initial or _precode.linear_init(widths, seed, work.streams), target, kind)
     flat_masks = _masks(masks, start)
     sets, held_out = work.draw(samples, sampler, seed)
@@ -251,7 +264,19 @@ def train(
             report,
         )
     seconds = time.perf_counter() - began
-    return Runs(outcome, _masked(start, flat_masks), work.tasks, c0, sets, settings, seconds)
+    return Runs(
+        outcome,
+        _masked(start, flat_masks),
+        work.tasks,
+        c0,
+        sets,
+        held_out,
+        settings,
+        seed,
+        work.streams,
+        None if data is not None else sampler,
+        seconds,
+    )
 
 
 def _optimizer(optimizer: str | Optimizer, lr: float | None) -> Optimizer:
