@@ -19,3 +19,7 @@ class PrecodeTypeError(PrecodeError, TypeError):
 
 class UnsupportedError(PrecodeError, RuntimeError):
     """The request is valid, but what was chosen to carry it out cannot."""
+
+
+class PrecodeFileError(PrecodeError, OSError):
+    """A file cannot be read or written, or does not hold what it should; the message names it and the remedy."""

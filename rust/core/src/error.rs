@@ -13,6 +13,9 @@ pub enum Error {
     /// What was asked for is valid but this engine cannot do it.
     #[error("{0}")]
     Unsupported(String),
+    /// A file cannot be read or written, or does not hold what it should.
+    #[error("{0}")]
+    File(String),
     /// The caller asked to stop (Ctrl-C); results so far are discarded by the function that returns this.
     #[error("interrupted")]
     Interrupted,

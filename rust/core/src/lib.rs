@@ -6,11 +6,13 @@
 //! The setting is that of Adler, Alistarh and Shavit, *Towards Combinatorial Interpretability of
 //! Neural Computation* (arXiv 2504.08842), section 4.
 
+pub mod blind;
 pub mod codes;
 pub mod dataset;
 pub mod distance;
 pub mod embedding;
 pub mod error;
+pub mod file;
 pub mod formula;
 pub mod fused;
 pub mod interference;
@@ -19,9 +21,13 @@ mod named;
 pub mod network;
 pub mod nulls;
 pub mod pairs;
+pub mod probe;
+pub mod realize;
+pub mod recovery;
 pub mod rng;
 pub mod sampler;
 pub mod template;
+pub mod ticket_file;
 pub mod training;
 
 pub use codes::{Clauses, Readout};

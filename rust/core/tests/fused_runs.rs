@@ -92,7 +92,10 @@ fn early_stopping_is_that_of_the_reference() {
         let progress = Progress::default();
         let trained = train(start.clone(), &problem, Options::default(), &progress).unwrap();
         let history = &trained.history;
-        assert_eq!(progress.done(), history.epochs_run.iter().map(|epochs| u64::from(*epochs) * 7).sum());
+        assert_eq!(
+            progress.done(),
+            history.epochs_run.iter().map(|epochs| u64::from(*epochs) * 7).sum::<u64>()
+        );
         assert!(history.epochs_run.iter().any(|epochs| *epochs < 40), "nothing stopped");
         for r in 0..6 {
             let reference = fused_reference::train(&start, r, &problem);

@@ -1,0 +1,88 @@
+//! Files that are there whole or not at all.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Writes a whole file or nothing, on disk before it returns: a temporary file in the same folder, `fsync`, rename,
+/// `fsync` of the folder. A file that was there is replaced by the rename alone.
+///
+/// The file has the mode that the process's umask gives to new files.
+///
+/// # Errors
+/// [`Error::File`] naming the file; the temporary file is removed.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let refuse = |error: std::io::Error| {
+        Error::File(format!(
+            "{}: cannot be written ({error}): choose a folder that exists and can be written to",
+            path.display()
+        ))
+    };
+    // The parent of a bare file name is the empty path, which is no folder to open.
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(".precode-").tempfile_in(folder).map_err(refuse)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;
+    file.persist(path).map_err(|error| refuse(error.error))?;
+    // Elsewhere a folder cannot be opened as a file.
+    #[cfg(unix)]
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(refuse)?;
+    Ok(())
+}
+
+/// Reads a regular file whole.
+///
+/// # Errors
+/// [`Error::File`] naming the file: it is not there, no regular file, or does not fit into memory.
+pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let refuse = |why: &dyn std::fmt::Display, remedy: &str| {
+        Error::File(format!("{}: cannot be read ({why}): {remedy}", path.display()))
+    };
+    let unreadable = |error: std::io::Error| refuse(&error, "check the path and its permissions");
+    // Asked before it is opened: opening a pipe waits for its other end.
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    if !about.is_file() {
+        return Err(refuse(&"it is no regular file", "name a file"));
+    }
+    let mut bytes = Vec::new();
+    let large =
+        || refuse(&format!("its {} bytes do not fit into memory", about.len()), "is it the right file?");
+    bytes.try_reserve_exact(usize::try_from(about.len()).map_err(|_| large())?).map_err(|_| large())?;
+    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_whole(&path, b"first").unwrap();
+        write_whole(&path, b"second, longer").unwrap();
+        assert_eq!(read_whole(&path).unwrap(), b"second, longer");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_or_read_is_named_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no/such/file");
+        let error = write_whole(&missing, b"x").unwrap_err().to_string();
+        assert!(error.contains("no/such/file") && error.contains("choose a folder"), "{error}");
+        assert!(read_whole(&missing).unwrap_err().to_string().contains("check the path"));
+        assert!(read_whole(folder.path()).unwrap_err().to_string().contains("no regular file"));
+        // A folder cannot be replaced by a file.
+        assert!(write_whole(folder.path(), b"x").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
