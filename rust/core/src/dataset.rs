@@ -66,6 +66,34 @@ impl Dataset {
         Ok(data)
     }
 
+    /// The samples numbered by `rows`, in that order.
+    ///
+    /// ```
+    /// use precode_core::Dataset;
+    /// let data = Dataset::from_bools(&[true, false, false, true, true, true], &[true, false, true], 2, 1)?;
+    /// let part = data.select(&[2, 1])?;
+    /// assert_eq!(part.unpack_inputs(), [1, 1, 0, 1]);
+    /// assert_eq!(part.unpack_labels(), [1, 0]);
+    /// assert!(data.select(&[3]).is_err());
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if there are no rows, or one is not below
+    /// [`samples`](Self::samples).
+    pub fn select(&self, rows: &[u32]) -> Result<Self> {
+        let mut selected = Self::zeros(rows.len(), self.variables, self.outputs)?;
+        for (to, &from) in rows.iter().enumerate() {
+            let from = from as usize;
+            if from >= self.samples {
+                return Err(value_error!("sample {from} of {}: counted from 0", self.samples));
+            }
+            selected.set_inputs(to, self.input(from));
+            (0..self.outputs).filter(|&o| self.label(from, o)).for_each(|o| selected.set_label(to, o));
+        }
+        Ok(selected)
+    }
+
     /// Number of samples.
     pub fn samples(&self) -> usize {
         self.samples

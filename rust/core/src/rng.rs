@@ -30,6 +30,12 @@ pub enum Purpose {
     Test = 9,
     /// Samples held out for early stopping.
     Validation = 10,
+    /// Scores that a ticket method draws.
+    Scores = 11,
+    /// Random masks.
+    Mask = 12,
+    /// Controls of tickets: shuffled masks, re-drawn survivors.
+    Control = 13,
 }
 
 /// The generator for `(seed, purpose, index)`: ChaCha with 8 rounds, keyed by the three numbers.

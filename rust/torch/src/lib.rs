@@ -35,6 +35,7 @@
 //! # Ok::<(), precode_torch::Error>(())
 //! ```
 
+mod curvature;
 pub mod engine;
 pub mod error;
 mod evaluate;
@@ -42,6 +43,7 @@ mod flat;
 pub mod fused;
 mod gradient;
 pub mod libtorch;
+pub mod methods;
 mod optimizer;
 mod run;
 mod samples;

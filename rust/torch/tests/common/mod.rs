@@ -8,7 +8,8 @@ use precode_core::training::{
     EarlyStopping, Optimizer, Problem, Progress, TrainConfig, Trained, epoch_order,
 };
 use precode_core::{Dataset, Embedding, Masks, Weights};
-use precode_torch::{Engine, Libtorch, Stack};
+use precode_torch::methods::{Objective, StackObjective};
+use precode_torch::{Choice, Engine, Libtorch, Stack};
 use tch::{Device, Kind, Tensor};
 
 /// A stream of reproducible numbers (splitmix64).
@@ -297,4 +298,23 @@ pub fn distance(stack: &Stack, r: usize, reference: &[Tensor]) -> f64 {
 
 pub fn assert_same_bits(a: &Stack, b: &Stack) {
     assert_eq!(a.to_weights().unwrap(), b.to_weights().unwrap());
+}
+
+/// What the networks of a case, as a stack of the given kind, answer to ticket methods.
+pub fn with<T>(
+    case: &Case,
+    kind: Kind,
+    prunable: &str,
+    ask: impl FnOnce(&mut StackObjective, &Progress) -> T,
+) -> T {
+    let start = Stack::from_weights(&case.weights, kind, Device::Cpu).unwrap();
+    let progress = Progress::default();
+    let mut objective =
+        StackObjective::new(&start, case.problem(), Choice::Auto, prunable, &progress).unwrap();
+    ask(&mut objective, &progress)
+}
+
+/// theta_0.
+pub fn initial(objective: &StackObjective) -> Vec<Tensor> {
+    objective.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect()
 }

@@ -1,0 +1,190 @@
+//! Controls: what is left of a ticket when a part of what its method chose is taken away.
+
+use std::str::FromStr;
+
+use precode_core::mask::Granularity;
+use precode_core::rng::{Purpose, stream};
+use rand::seq::SliceRandom;
+use tch::Tensor;
+
+use super::objective::Objective;
+use super::select::matrix_shape;
+use super::{Found, Record, Request, Start, initial};
+use crate::error::{Error, Result, value_error};
+use crate::samples::index_tensor;
+
+/// A control of any method's tickets. Each keeps the number of weights of every layer, but for
+/// [`Invert`](Self::Invert), which keeps their number in all; all densities of a network are put through one
+/// and the same permutation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The entries of each mask are permuted (arXiv 2009.08576).
+    ShuffleLayer,
+    /// The entries of each row of a mask, the weights into one neuron, are permuted.
+    ShuffleRow,
+    /// The entries of each column of a mask, the weights from one input, are permuted.
+    ShuffleColumn,
+    /// The mask is kept, but training starts at theta_0 with the values of each prunable tensor permuted: new
+    /// values of the same distribution, for any initialization (our definition).
+    Reinit,
+    /// The weights of the smallest scores are kept.
+    Invert,
+}
+
+impl Control {
+    /// All controls.
+    pub const ALL: [Self; 5] =
+        [Self::ShuffleLayer, Self::ShuffleRow, Self::ShuffleColumn, Self::Reinit, Self::Invert];
+
+    /// The name by which it is chosen.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ShuffleLayer => "shuffle-layer",
+            Self::ShuffleRow => "shuffle-row",
+            Self::ShuffleColumn => "shuffle-column",
+            Self::Reinit => "reinit",
+            Self::Invert => "invert",
+        }
+    }
+
+    /// One line.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::ShuffleLayer => "Mask entries permuted within each tensor",
+            Self::ShuffleRow => "Mask entries permuted within each row",
+            Self::ShuffleColumn => "Mask entries permuted within each column",
+            Self::Reinit => "Values of theta_0 permuted within each prunable tensor, mask kept",
+            Self::Invert => "The smallest scores kept instead of the largest",
+        }
+    }
+
+    /// The tickets of a method, put through the control.
+    pub(super) fn find(
+        self,
+        record: &Record,
+        objective: &mut dyn Objective,
+        request: &Request,
+    ) -> Result<Found> {
+        let whole = match self {
+            Self::ShuffleRow => request.granularity == Granularity::Row,
+            Self::ShuffleColumn => request.granularity == Granularity::Column,
+            _ => false,
+        };
+        if whole {
+            return Err(value_error!(
+                "{} of tickets of whole units of that kind changes nothing: use shuffle-layer, or the \
+                 granularity weight",
+                self.name()
+            ));
+        }
+        let invert = request.invert != (self == Self::Invert);
+        let mut found = (record.find)(objective, &Request { invert, ..*request })?;
+        match self {
+            Self::Invert => {}
+            Self::Reinit => found.start = self.redrawn(objective, request)?,
+            Self::ShuffleLayer | Self::ShuffleRow | Self::ShuffleColumn => {
+                self.shuffle(&mut found, request)?
+            }
+        }
+        Ok(found)
+    }
+
+    fn shuffle(self, found: &mut Found, request: &Request) -> Result<()> {
+        let Some(first) = found.masks.first() else { return Ok(()) };
+        let sources = self.sources(first, request)?;
+        let mut changed = Vec::with_capacity(found.masks.len());
+        for masks in &mut found.masks {
+            let shuffled: Vec<Tensor> = masks
+                .iter()
+                .zip(&sources)
+                .map(|(mask, source)| permuted(mask, source))
+                .collect::<Result<_>>()?;
+            changed.push(fraction_changed(masks, &shuffled)?);
+            *masks = shuffled;
+        }
+        found.notes.push(("mask_entries_changed".to_owned(), changed));
+        Ok(())
+    }
+
+    /// theta_0 with every prunable tensor permuted, for each density.
+    fn redrawn(self, objective: &dyn Objective, request: &Request) -> Result<Start> {
+        let start = initial(objective);
+        let prunable = super::prunable(objective, initial(objective));
+        let mut sources = self.sources(&prunable, request)?.into_iter();
+        let parameters = objective.parameters().iter().zip(start);
+        let redrawn: Vec<Tensor> = parameters
+            .map(|(parameter, value)| match parameter.prunable.then(|| sources.next()).flatten() {
+                Some(source) => permuted(&value, &source),
+                None => Ok(value),
+            })
+            .collect::<Result<_>>()?;
+        let copy = |_| redrawn.iter().map(Tensor::shallow_clone).collect();
+        Ok(Start::Other { parameters: request.densities.iter().map(copy).collect(), epoch: 0 })
+    }
+
+    /// For each tensor and network, (R, weights), the flat index that each entry comes from.
+    fn sources(self, tensors: &[Tensor], request: &Request) -> Result<Vec<Tensor>> {
+        let shapes: Vec<[usize; 3]> =
+            tensors.iter().map(|tensor| matrix_shape(&tensor.size()[1..])).collect();
+        let mut sources: Vec<Vec<usize>> = vec![Vec::new(); tensors.len()];
+        for &index in request.streams {
+            let mut rng = stream(request.seed, Purpose::Control, index);
+            for (sources, &[rows, columns, inner]) in sources.iter_mut().zip(&shapes) {
+                let mut source: Vec<usize> = (0..rows * columns * inner).collect();
+                let groups: Vec<Vec<usize>> = match self {
+                    Self::ShuffleRow => source.chunks(columns * inner).map(<[usize]>::to_vec).collect(),
+                    Self::ShuffleColumn => (0..columns)
+                        .map(|column| {
+                            source.iter().copied().filter(|i| i / inner % columns == column).collect()
+                        })
+                        .collect(),
+                    _ => vec![source.clone()],
+                };
+                for group in groups {
+                    let mut from = group.clone();
+                    from.shuffle(&mut rng);
+                    group.into_iter().zip(from).for_each(|(i, from)| source[i] = from);
+                }
+                sources.extend(source);
+            }
+        }
+        let networks = request.streams.len() as i64;
+        let index = |(sources, tensor): (Vec<usize>, &Tensor)| {
+            Ok(index_tensor(&sources, tensor.device())?.f_view([networks, -1])?)
+        };
+        sources.into_iter().zip(tensors).map(index).collect()
+    }
+}
+
+impl FromStr for Control {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|control| control.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            value_error!("control '{name}' is unknown: use one of {names}")
+        })
+    }
+}
+
+/// A tensor (R, ..) whose entries are taken from the flat indices `source` of each network.
+fn permuted(tensor: &Tensor, source: &Tensor) -> Result<Tensor> {
+    let size = tensor.size();
+    let flat = tensor.f_contiguous()?.f_view([size[0], -1])?;
+    Ok(flat.f_gather(1, source, false)?.f_view(size.as_slice())?)
+}
+
+/// For each network, the fraction of the entries of all masks that differ.
+fn fraction_changed(before: &[Tensor], after: &[Tensor]) -> Result<Vec<f64>> {
+    let differing = before.iter().zip(after).map(|(a, b)| {
+        let size = a.size();
+        Ok(a.f_logical_xor(b)?.f_view([size[0], -1])?)
+    });
+    let differing: Vec<Tensor> = differing.collect::<Result<_>>()?;
+    let fraction = Tensor::f_cat(&differing, 1)?.f_to_kind(tch::Kind::Double)?.f_mean_dim(
+        [1i64].as_slice(),
+        false,
+        tch::Kind::Double,
+    )?;
+    super::select::flat(&fraction)
+}

@@ -1,0 +1,84 @@
+//! Edge-popup: which weights of the untrained network to keep is learned, the weights are not
+//! (Ramanujan et al., arXiv 1911.13299, section 3).
+
+use precode_core::mask::{Density, Scope};
+use tch::Tensor;
+
+use super::learned::{Learns, Search, Sgd, cosine, kth_largest};
+use super::select::select;
+use super::{Found, Needs, Objective, Record, Request, Start};
+use crate::error::Result;
+
+/// Learning rate of the scores at the first step.
+const RATE: f64 = 0.1;
+const WEIGHT_DECAY: f64 = 1e-4;
+
+pub(super) const RECORD: Record = Record {
+    name: "edge-popup",
+    title: "Scores of frozen weights, learned through the choice of the best",
+    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false },
+    schedule: "learned; one search for each density",
+    cost: "the epochs of one training for each density",
+    nested: false,
+    random: true,
+    features: false,
+    reference: "arXiv 1911.13299",
+    deviations: "The fraction kept during the search is the ticket's density, over what the scope says (the \
+                 paper: always layer by layer). theta_0 is the network's own, not a signed constant, and \
+                 the kept weights are then trained from it. The cosine falls with every step, not every \
+                 epoch. Scores are learned weight by weight; rows or columns are kept by their mean.",
+    find,
+};
+
+fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
+    let mut search = Search::new(objective, request, Learns::MaskAlone)?;
+    let steps = search.steps();
+    // kaiming_uniform with a = sqrt(5): uniform in ±1/sqrt(fan in).
+    let start = search.uniform()?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_div(&search.fan_in()?.f_sqrt()?)?;
+    let mut masks = Vec::new();
+    for &density in request.densities {
+        let groups = groups(&search, density, request.scope)?;
+        let mut scores = start.f_detach_copy()?;
+        let mut sgd = Sgd::new(&scores, false, WEIGHT_DECAY)?;
+        for step in 0..steps {
+            let effective = search.initial.f_masked_fill(&outside(&scores, &groups)?, 0.0)?;
+            // Straight through the choice, d mask / d|s| = 1, and the magnitude.
+            let gradient =
+                search.gradient(&effective, step)?.f_mul_(&search.initial)?.f_mul_(&scores.f_sign()?)?;
+            sgd.step(&mut scores, gradient, RATE * cosine(step, steps))?;
+        }
+        masks.push(select(&search.split(&scores.f_abs()?)?, None, density, request)?);
+    }
+    let cost = vec![search.cost(); masks.len()];
+    Ok(Found { masks, start: Start::Initial, cost, scores: None, notes: vec![] })
+}
+
+/// Columns that are compared with each other, and how many of them are kept.
+struct Group {
+    start: i64,
+    length: i64,
+    kept: i64,
+}
+
+fn groups(search: &Search, density: Density, scope: Scope) -> Result<Vec<Group>> {
+    let group =
+        |(start, length): (i64, i64)| Ok(Group { start, length, kept: density.of(length as usize)? as i64 });
+    match scope {
+        Scope::Global => Ok(vec![group((0, search.prunable))?]),
+        Scope::PerLayer => search.layers().map(group).collect(),
+    }
+}
+
+/// Which weights are not among the best of their group. All that tie with the last of the best are kept:
+/// the ticket's own mask is chosen exactly.
+fn outside(scores: &Tensor, groups: &[Group]) -> Result<Tensor> {
+    let magnitude = scores.f_abs()?;
+    let of_group = |group: &Group| {
+        let columns = magnitude.f_narrow(1, group.start, group.length)?;
+        Ok(columns.f_lt_tensor(&kth_largest(&columns, group.kept)?)?)
+    };
+    match groups {
+        [group] => of_group(group),
+        _ => Ok(Tensor::f_cat(&groups.iter().map(of_group).collect::<Result<Vec<_>>>()?, 1)?),
+    }
+}

@@ -1,0 +1,148 @@
+//! Iterative magnitude pruning: train, drop a fifth of the weights, go back, and again.
+
+use precode_core::mask::Density;
+use tch::Tensor;
+
+use super::objective::{Objective, Plan};
+use super::score::magnitudes;
+use super::select::select;
+use super::{Cost, Found, Needs, Record, Request, Start, initial, prunable};
+use crate::error::{Result, value_error};
+
+/// Fraction of the survivors that a level keeps.
+const KEPT: f64 = 0.8;
+
+/// Epochs after which `imp-rewind` takes the values that it goes back to.
+const REWIND: u32 = 1;
+
+/// Where the networks of a level, and its tickets, start.
+#[derive(Clone, Copy)]
+enum Back {
+    /// At the values after so many epochs of the dense run.
+    To(u32),
+    /// At the values just trained, with the last `1 / part` of the epochs ahead.
+    Nowhere { part: u32 },
+}
+
+pub(super) const IMP: Record = Record {
+    name: "imp",
+    title: "Iterative magnitude pruning with resetting to theta_0",
+    needs: Needs { data: true, gradients: false, dense_run: true, clauses: false },
+    schedule: "levels of density 0.8^t",
+    cost: "the dense run and one training for each level above the density",
+    nested: true,
+    random: false,
+    features: false,
+    reference: "arXiv 1803.03635",
+    deviations: "Levels are 0.8^t whatever densities are asked for; the mask of a density is chosen by \
+                 |theta_T| among the survivors of the last level above it.",
+    find: |objective, request| chain(objective, request, Back::To(0)),
+};
+
+pub(super) const IMP_REWIND: Record = Record {
+    name: "imp-rewind",
+    title: "Iterative magnitude pruning with rewinding to theta_k, k = 1 epoch",
+    reference: "arXiv 1912.05671",
+    cost: "the dense run, and its epochs after the first again for each level above the density",
+    find: |objective, request| chain(objective, request, Back::To(REWIND)),
+    ..IMP
+};
+
+pub(super) const IMP_LR_REWIND: Record = Record {
+    name: "imp-lr-rewind",
+    title: "Iterative magnitude pruning with learning-rate rewinding: theta_T kept, the whole schedule again",
+    reference: "arXiv 2003.02389",
+    deviations: "Levels as of imp. At a constant learning rate this is continued training with a fresh \
+                 optimizer and the full budget. The ticket starts at trained weights: not comparable with \
+                 those from theta_0.",
+    find: |objective, request| chain(objective, request, Back::Nowhere { part: 1 }),
+    ..IMP
+};
+
+pub(super) const IMP_FINETUNE: Record = Record {
+    name: "imp-finetune",
+    title: "Iterative magnitude pruning with fine-tuning: theta_T kept, the last tenth of the epochs again",
+    reference: "arXiv 1506.02626",
+    cost: "the dense run and a tenth of a training for each level above the density",
+    deviations: "Levels as of imp. A tenth of the epochs, rounded up, at the same learning rate and with a \
+                 fresh optimizer, is our definition. The ticket starts at trained weights: not comparable \
+                 with those from theta_0.",
+    find: |objective, request| chain(objective, request, Back::Nowhere { part: 10 }),
+    ..IMP
+};
+
+/// Density of a level of the chain; level 0 is dense.
+fn level_density(level: i32) -> f64 {
+    KEPT.powi(level)
+}
+
+fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result<Found> {
+    let all = objective.epochs();
+    let epoch = match back {
+        Back::To(epoch) => epoch,
+        Back::Nowhere { part } => all - all.div_ceil(part),
+    };
+    if matches!(back, Back::To(1..)) && epoch >= all {
+        return Err(value_error!("rewinding to epoch {epoch} of {all}: train for more epochs"));
+    }
+    let rewound = match back {
+        Back::To(0) => Some(initial(objective)),
+        Back::To(epoch) => Some(objective.dense_at(u64::from(epoch) * objective.steps_per_epoch())?),
+        Back::Nowhere { .. } => None,
+    };
+    let mut trained = objective.dense()?;
+    let mut cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
+    let (mut level, mut survivors): (i32, Option<Vec<Tensor>>) = (0, None);
+
+    let densities = request.densities;
+    let mut order: Vec<usize> = (0..densities.len()).collect();
+    order.sort_by(|&a, &b| densities[b].value().total_cmp(&densities[a].value()));
+    let empty = || densities.iter().map(|_| Vec::new()).collect::<Vec<Vec<Tensor>>>();
+    let (mut masks, mut starts, mut costs) = (empty(), empty(), vec![cost; densities.len()]);
+    for i in order {
+        // The margin keeps a density that names a level, such as 0.64, from being below itself by rounding.
+        while level_density(level + 1) > densities[i].value() * (1.0 + 1e-9) {
+            request.progress.check()?;
+            level += 1;
+            let kept = best(
+                objective,
+                &trained,
+                survivors.as_deref(),
+                Density::new(level_density(level))?,
+                request,
+            )?;
+            let outcome = objective.train(&Plan {
+                start: rewound.as_deref().unwrap_or(&trained),
+                masks: Some(&kept),
+                first_epoch: epoch,
+                snapshots: &[],
+            })?;
+            (trained, survivors) = (outcome.parameters, Some(kept));
+            cost.epochs += outcome.epochs;
+        }
+        masks[i] = best(objective, &trained, survivors.as_deref(), densities[i], request)?;
+        starts[i] = handles(rewound.as_deref().unwrap_or(&trained));
+        costs[i] = cost;
+    }
+    let start = match back {
+        Back::To(0) => Start::Initial,
+        _ => Start::Other { parameters: starts, epoch },
+    };
+    Ok(Found { masks, start, cost: costs, scores: None, notes: Vec::new() })
+}
+
+/// The masks of the largest trained magnitudes among the survivors.
+fn best(
+    objective: &dyn Objective,
+    trained: &[Tensor],
+    survivors: Option<&[Tensor]>,
+    density: Density,
+    request: &Request,
+) -> Result<Vec<Tensor>> {
+    select(&magnitudes(&prunable(objective, handles(trained)))?, survivors, density, request)
+}
+
+/// Further handles on the same tensors.
+fn handles(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
+}

@@ -1,0 +1,141 @@
+//! Ticket methods: statistics, score, exact choice, mask. One interface for our stacks and for any
+//! network that can answer an [`Objective`]'s questions.
+
+mod basis;
+mod continuous_sparsification;
+mod control;
+mod early_bird;
+mod edge_popup;
+mod feed;
+mod gem_miner;
+mod iterative;
+mod learned;
+mod objective;
+mod probe;
+mod registry;
+mod score;
+mod select;
+mod stack;
+mod synflow;
+
+use precode_core::mask::{Density, Granularity, Scope};
+use precode_core::training::Progress;
+use tch::Tensor;
+
+pub use control::Control;
+pub use feed::SCORING_SAMPLES;
+pub use objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
+pub use registry::{Method, all};
+pub use stack::StackObjective;
+
+use crate::error::Result;
+
+/// What a method is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// One ticket a network for each.
+    pub densities: &'a [Density],
+    /// What is kept or pruned as one.
+    pub granularity: Granularity,
+    /// Over what scores are compared.
+    pub scope: Scope,
+    /// Keep the weights of the smallest scores instead (a control).
+    pub invert: bool,
+    /// Key of the method's own randomness.
+    pub seed: u64,
+    /// Number of each network's random streams (R).
+    pub streams: &'a [u64],
+    /// Cancels the search and is told of its progress.
+    pub progress: &'a Progress,
+}
+
+/// Where the training of a ticket starts.
+#[derive(Debug)]
+pub enum Start {
+    /// At theta_0.
+    Initial,
+    /// At other values of all parameters, one list for each density; `epoch` is where the order of visits
+    /// is entered.
+    Other {
+        /// (densities, parameters), before masking.
+        parameters: Vec<Vec<Tensor>>,
+        /// Epochs already behind these values.
+        epoch: u32,
+    },
+}
+
+/// What finding the tickets took, for each network, beside what the request was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Gradients taken on a batch (a Hessian-vector product counts as two).
+    pub gradients: f64,
+    /// Epochs of training of whole networks, dense or masked, the dense run included where it was used.
+    pub epochs: f64,
+}
+
+/// The tickets of one method.
+#[derive(Debug)]
+pub struct Found {
+    /// (densities, prunable parameters): Boolean tensors of the parameters' shapes.
+    pub masks: Vec<Vec<Tensor>>,
+    /// Where their training starts.
+    pub start: Start,
+    /// What they cost, for each density.
+    pub cost: Vec<Cost>,
+    /// (densities, prunable parameters): the scores that the weights were kept by; none from methods that keep
+    /// them for more than one score.
+    pub scores: Option<Vec<Vec<Tensor>>>,
+    /// Numbers that the method reports of itself, by name, one for each density and network.
+    pub notes: Vec<(String, Vec<Vec<f64>>)>,
+}
+
+/// A ticket method.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// The name by which it is chosen.
+    pub name: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// What it cannot do without.
+    pub needs: Needs,
+    /// How it prunes: `one shot`, `rounds`, ...
+    pub schedule: &'static str,
+    /// What it costs beside retraining, in words.
+    pub cost: &'static str,
+    /// Whether the mask of a smaller density is a part of that of a larger one.
+    pub nested: bool,
+    /// Whether it draws random numbers of its own.
+    pub random: bool,
+    /// Whether its masks of the first layer are of C1 = W1 C0, which is then what is trained.
+    pub features: bool,
+    /// Where it was published.
+    pub reference: &'static str,
+    /// How it differs from the published method or its official code.
+    pub deviations: &'static str,
+    /// The method.
+    pub find: fn(&mut dyn Objective, &Request) -> Result<Found>,
+}
+
+/// The values of theta_0, not copied.
+pub(crate) fn initial(objective: &dyn Objective) -> Vec<Tensor> {
+    objective.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect()
+}
+
+/// Of one value for each parameter, those of the prunable ones.
+pub(crate) fn prunable(objective: &dyn Objective, values: Vec<Tensor>) -> Vec<Tensor> {
+    let parameters = objective.parameters().iter();
+    parameters.zip(values).filter(|(parameter, _)| parameter.prunable).map(|(_, value)| value).collect()
+}
+
+/// What a method cannot do without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Training data and a loss.
+    pub data: bool,
+    /// Gradients of the loss.
+    pub gradients: bool,
+    /// A dense training run.
+    pub dense_run: bool,
+    /// The clauses of the formula.
+    pub clauses: bool,
+}

@@ -1,0 +1,130 @@
+//! What a method may ask of the networks it searches, whatever they are.
+
+use precode_core::Clause;
+use tch::Tensor;
+
+use crate::error::Result;
+
+/// One trainable tensor of R networks.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name, as masks and tickets spell it.
+    pub name: String,
+    /// Initial values, theta_0, of shape (R, ..): float, on any device.
+    pub initial: Tensor,
+    /// Whether its weights may be pruned.
+    pub prunable: bool,
+}
+
+/// The samples that a gradient is taken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// The batch of one training step, counted from 0 through all epochs, in the order of training.
+    Step(u64),
+    /// The scoring batch: large, fixed, and the same for every method.
+    Scoring,
+}
+
+/// A training run: from where, with what, for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// Values of all parameters at the start, in order.
+    pub start: &'a [Tensor],
+    /// For each prunable parameter, in order, which weights may be nonzero: Boolean, of its shape. Others
+    /// start at zero and stay there.
+    pub masks: Option<&'a [Tensor]>,
+    /// The epoch at which the order of visits is entered; training ends where a full run ends.
+    pub first_epoch: u32,
+    /// Steps after which values are kept, increasing, counted from this plan's start.
+    pub snapshots: &'a [u64],
+}
+
+/// What a training run leaves behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Final values of all parameters.
+    pub parameters: Vec<Tensor>,
+    /// Values at each of the plan's snapshots.
+    pub snapshots: Vec<Vec<Tensor>>,
+    /// Epochs that ran, mean over the networks.
+    pub epochs: f64,
+}
+
+/// The pair of layers that codes are read from.
+#[derive(Debug)]
+pub struct FeaturePair {
+    /// Place of the first layer's weight (R, rows, inputs) among the parameters.
+    pub first: usize,
+    /// Place of the next layer's weight (R, outputs, rows) among the parameters.
+    pub second: usize,
+    /// The output whose weights give rows their polarity.
+    pub output: usize,
+    /// C0 (inputs, variables); `None` for the identity.
+    pub embedding: Option<Tensor>,
+    /// The clauses of each network (R entries); `None` where they are not known.
+    pub clauses: Option<Vec<Vec<Clause>>>,
+}
+
+/// R networks and what they are to learn.
+///
+/// Losses are those of R separate networks: no gradient of one depends on another. Tensors passed in and
+/// out are those of [`parameters`](Self::parameters), in order, with the leading network axis, of any float
+/// kind; they are detached, and no call changes them.
+pub trait Objective {
+    /// The trainable parameters with their initial values.
+    fn parameters(&self) -> &[Parameter];
+
+    /// Optimizer steps of an epoch.
+    fn steps_per_epoch(&self) -> u64;
+
+    /// Epochs of a full training.
+    fn epochs(&self) -> u32;
+
+    /// Gradient of each network's mean loss on a batch, with respect to every parameter, at `at`.
+    ///
+    /// # Errors
+    /// There are no data; a gradient that is not finite.
+    fn gradient(&mut self, at: &[Tensor], batch: Batch) -> Result<Vec<Tensor>>;
+
+    /// H g on the scoring batch, for the loss of `logits / temperature`: the Hessian with respect to all
+    /// prunable parameters times the gradient with respect to them (zero at the other parameters).
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient).
+    fn curvature(&mut self, at: &[Tensor], temperature: f64) -> Result<Vec<Tensor>>;
+
+    /// Gradient of `R = 1' f(1)`, the sum of the outputs for an input of ones where every weight is replaced
+    /// by its magnitude and every bias by zero (SynFlow, arXiv 2006.05467, eq. 2), with respect to these
+    /// magnitudes (zero or anything at the parameters that are not prunable).
+    ///
+    /// # Errors
+    /// The networks cannot be evaluated so.
+    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>>;
+
+    /// Values of all parameters after the dense training, theta_T.
+    ///
+    /// # Errors
+    /// There is no dense run and none can be made.
+    fn dense(&mut self) -> Result<Vec<Tensor>>;
+
+    /// Epochs of the dense training, mean over the networks; as many as a full training has, unless it is
+    /// known that it stopped earlier. Asked after [`dense`](Self::dense).
+    fn dense_epochs(&self) -> f64 {
+        f64::from(self.epochs())
+    }
+
+    /// Values of all parameters after `step` steps of the dense training.
+    ///
+    /// # Errors
+    /// As [`dense`](Self::dense).
+    fn dense_at(&mut self, step: u64) -> Result<Vec<Tensor>>;
+
+    /// Trains all networks as the dense run was trained.
+    ///
+    /// # Errors
+    /// As [`dense`](Self::dense); [`precode_core::Error::Interrupted`].
+    fn train(&mut self, plan: &Plan) -> Result<Outcome>;
+
+    /// The layers that codes are read from, if there are such.
+    fn features(&self) -> Option<&FeaturePair>;
+}

@@ -1,0 +1,224 @@
+//! The layer that codes are read from, and the masks that a probe chooses of it.
+
+use precode_core::blind::{self, Affinity};
+use precode_core::mask::{Density, Granularity, Scope};
+use precode_core::probe::{Probe, probe, templates};
+use precode_core::realize::Map;
+use precode_core::{Clause, Clauses, Readout, Template};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Result, unsupported};
+use crate::methods::objective::{FeaturePair, Objective};
+use crate::methods::score::magnitudes;
+use crate::methods::select::{flat, select};
+use crate::methods::{Request, initial, prunable};
+
+/// Width of recovered clauses where nothing is told: that of arXiv 2504.08842, section 4.
+const BLIND_WIDTH: usize = 4;
+
+/// The layer that codes are read from, as a probe sees it.
+pub(super) struct Layer {
+    networks: usize,
+    pub rows: usize,
+    /// Its place among the parameters, and that of its outputs' weights.
+    first: usize,
+    /// Its place among the prunable parameters.
+    place: usize,
+    second: usize,
+    output: i64,
+    pub map: Map,
+    pub clauses: Option<Vec<Vec<Clause>>>,
+    shape: Vec<i64>,
+    device: Device,
+}
+
+impl Layer {
+    pub fn of(objective: &dyn Objective, request: &Request) -> Result<Self> {
+        if request.granularity != Granularity::Weight {
+            return Err(unsupported!("probes choose single weights: use the granularity weight"));
+        }
+        let Some(pair) = objective.features() else {
+            return Err(unsupported!(
+                "probes read codes from networks of one hidden layer on Boolean variables"
+            ));
+        };
+        let &FeaturePair { first, second, output, .. } = pair;
+        let parameter = &objective.parameters()[first];
+        if !parameter.prunable {
+            return Err(unsupported!("probes choose weights of {}: make it prunable", parameter.name));
+        }
+        let (shape, device) = (parameter.initial.size(), parameter.initial.device());
+        let (networks, rows, inputs) = parameter.initial.size3()?;
+        let map = match &pair.embedding {
+            None => Map::identity(inputs as usize),
+            Some(matrix) => {
+                let entries = flat(&matrix.f_to_kind(Kind::Double)?)?;
+                Map::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
+            }
+        };
+        let clauses = pair.clauses.clone();
+        let place = objective.parameters()[..first].iter().filter(|parameter| parameter.prunable).count();
+        let (networks, rows) = (networks as usize, rows as usize);
+        Ok(Self { networks, rows, first, place, second, output: output as i64, map, clauses, shape, device })
+    }
+
+    /// W1 of all networks, in float64.
+    pub fn weights(&self, values: &[Tensor]) -> Result<Vec<f64>> {
+        flat(&values[self.first].f_detach()?.f_to_kind(Kind::Double)?)
+    }
+
+    /// C1 and output weights of all networks, in float64.
+    fn features(&self, values: &[Tensor]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let output = values[self.second].f_detach()?.f_select(1, self.output)?.f_to_kind(Kind::Double)?;
+        Ok((self.map.features(&self.weights(values)?), flat(&output)?))
+    }
+
+    fn readout<'a>(&self, features: &'a (Vec<f64>, Vec<f64>)) -> Result<Readout<'a, f64>> {
+        let variables = self.map.variables();
+        Ok(Readout::new(self.networks, self.rows, variables, &features.0, &features.1)?)
+    }
+
+    /// Clauses recovered from warmed-up networks, and a note of how many are right.
+    #[allow(clippy::type_complexity)]
+    pub fn recovered(
+        &self,
+        warm: &[Tensor],
+        request: &Request,
+    ) -> Result<(Vec<Vec<Clause>>, Vec<(String, Vec<Vec<f64>>)>)> {
+        let features = self.features(warm)?;
+        let readout = self.readout(&features)?;
+        let told = self.clauses.as_ref();
+        let of_network = |network: usize| {
+            let formula = told.and_then(|clauses| clauses.get(network));
+            let (count, width) =
+                match formula.and_then(|formula| Some((formula.len(), formula.first()?.len()))) {
+                    Some(told) => told,
+                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.map.variables())),
+                };
+            let output = &features.1[network * self.rows..][..self.rows];
+            let affinity = Affinity::Interaction.of(&readout, output, network)?;
+            Ok(blind::recover(&affinity, count, width)?)
+        };
+        let found: Vec<Vec<Clause>> =
+            (0..self.networks).into_par_iter().map(of_network).collect::<Result<_>>()?;
+        let notes = told.map(|told| {
+            let hits = found.iter().zip(told).map(|(found, told)| blind::hits(found, told) as f64);
+            let hits: Vec<f64> = hits.collect();
+            ("clauses_found".to_owned(), vec![hits; request.densities.len()])
+        });
+        Ok((found, notes.into_iter().collect()))
+    }
+
+    pub fn chooser(
+        &self,
+        start: &[Tensor],
+        formula: &[Vec<Clause>],
+        settings: Probe,
+        request: &Request,
+    ) -> Result<Chooser<'_>> {
+        let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
+        let clauses = Clauses::new(&sets, self.networks, self.map.variables())?;
+        Ok(Chooser {
+            layer: self,
+            weights: self.weights(start)?,
+            start: self.features(start)?,
+            templates: templates(clauses.width()).collect(),
+            clauses,
+            settings: Probe { invert: request.invert, ..settings },
+        })
+    }
+
+    /// How many weights of this layer a density keeps of each network, and the masks of the other prunable
+    /// parameters: those keep the same density by themselves, of the largest magnitudes.
+    pub fn share(
+        &self,
+        objective: &dyn Objective,
+        latest: &[Tensor],
+        density: Density,
+        request: &Request,
+    ) -> Result<(usize, Vec<Tensor>)> {
+        let per_network = |tensor: &Tensor| tensor.numel() / self.networks;
+        let first = self.rows * self.map.inputs();
+        let all: usize = prunable(objective, initial(objective)).iter().map(per_network).sum();
+        let kept = density.of(if request.scope == Scope::PerLayer { first } else { all })?;
+        let latest: Vec<Tensor> = latest
+            .iter()
+            .zip(objective.parameters())
+            .enumerate()
+            .filter(|(place, (_, parameter))| parameter.prunable && *place != self.first)
+            .map(|(_, (value, _))| value.shallow_clone())
+            .collect();
+        if latest.is_empty() {
+            return Ok((kept, Vec::new()));
+        }
+        if request.scope == Scope::PerLayer {
+            return Ok((kept, select(&magnitudes(&latest)?, None, density, request)?));
+        }
+        let rest = all - first;
+        // At least so many that the others do not have to keep more than all of this layer.
+        let of_rest =
+            ((density.value() * rest as f64).round_ties_even() as usize).max(kept.saturating_sub(first));
+        let others = match of_rest.min(kept) {
+            0 => latest
+                .iter()
+                .map(|value| Ok(value.f_zeros_like()?.f_to_kind(Kind::Bool)?))
+                .collect::<Result<_>>()?,
+            count => {
+                let density = Density::new(count as f64 / rest as f64)?;
+                select(&magnitudes(&latest)?, None, density, request)?
+            }
+        };
+        Ok((kept - of_rest.min(kept), others))
+    }
+
+    /// One mask for each prunable parameter, in order.
+    pub fn with_others(&self, kept: &[bool], mut others: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let mask = Tensor::f_from_slice(kept)?.f_view(self.shape.as_slice())?;
+        others.insert(self.place, mask.f_to_device(self.device)?);
+        Ok(others)
+    }
+}
+
+/// A probe of all networks, for any density.
+pub(super) struct Chooser<'a> {
+    layer: &'a Layer,
+    weights: Vec<f64>,
+    start: (Vec<f64>, Vec<f64>),
+    clauses: Clauses,
+    templates: Vec<Template>,
+    settings: Probe,
+}
+
+impl Chooser<'_> {
+    /// One mask for each prunable parameter, read at `latest` values where they are given.
+    pub fn masks(
+        &self,
+        objective: &dyn Objective,
+        latest: Option<&[Tensor]>,
+        density: Density,
+        request: &Request,
+    ) -> Result<Vec<Tensor>> {
+        request.progress.check()?;
+        let layer = self.layer;
+        let (rows, inputs, variables) = (layer.rows, layer.map.inputs(), layer.map.variables());
+        let initial = initial(objective);
+        let (keep, others) = layer.share(objective, latest.unwrap_or(&initial), density, request)?;
+        let later = latest.map(|values| layer.features(values)).transpose()?;
+        let later = later.as_ref().map(|later| layer.readout(later)).transpose()?;
+        let (start, budget) = (layer.readout(&self.start)?, keep.min(rows * variables));
+        let cells = probe(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
+        if layer.map.is_identity() {
+            return layer.with_others(&cells, others);
+        }
+        let features = self.start.0.par_chunks(rows * variables).zip(cells.par_chunks(rows * variables));
+        let networks: Vec<Vec<bool>> = features
+            .zip(self.weights.par_chunks(rows * inputs))
+            .map(|((features, cells), weights)| {
+                let wanted = features.iter().zip(cells).map(|(&c, &kept)| if kept { c } else { 0.0 });
+                Ok(layer.map.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
+            })
+            .collect::<Result<_>>()?;
+        layer.with_others(&networks.concat(), others)
+    }
+}

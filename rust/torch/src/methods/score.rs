@@ -1,0 +1,171 @@
+//! Methods of one score a weight: the best-scored are kept, at every density.
+
+use precode_core::rng::{Purpose, stream};
+use rand::RngExt;
+use tch::{Kind, Tensor};
+
+use super::objective::{Batch, Objective};
+use super::select::select;
+use super::{Cost, Found, Needs, Record, Request, Start, initial, prunable};
+use crate::error::Result;
+
+/// Temperature of the logits in the official code of GraSP.
+const GRASP_TEMPERATURE: f64 = 200.0;
+
+const NO_NEEDS: Needs = Needs { data: false, gradients: false, dense_run: false, clauses: false };
+
+pub(super) const RANDOM: Record = Record {
+    name: "random",
+    title: "Uniformly random weights",
+    needs: NO_NEEDS,
+    schedule: "one shot",
+    cost: "none",
+    nested: true,
+    random: true,
+    features: false,
+    reference: "control",
+    deviations: "",
+    find: |objective, request| {
+        let shapes: Vec<Vec<i64>> =
+            prunable(objective, initial(objective)).iter().map(Tensor::size).collect();
+        let mut drawn: Vec<Vec<f64>> = vec![Vec::new(); shapes.len()];
+        for &index in request.streams {
+            let mut rng = stream(request.seed, Purpose::Mask, index);
+            for (scores, shape) in drawn.iter_mut().zip(&shapes) {
+                let size: i64 = shape[1..].iter().product();
+                scores.extend((0..size).map(|_| rng.random::<f64>()));
+            }
+        }
+        let scores = drawn.iter().zip(&shapes);
+        let scores =
+            scores.map(|(scores, shape)| Ok(Tensor::f_from_slice(scores)?.f_view(shape.as_slice())?));
+        one_shot(&scores.collect::<Result<Vec<_>>>()?, Cost::default(), objective, request)
+    },
+};
+
+pub(super) const MAGNITUDE_INIT: Record = Record {
+    name: "magnitude-init",
+    title: "Largest initial magnitudes |theta_0|",
+    needs: NO_NEEDS,
+    schedule: "one shot",
+    cost: "none",
+    nested: true,
+    random: false,
+    features: false,
+    reference: "arXiv 2009.08576",
+    deviations: "",
+    find: |objective, request| {
+        let start = prunable(objective, initial(objective));
+        one_shot(&magnitudes(&start)?, Cost::default(), objective, request)
+    },
+};
+
+pub(super) const MAGNITUDE: Record = Record {
+    name: "magnitude",
+    title: "Largest trained magnitudes |theta_T|, one shot",
+    needs: Needs { data: true, dense_run: true, ..NO_NEEDS },
+    schedule: "one shot",
+    cost: "the dense run",
+    nested: true,
+    random: false,
+    features: false,
+    reference: "arXiv 1803.03635",
+    deviations: "",
+    find: |objective, request| {
+        let trained = objective.dense()?;
+        let cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
+        one_shot(&magnitudes(&prunable(objective, trained))?, cost, objective, request)
+    },
+};
+
+pub(super) const SNIP: Record = Record {
+    name: "snip",
+    title: "Connection sensitivity |theta_0 g|",
+    needs: Needs { data: true, gradients: true, ..NO_NEEDS },
+    schedule: "one shot",
+    cost: "1 gradient on the scoring batch",
+    nested: true,
+    random: false,
+    features: false,
+    reference: "arXiv 1810.02340, eq. 5",
+    deviations: "The scoring batch is large instead of one training batch; theta_0 is kept, where the \
+                 official code draws new weights after pruning; biases are not pruned; scores are not \
+                 normalised, which changes no rank.",
+    find: |objective, request| {
+        let start = initial(objective);
+        let gradient = objective.gradient(&start, Batch::Scoring)?;
+        let scores = magnitudes(&products(objective, start, gradient)?)?;
+        one_shot(&scores, Cost { gradients: 1.0, epochs: 0.0 }, objective, request)
+    },
+};
+
+pub(super) const GRASP: Record = Record {
+    name: "grasp",
+    title: "Gradient flow preserved: largest theta_0 (H g)",
+    needs: Needs { data: true, gradients: true, ..NO_NEEDS },
+    schedule: "one shot",
+    cost: "1 gradient and 1 Hessian-vector product on the scoring batch",
+    nested: true,
+    random: false,
+    features: false,
+    reference: "arXiv 2002.07376, eq. 8",
+    deviations: "The sign is the paper's: weights of the largest -theta (H g) are removed. The scoring batch \
+                 is that of all methods; weights are not drawn anew before scoring, as they are in the \
+                 official code; H and g are those of the prunable weights.",
+    find: |objective, request| {
+        let (scores, cost) = grasp(objective)?;
+        one_shot(&scores, cost, objective, request)
+    },
+};
+
+pub(super) const GRASP_MAGNITUDE: Record = Record {
+    name: "grasp-magnitude",
+    title: "Largest effect on gradient flow |theta_0 (H g)|",
+    reference: "arXiv 2009.08576",
+    find: |objective, request| {
+        let (scores, cost) = grasp(objective)?;
+        one_shot(&magnitudes(&scores)?, cost, objective, request)
+    },
+    ..GRASP
+};
+
+fn grasp(objective: &mut dyn Objective) -> Result<(Vec<Tensor>, Cost)> {
+    let start = initial(objective);
+    let product = objective.curvature(&start, GRASP_TEMPERATURE)?;
+    Ok((products(objective, start, product)?, Cost { gradients: 3.0, epochs: 0.0 }))
+}
+
+/// Element by element, of the prunable parameters alone, in float64.
+pub(super) fn products(objective: &dyn Objective, a: Vec<Tensor>, b: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    let pairs = prunable(objective, a).into_iter().zip(prunable(objective, b));
+    pairs.map(|(a, b)| Ok(a.f_to_kind(Kind::Double)?.f_mul(&b.f_to_kind(Kind::Double)?)?)).collect()
+}
+
+/// Absolute values.
+pub(super) fn magnitudes(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+    tensors.iter().map(|tensor| Ok(tensor.f_abs()?)).collect()
+}
+
+/// Masks of the best scores; all densities cost the same, and start at theta_0.
+pub(super) fn one_shot(
+    scores: &[Tensor],
+    cost: Cost,
+    objective: &dyn Objective,
+    request: &Request,
+) -> Result<Found> {
+    let devices = prunable(objective, initial(objective));
+    let scores: Vec<Tensor> = scores
+        .iter()
+        .zip(devices)
+        .map(|(scores, like)| Ok(scores.f_to_device(like.device())?))
+        .collect::<Result<_>>()?;
+    let densities = request.densities.iter();
+    let copies = || scores.iter().map(Tensor::shallow_clone).collect();
+    Ok(Found {
+        masks: densities.map(|&density| select(&scores, None, density, request)).collect::<Result<_>>()?,
+        start: Start::Initial,
+        cost: vec![cost; request.densities.len()],
+        scores: Some(request.densities.iter().map(|_| copies()).collect()),
+        notes: Vec::new(),
+    })
+}

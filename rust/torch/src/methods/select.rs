@@ -1,0 +1,83 @@
+//! The exact choice of the best weights of every network, from scores to masks.
+
+use precode_core::mask::{self, Density, Scores};
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use super::Request;
+use crate::error::{Result, shape_error, value_error};
+
+/// The masks that keep exactly the requested density of each network's weights, those of the largest
+/// `scores` (with [`Request::invert`], of the smallest) among the `alive` ones: one Boolean tensor for each
+/// prunable parameter, on its device. `scores` and `alive` have the parameters' shapes (R, ..).
+///
+/// # Errors
+/// As [`mask::select`], naming the network; shapes that do not fit together.
+pub(crate) fn select(
+    scores: &[Tensor],
+    alive: Option<&[Tensor]>,
+    density: Density,
+    request: &Request,
+) -> Result<Vec<Tensor>> {
+    let sizes: Vec<Vec<i64>> = scores.iter().map(Tensor::size).collect();
+    let devices: Vec<Device> = scores.iter().map(Tensor::device).collect();
+    let Some(networks) = sizes.first().and_then(|size| size.first().copied()) else {
+        return Err(value_error!("no prunable weights: name at least one"));
+    };
+    if let Some(size) = sizes.iter().find(|size| size.first() != Some(&networks)) {
+        return Err(shape_error!("scores of shape {size:?} beside others of {networks} networks"));
+    }
+    let sign = if request.invert { -1.0 } else { 1.0 };
+    let scores: Vec<Vec<f64>> = scores
+        .iter()
+        .map(|scores| flat(&scores.f_detach()?.f_to_kind(Kind::Double)?.f_mul_scalar(sign)?))
+        .collect::<Result<_>>()?;
+    let alive: Option<Vec<Vec<bool>>> =
+        alive.map(|alive| alive.iter().map(flat).collect::<Result<_>>()).transpose()?;
+    let shapes: Vec<[usize; 3]> = sizes.iter().map(|size| matrix_shape(&size[1..])).collect();
+    let part = |i: usize, network: usize| {
+        let size = shapes[i].iter().product::<usize>();
+        network * size..(network + 1) * size
+    };
+    let of_network = |network: usize| -> Result<Vec<Vec<bool>>> {
+        let tensors: Vec<Scores> = (0..scores.len())
+            .map(|i| Scores {
+                values: &scores[i][part(i, network)],
+                shape: shapes[i],
+                alive: alive.as_ref().map(|alive| &alive[i][part(i, network)]),
+            })
+            .collect();
+        mask::select(&tensors, density, request.granularity, request.scope).map_err(|error| match error {
+            precode_core::Error::Value(message) => value_error!("network {network}: {message}"),
+            other => other.into(),
+        })
+    };
+    let masks: Vec<Vec<Vec<bool>>> =
+        (0..networks as usize).into_par_iter().map(of_network).collect::<Result<_>>()?;
+    sizes
+        .iter()
+        .enumerate()
+        .map(|(i, size)| {
+            let kept: Vec<bool> = masks.iter().flat_map(|network| network[i].iter().copied()).collect();
+            Ok(Tensor::f_from_slice(&kept)?.f_view(size.as_slice())?.f_to_device(devices[i])?)
+        })
+        .collect()
+}
+
+/// Output units, input units, and weights for each pair of them, of a weight tensor (outputs, inputs, ..).
+pub(super) fn matrix_shape(size: &[i64]) -> [usize; 3] {
+    let axis = |i: usize| size.get(i).map_or(1, |&n| n as usize);
+    match size.len() {
+        // A vector of weights, such as those of one output: one output unit.
+        1 => [1, axis(0), 1],
+        _ => [axis(0), axis(1), size.iter().skip(2).product::<i64>() as usize],
+    }
+}
+
+/// The elements of a tensor in row-major order.
+pub(super) fn flat<T: tch::kind::Element + Clone + Default>(tensor: &Tensor) -> Result<Vec<T>> {
+    let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let mut values = vec![T::default(); tensor.numel()];
+    tensor.f_copy_data(&mut values, tensor.numel())?;
+    Ok(values)
+}

@@ -1,0 +1,427 @@
+//! Stacks of networks as what methods search.
+
+use precode_core::training::{Problem, Progress, TrainConfig};
+use precode_core::{Clause, Embedding, Masks};
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use super::feed::{Scoring, Steps};
+use super::objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
+use super::select::flat;
+use crate::curvature::times_direction;
+use crate::engine::{Choice, choose};
+use crate::error::{Result, shape_error, value_error};
+use crate::flat::Flat;
+use crate::gradient::{backward, forward};
+use crate::stack::Stack;
+
+/// A [`Stack`] with its data. The parameters are `w1`, `b1`, `w2`, `b2`, .. from input to output.
+///
+/// Gradients of training steps are taken in the stack's element type; those on the scoring batch, the first
+/// [`SCORING_SAMPLES`](super::SCORING_SAMPLES) samples that training visits, in float64.
+pub struct StackObjective<'a> {
+    problem: Problem<'a>,
+    engine: Choice,
+    progress: &'a Progress,
+    parameters: Vec<Parameter>,
+    kind: Kind,
+    device: Device,
+    widths: Vec<usize>,
+    /// Trained values, and the epochs they took.
+    dense: Option<(Vec<Tensor>, f64)>,
+    /// What [`Objective::dense_at`] was asked for last.
+    snapshot: Option<(u64, Vec<Tensor>)>,
+    features: Option<FeaturePair>,
+    steps: Option<Steps<'a>>,
+    scoring: Option<Scoring>,
+}
+
+impl<'a> StackObjective<'a> {
+    /// Networks that start at `start`, which is copied. `prunable` names the weights that may be pruned:
+    /// `all`, or some of `w1`, `w2`, .. joined by `+`. Training runs on the chosen engine and counts
+    /// network-steps in `progress`.
+    ///
+    /// # Errors
+    /// A start, a problem or an engine that do not fit together; a problem with masks; unknown names.
+    pub fn new(
+        start: &Stack,
+        problem: Problem<'a>,
+        engine: Choice,
+        prunable: &str,
+        progress: &'a Progress,
+    ) -> Result<Self> {
+        start.validate()?;
+        let (kind, device, widths) = (start.kind()?, start.device(), start.widths());
+        problem.validate(start.networks(), &widths)?;
+        choose(engine, &widths, &problem, kind, device)?;
+        if problem.masks.is_some() {
+            return Err(value_error!("tickets are sought in whole networks: leave the masks out"));
+        }
+        let prunable = prunable_layers(prunable, start.layers.len())?;
+        let mut parameters = Vec::with_capacity(2 * prunable.len());
+        for (i, (weight, bias)) in start.copy_to(kind, device)?.layers.into_iter().enumerate() {
+            let name = |letter: char| format!("{letter}{}", i + 1);
+            parameters.push(Parameter { name: name('w'), initial: weight, prunable: prunable[i] });
+            parameters.push(Parameter { name: name('b'), initial: bias, prunable: false });
+        }
+        let features = match widths.len() {
+            3 => Some(features(&problem, device)?),
+            _ => None,
+        };
+        Ok(Self {
+            problem,
+            engine,
+            progress,
+            parameters,
+            kind,
+            device,
+            widths,
+            dense: None,
+            snapshot: None,
+            features,
+            steps: None,
+            scoring: None,
+        })
+    }
+
+    /// Hands in the trained networks, so that they need not be trained again: the weights that training from
+    /// the start ends with, and the epochs it took (mean over the networks).
+    ///
+    /// # Errors
+    /// Networks of other widths, or other than so many.
+    pub fn with_dense(mut self, dense: &Stack, epochs: f64) -> Result<Self> {
+        dense.validate_shapes()?;
+        if (dense.networks(), dense.widths()) != (self.networks(), self.widths.clone()) {
+            return Err(shape_error!(
+                "{} dense networks of widths {:?} for {} of widths {:?}",
+                dense.networks(),
+                dense.widths(),
+                self.networks(),
+                self.widths
+            ));
+        }
+        self.dense = Some((values(dense.copy_to(self.kind, self.device)?), epochs));
+        Ok(self)
+    }
+
+    /// Tells the clauses of each network's formula, for methods that use them.
+    ///
+    /// # Errors
+    /// Not one set of clauses for each network.
+    pub fn with_clauses(mut self, clauses: Vec<Vec<Clause>>) -> Result<Self> {
+        if clauses.len() != self.networks() {
+            return Err(shape_error!("{} sets of clauses for {} networks", clauses.len(), self.networks()));
+        }
+        let Some(features) = &mut self.features else {
+            return Err(value_error!(
+                "clauses are read from networks of one hidden layer, not of widths {:?}",
+                self.widths
+            ));
+        };
+        features.clauses = Some(clauses);
+        Ok(self)
+    }
+
+    fn networks(&self) -> usize {
+        self.parameters.first().map_or(0, |parameter| parameter.initial.size()[0] as usize)
+    }
+
+    fn initial(&self) -> Vec<Tensor> {
+        self.parameters.iter().map(|parameter| parameter.initial.shallow_clone()).collect()
+    }
+
+    /// Values of the parameters as layers, in the given kind; not copied where they have it.
+    fn layers(&self, values: &[Tensor], kind: Kind) -> Result<Stack> {
+        if values.len() != self.parameters.len() {
+            return Err(shape_error!("{} tensors for {} parameters", values.len(), self.parameters.len()));
+        }
+        let tensor = |tensor: &Tensor, parameter: &Parameter| -> Result<Tensor> {
+            if tensor.size() != parameter.initial.size() {
+                return Err(shape_error!(
+                    "values of shape {:?} for {}, which has the shape {:?}",
+                    tensor.size(),
+                    parameter.name,
+                    parameter.initial.size()
+                ));
+            }
+            Ok(tensor.f_detach()?.f_to_device(self.device)?.f_to_kind(kind)?)
+        };
+        let pairs = values.chunks_exact(2).zip(self.parameters.chunks_exact(2));
+        let layers = pairs.map(|(values, of)| Ok((tensor(&values[0], &of[0])?, tensor(&values[1], &of[1])?)));
+        Ok(Stack { layers: layers.collect::<Result<_>>()? })
+    }
+
+    fn zeros(&self, kind: Kind) -> Result<Flat> {
+        Flat::zeros(self.networks(), &self.widths, (kind, self.device))
+    }
+
+    /// Mean over the scoring batch of what `part` writes for activations and labels.
+    fn over_scoring(
+        &mut self,
+        stack: &Stack,
+        mut part: impl FnMut(Vec<Tensor>, &Tensor, &mut Flat) -> Result<()>,
+    ) -> Result<Flat> {
+        let (mut mean, mut piece) = (self.zeros(Kind::Double)?, self.zeros(Kind::Double)?);
+        let scoring = match self.scoring.take() {
+            Some(scoring) => scoring,
+            None => Scoring::new(&self.problem, self.device)?,
+        };
+        for chunk in self.scoring.insert(scoring).parts() {
+            self.progress.check()?;
+            let (x, labels, fraction) = chunk?;
+            part(forward(stack, x)?, &labels, &mut piece)?;
+            let _ = mean.all.f_add_(&piece.all.f_mul_scalar(fraction)?)?;
+        }
+        Ok(mean)
+    }
+
+    /// Gradient on the scoring batch of the loss of `logits / temperature`.
+    fn scoring_gradient(&mut self, stack: &Stack, temperature: f64) -> Result<Flat> {
+        let whole = unmasked(stack);
+        let mut gradient = self.over_scoring(stack, |mut activations, labels, gradient| {
+            if let Some(logits) = activations.last_mut() {
+                let _ = logits.f_div_scalar_(temperature)?;
+            }
+            backward(stack, &activations, labels, &whole, gradient)
+        })?;
+        let _ = gradient.all.f_div_scalar_(temperature)?;
+        Ok(gradient)
+    }
+
+    /// Sets to zero what does not belong to prunable weights.
+    fn keep_prunable(&self, numbers: &mut Flat) -> Result<()> {
+        let pairs = self.parameters.chunks_exact(2).zip(&mut numbers.stack.layers);
+        for (of, (weight, bias)) in pairs {
+            if !of[0].prunable {
+                let _ = weight.f_zero_()?;
+            }
+            let _ = bias.f_zero_()?;
+        }
+        Ok(())
+    }
+
+    /// The tensors of finite numbers, or the first parameter and network where they are not.
+    fn finite(&self, flat: Flat, what: &str) -> Result<Vec<Tensor>> {
+        let finite =
+            |tensor: &Tensor| -> Result<bool> { Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0) };
+        let all_finite = finite(&flat.all)?;
+        let tensors = values(flat.stack);
+        if all_finite {
+            return Ok(tensors);
+        }
+        for (parameter, tensor) in self.parameters.iter().zip(&tensors) {
+            for network in 0..self.networks() {
+                if !finite(&tensor.f_get(network as i64)?)? {
+                    return Err(value_error!(
+                        "network {network}: the {what} with respect to {} is not finite: look for weights \
+                         that diverged",
+                        parameter.name
+                    ));
+                }
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Core's form of masks on the prunable parameters.
+    fn masks(&self, masks: &[Tensor]) -> Result<Masks> {
+        let prunable = self.parameters.iter().filter(|parameter| parameter.prunable).count();
+        if masks.len() != prunable {
+            return Err(shape_error!("{} masks for {prunable} prunable parameters", masks.len()));
+        }
+        let mut masks = masks.iter();
+        let weights = self.parameters.iter().step_by(2);
+        let layers =
+            weights.map(|weight| weight.prunable.then(|| masks.next()).flatten().map(flat).transpose());
+        Ok(Masks { layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// Trains from `start` for `epochs` epochs after `first_epoch`.
+    fn run(
+        &self,
+        start: &[Tensor],
+        masks: Option<&[Tensor]>,
+        (first_epoch, epochs): (u32, u32),
+        snapshots: &[u64],
+    ) -> Result<Outcome> {
+        let start = self.layers(start, self.kind)?;
+        let masks = masks.map(|masks| self.masks(masks)).transpose()?;
+        let config = TrainConfig {
+            epochs,
+            first_epoch: self.problem.config.first_epoch + first_epoch,
+            snapshots: snapshots.to_vec(),
+            ..self.problem.config.clone()
+        };
+        let problem = Problem { masks: masks.as_ref(), config: &config, ..self.problem };
+        let (engine, _) = choose(self.engine, &self.widths, &problem, self.kind, self.device)?;
+        let trained = engine.train(&start, &problem, self.progress)?;
+        let epochs: f64 = trained.history.epochs_run.iter().map(|&epochs| f64::from(epochs)).sum();
+        Ok(Outcome {
+            parameters: values(trained.weights),
+            snapshots: trained.snapshots.into_iter().map(values).collect(),
+            epochs: epochs / self.networks() as f64,
+        })
+    }
+}
+
+impl Objective for StackObjective<'_> {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        let samples = self.problem.data.first().map_or(0, |data| data.samples());
+        self.problem.config.steps_per_epoch(samples)
+    }
+
+    fn epochs(&self) -> u32 {
+        self.problem.config.epochs
+    }
+
+    fn gradient(&mut self, at: &[Tensor], batch: Batch) -> Result<Vec<Tensor>> {
+        let _guard = no_grad_guard();
+        let gradient = match batch {
+            Batch::Scoring => {
+                let stack = self.layers(at, Kind::Double)?;
+                self.scoring_gradient(&stack, 1.0)?
+            }
+            Batch::Step(step) => {
+                self.progress.check()?;
+                let stack = self.layers(at, self.kind)?;
+                let steps = match self.steps.take() {
+                    Some(steps) => steps,
+                    None => Steps::new(&self.problem, (self.kind, self.device))?,
+                };
+                let (x, labels) = self.steps.insert(steps).batch(step)?;
+                let mut gradient = self.zeros(self.kind)?;
+                backward(&stack, &forward(&stack, x)?, &labels, &unmasked(&stack), &mut gradient)?;
+                gradient
+            }
+        };
+        self.finite(gradient, "gradient")
+    }
+
+    fn curvature(&mut self, at: &[Tensor], temperature: f64) -> Result<Vec<Tensor>> {
+        let _guard = no_grad_guard();
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(value_error!("temperature = {temperature}: must be positive"));
+        }
+        let stack = self.layers(at, Kind::Double)?;
+        let mut direction = self.scoring_gradient(&stack, temperature)?;
+        self.keep_prunable(&mut direction)?;
+        let mut product = self.over_scoring(&stack, |activations, labels, product| {
+            times_direction(&stack, &direction.stack, &activations, labels, temperature, product)
+        })?;
+        self.keep_prunable(&mut product)?;
+        self.finite(product, "Hessian product")
+    }
+
+    /// The input of ones stands behind the embedding, at the first layer.
+    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        let _guard = no_grad_guard();
+        let mut stack = self.layers(at, Kind::Double)?;
+        for (weight, bias) in &mut stack.layers {
+            (*weight, *bias) = (weight.f_abs()?, bias.f_zeros_like()?);
+        }
+        let options = (Kind::Double, self.device);
+        let ones = |width: usize| Tensor::f_ones([self.networks() as i64, 1, width as i64], options);
+        let (inputs, outputs) = (self.widths[0], self.widths[self.widths.len() - 1]);
+        let activations = forward(&stack, ones(inputs)?)?;
+        let flow = self.zeros(Kind::Double)?;
+        let mut delta = ones(outputs)?;
+        for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
+            let _ = delta.f_transpose(1, 2)?.f_bmm_out(&flow.stack.layers[i].0, &activations[i])?;
+            delta = delta.f_bmm(weight)?;
+        }
+        self.finite(flow, "synaptic flow")
+    }
+
+    /// The dense run that was handed in, or else one that is trained now.
+    fn dense(&mut self) -> Result<Vec<Tensor>> {
+        let dense = match self.dense.take() {
+            Some(dense) => dense,
+            None => {
+                let outcome = self.run(&self.initial(), None, (0, self.epochs()), &[])?;
+                (outcome.parameters, outcome.epochs)
+            }
+        };
+        let (values, _) = self.dense.insert(dense);
+        Ok(values.iter().map(Tensor::shallow_clone).collect())
+    }
+
+    fn dense_epochs(&self) -> f64 {
+        self.dense.as_ref().map_or(f64::from(self.epochs()), |(_, epochs)| *epochs)
+    }
+
+    /// Trains again up to that step, unless it is the one that was asked for last.
+    fn dense_at(&mut self, step: u64) -> Result<Vec<Tensor>> {
+        let last = self.steps_per_epoch() * u64::from(self.epochs());
+        if step > last {
+            return Err(value_error!("step {step} of the dense run: it ends at step {last}"));
+        }
+        let values = match self.snapshot.take() {
+            Some((known, values)) if known == step => values,
+            _ => {
+                let epochs = step.div_ceil(self.steps_per_epoch()) as u32;
+                let outcome = self.run(&self.initial(), None, (0, epochs), &[step])?;
+                outcome.snapshots.into_iter().next().unwrap_or(outcome.parameters)
+            }
+        };
+        let (_, values) = self.snapshot.insert((step, values));
+        Ok(values.iter().map(Tensor::shallow_clone).collect())
+    }
+
+    fn train(&mut self, plan: &Plan) -> Result<Outcome> {
+        let Some(epochs) = self.epochs().checked_sub(plan.first_epoch) else {
+            return Err(value_error!(
+                "first_epoch = {}: training ends after {} epochs",
+                plan.first_epoch,
+                self.epochs()
+            ));
+        };
+        self.run(plan.start, plan.masks, (plan.first_epoch, epochs), plan.snapshots)
+    }
+
+    fn features(&self) -> Option<&FeaturePair> {
+        self.features.as_ref()
+    }
+}
+
+/// The tensors of all layers from input to output, weights before biases.
+fn values(stack: Stack) -> Vec<Tensor> {
+    stack.layers.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect()
+}
+
+/// No masks, for every layer.
+fn unmasked(stack: &Stack) -> Vec<Option<Tensor>> {
+    stack.layers.iter().map(|_| None).collect()
+}
+
+/// For each layer, whether its weights may be pruned.
+fn prunable_layers(prunable: &str, depth: usize) -> Result<Vec<bool>> {
+    let names: Vec<String> = (1..=depth).map(|layer| format!("w{layer}")).collect();
+    if prunable == "all" {
+        return Ok(vec![true; depth]);
+    }
+    let asked: Vec<&str> = prunable.split('+').collect();
+    match asked.iter().find(|name| !names.iter().any(|known| known == *name)) {
+        Some(_) => Err(value_error!(
+            "prunable = '{prunable}': use 'all', or some of {} joined by '+'",
+            names.join(", ")
+        )),
+        None => Ok(names.iter().map(|name| asked.contains(&name.as_str())).collect()),
+    }
+}
+
+/// The two layers of networks of one hidden layer.
+fn features(problem: &Problem, device: Device) -> Result<FeaturePair> {
+    let variables = problem.data.first().map_or(0, |data| data.variables());
+    let embedding = match problem.embedding {
+        Embedding::Identity => None,
+        map => {
+            let size = [map.rows(variables) as i64, variables as i64];
+            let matrix = Tensor::f_from_slice(&map.matrix(variables)?)?.f_view(size)?;
+            Some(matrix.f_to_device(device)?)
+        }
+    };
+    Ok(FeaturePair { first: 0, second: 2, output: 0, embedding, clauses: None })
+}

@@ -1,0 +1,76 @@
+//! SynFlow: data-free pruning in rounds that conserve the flow through every neuron.
+
+use precode_core::mask::Density;
+use tch::{Kind, Tensor};
+
+use super::objective::Objective;
+use super::score::{magnitudes, products};
+use super::select::select;
+use super::{Cost, Found, Needs, Record, Request, Start, initial};
+use crate::error::Result;
+
+/// Rounds of pruning; a single one lets whole layers collapse.
+const ROUNDS: u32 = 100;
+
+pub(super) const SYNFLOW: Record = Record {
+    name: "synflow",
+    title: "Synaptic flow |theta_0 dR/dtheta| in 100 rounds",
+    needs: Needs { data: false, gradients: true, dense_run: false, clauses: false },
+    schedule: "100 rounds, density d^(t/100) after round t",
+    cost: "100 gradients on a single input of ones",
+    nested: false,
+    random: false,
+    features: false,
+    reference: "arXiv 2006.05467, algorithm 1",
+    deviations: "Biases count as zero, where the official code adds their magnitudes; the input of ones \
+                 stands behind the embedding, at the first layer; float64.",
+    find: |objective, request| {
+        let densities = request.densities.iter();
+        let found = densities.map(|&density| rounds(objective, request, density));
+        let (masks, scores) = found.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok(Found {
+            masks,
+            scores: Some(scores),
+            start: Start::Initial,
+            cost: vec![Cost { gradients: f64::from(ROUNDS), epochs: 0.0 }; request.densities.len()],
+            notes: Vec::new(),
+        })
+    },
+};
+
+/// The masks after the last round, and the scores that they were chosen by.
+fn rounds(
+    objective: &mut dyn Objective,
+    request: &Request,
+    density: Density,
+) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let start = initial(objective);
+    let start: Vec<Tensor> =
+        start.iter().map(|value| Ok(value.f_to_kind(Kind::Double)?)).collect::<Result<_>>()?;
+    let mut masks: Option<Vec<Tensor>> = None;
+    let mut scores = Vec::new();
+    for round in 1..=ROUNDS {
+        request.progress.check()?;
+        let at = match &masks {
+            None => start.iter().map(Tensor::shallow_clone).collect(),
+            Some(masks) => masked(objective, &start, masks)?,
+        };
+        let flow = objective.flow(&at)?;
+        scores = magnitudes(&products(objective, at, flow)?)?;
+        let kept = Density::new(density.value().powf(f64::from(round) / f64::from(ROUNDS)))?;
+        masks = Some(select(&scores, masks.as_deref(), kept, request)?);
+    }
+    Ok((masks.unwrap_or_default(), scores))
+}
+
+/// Values of all parameters with the pruned weights at zero.
+fn masked(objective: &dyn Objective, values: &[Tensor], masks: &[Tensor]) -> Result<Vec<Tensor>> {
+    let mut masks = masks.iter();
+    let parameters = objective.parameters().iter().zip(values);
+    parameters
+        .map(|(parameter, value)| match parameter.prunable.then(|| masks.next()).flatten() {
+            Some(mask) => Ok(value.f_mul(mask)?),
+            None => Ok(value.shallow_clone()),
+        })
+        .collect()
+}

@@ -1,0 +1,218 @@
+//! What stacks of networks answer to ticket methods, against autograd and plain training.
+
+mod common;
+
+use common::*;
+use precode_core::training::{Optimizer, Progress, TrainConfig, Watch, epoch_order};
+use precode_core::{Embedding, Weights};
+use precode_torch::methods::{Batch, Objective, Plan, SCORING_SAMPLES, StackObjective};
+use precode_torch::{Choice, Engine, Fused, Stack};
+use tch::{Device, Kind, Tensor};
+
+/// Six networks of 8 - 6 - 1 on the fused engine.
+fn case() -> Case {
+    Case::new(6, &[6], 1, config(adam()))
+}
+
+fn assert_close(ours: &[Tensor], reference: &[Tensor], tolerance: f64) {
+    for (ours, reference) in ours.iter().zip(reference) {
+        assert_eq!(ours.size(), reference.size());
+        let scale = reference.abs().max().double_value(&[]);
+        let error = (ours.to_kind(Kind::Double) - reference).abs().max().double_value(&[]);
+        assert!(error <= tolerance * scale, "{error:e} of {scale:e}");
+    }
+}
+
+/// Autograd's gradients of the loss of `logits / temperature` of every network at `at`, over the given
+/// samples.
+fn autograd(case: &Case, at: &[Tensor], rows: &[u32], temperature: f64) -> Vec<Tensor> {
+    let rows = Tensor::from_slice(&rows.iter().map(|&row| i64::from(row)).collect::<Vec<_>>());
+    let networks = (0..case.weights.networks).map(|r| {
+        let leaves: Vec<Tensor> = at
+            .iter()
+            .map(|value| value.get(r as i64).to_kind(Kind::Double).detach().set_requires_grad(true))
+            .collect();
+        let x = embedded(&case.data[r], &case.embedding, Kind::Double).index_select(0, &rows);
+        let y = labels(&case.data[r], Kind::Double).index_select(0, &rows);
+        Tensor::run_backward(&[loss(&(logits(&leaves, &x) / temperature), &y)], &leaves, false, false)
+    });
+    let networks: Vec<Vec<Tensor>> = networks.collect();
+    (0..at.len())
+        .map(|i| Tensor::stack(&networks.iter().map(|tensors| &tensors[i]).collect::<Vec<_>>(), 0))
+        .collect()
+}
+
+#[test]
+fn gradients_of_steps_follow_the_order_of_training() {
+    let mut case = Case::new(3, &[6, 5], 2, config(adam()));
+    case.config.first_epoch = 4;
+    with(&case, Kind::Double, "w1", |objective, _| {
+        let at = initial(objective);
+        for step in [0, 5, 6, 9, 7] {
+            let ours = objective.gradient(&at, Batch::Step(step)).unwrap();
+            let order = epoch_order(5, 4 + (step / 7) as u32, 100);
+            let rows = order.chunks(16).nth(step as usize % 7).unwrap();
+            assert_close(&ours, &autograd(&case, &at, rows, 1.0), 1e-12);
+        }
+    });
+}
+
+#[test]
+fn the_scoring_batch_is_what_training_visits_first() {
+    for embedding in every_embedding() {
+        let mut case = Case::new(2, &[6], 1, config(adam()));
+        case.weights = Weights::linear_init(&[embedding.rows(8), 6, 1], 4, &[0, 1]).unwrap();
+        case.data = vec![dataset(1, 4500, 8, 1); 2];
+        case.embedding = embedding;
+        with(&case, Kind::Float, "w1", |objective, _| {
+            let at = initial(objective);
+            let ours = objective.gradient(&at, Batch::Scoring).unwrap();
+            let visited = epoch_order(5, 0, 4500);
+            assert_close(&ours, &autograd(&case, &at, &visited[..SCORING_SAMPLES], 1.0), 1e-12);
+        });
+    }
+}
+
+#[test]
+fn curvature_is_the_change_of_the_gradient_along_itself() {
+    let rows: Vec<u32> = (0..100).collect();
+    for (hidden, outputs) in [(vec![6], 1), (vec![6, 5], 2)] {
+        let case = Case::new(2, &hidden, outputs, config(adam()));
+        for (prunable, temperature) in [("w1", 1.0), ("all", 1.0), ("all", 3.0), ("w2", 0.5)] {
+            with(&case, Kind::Double, prunable, |objective, _| {
+                let at = initial(objective);
+                let ours = objective.curvature(&at, temperature).unwrap();
+                let prunable: Vec<f64> =
+                    objective.parameters().iter().map(|p| f64::from(u8::from(p.prunable))).collect();
+                let direction = autograd(&case, &at, &rows, temperature);
+                let size = 1e-3;
+                let moved = |sign: f64| -> Vec<Tensor> {
+                    let step = |i: usize| &at[i] + &direction[i] * (sign * size * prunable[i]);
+                    autograd(&case, &(0..at.len()).map(step).collect::<Vec<_>>(), &rows, temperature)
+                };
+                let (up, down) = (moved(1.0), moved(-1.0));
+                let differences: Vec<Tensor> =
+                    (0..at.len()).map(|i| (&up[i] - &down[i]) * (prunable[i] / (2.0 * size))).collect();
+                assert!(
+                    differences[2 * usize::from(prunable[0] == 0.0)].abs().max().double_value(&[]) > 1e-7
+                );
+                assert_close(&ours, &differences, 1e-6);
+            });
+        }
+    }
+}
+
+#[test]
+fn synaptic_flow_is_conserved_at_every_hidden_neuron() {
+    let case = Case::new(3, &[6, 5], 2, config(adam()));
+    with(&case, Kind::Float, "all", |objective, _| {
+        let at = initial(objective);
+        let flow = objective.flow(&at).unwrap();
+        let score = |i: usize| at[i].to_kind(Kind::Double).abs() * &flow[i];
+        for layer in [0, 2] {
+            let into = score(layer).sum_dim_intlist(2, false, Kind::Double);
+            let out = score(layer + 2).sum_dim_intlist(1, false, Kind::Double);
+            assert!(into.min().double_value(&[]) > 0.0);
+            assert_close(&[into], &[out], 1e-12);
+        }
+        // All of the flow passes every layer: R itself, computed as a product of matrices of magnitudes.
+        let magnitudes = |i: usize| at[i].to_kind(Kind::Double).abs();
+        let whole = magnitudes(4).matmul(&magnitudes(2)).matmul(&magnitudes(0));
+        let whole = whole.sum_dim_intlist([1i64, 2].as_slice(), false, Kind::Double);
+        let last = score(4).sum_dim_intlist([1i64, 2].as_slice(), false, Kind::Double);
+        assert_close(&[last], &[whole], 1e-12);
+    });
+}
+
+#[test]
+fn the_dense_run_is_trained_once_and_stops_as_configured() {
+    let mut case = case();
+    case.config.epochs = 12;
+    case.config.optimizer = Optimizer::Sgd { lr: 1.5, momentum: 0.9, weight_decay: 0.0 };
+    case.config.early_stopping = stopping(2, Watch::Train);
+    case.config.snapshots = vec![10, 70];
+    let start = Stack::from_weights(&case.weights, Kind::Float, Device::Cpu).unwrap();
+    let dense = Fused::default().train(&start, &case.problem(), &Progress::default()).unwrap();
+    let ran = dense.history.epochs_run.iter().map(|&epochs| f64::from(epochs)).sum::<f64>() / 6.0;
+    assert!(ran < 12.0, "the case should stop early");
+    case.config.snapshots = vec![];
+    with(&case, Kind::Float, "w1", |objective, progress| {
+        let tensor = |stack: &Stack| stack.layers[0].0.shallow_clone();
+        assert_eq!(objective.dense().unwrap()[0], tensor(&dense.weights));
+        assert_eq!(objective.dense_epochs(), ran);
+        let steps = progress.done();
+        assert_eq!(objective.dense().unwrap()[0], tensor(&dense.weights));
+        assert_eq!(progress.done(), steps);
+        assert_eq!(objective.dense_at(0).unwrap()[0], tensor(&start));
+        assert_eq!(objective.dense_at(10).unwrap()[0], tensor(&dense.snapshots[0]));
+        assert_eq!(objective.dense_at(70).unwrap()[0], tensor(&dense.snapshots[1]));
+        assert!(objective.dense_at(85).unwrap_err().to_string().contains("ends at step 84"));
+    });
+    let progress = Progress::default();
+    let objective = StackObjective::new(&start, case.problem(), Choice::Auto, "w1", &progress).unwrap();
+    let mut objective = objective.with_dense(&dense.weights, ran).unwrap();
+    assert_eq!(objective.dense().unwrap()[0], dense.weights.layers[0].0);
+    assert_eq!((objective.dense_epochs(), progress.done()), (ran, 0));
+}
+
+#[test]
+fn training_goes_on_where_the_plan_says() {
+    let mut case = case();
+    case.config.epochs = 4;
+    let (start, outcome) = with(&case, Kind::Float, "w1", |objective, _| {
+        let start = objective.dense_at(7).unwrap();
+        let plan = Plan { start: &start, masks: None, first_epoch: 1, snapshots: &[7] };
+        let outcome = objective.train(&plan).unwrap();
+        assert!(objective.train(&Plan { first_epoch: 5, ..plan }).is_err());
+        (start, outcome)
+    });
+    assert_eq!(outcome.epochs, 3.0);
+    case.config = TrainConfig { epochs: 3, first_epoch: 1, snapshots: vec![7], ..case.config };
+    let layers = start.chunks(2).map(|pair| (pair[0].shallow_clone(), pair[1].shallow_clone())).collect();
+    let plain = Fused::default().train(&Stack { layers }, &case.problem(), &Progress::default()).unwrap();
+    assert_eq!(outcome.parameters[0], plain.weights.layers[0].0);
+    assert_eq!(outcome.snapshots[0][0], plain.snapshots[0].layers[0].0);
+}
+
+#[test]
+fn feature_space_is_that_of_one_hidden_layer() {
+    let mut case = case();
+    with(&case, Kind::Float, "w1", |objective, _| {
+        let pair = objective.features().unwrap();
+        assert_eq!((pair.first, pair.second, pair.output), (0, 2, 0));
+        assert!(pair.embedding.is_none() && pair.clauses.is_none());
+    });
+    case.embedding = Embedding::Hadamard { normalized: false };
+    with(&case, Kind::Float, "w1", |objective, _| {
+        let c0 = objective.features().unwrap().embedding.as_ref().unwrap();
+        assert_eq!(c0.size(), [8, 8]);
+        assert_eq!(c0.double_value(&[1, 1]), -1.0);
+    });
+    let deep = Case::new(2, &[6, 5], 1, config(adam()));
+    with(&deep, Kind::Float, "w1", |objective, _| assert!(objective.features().is_none()));
+}
+
+#[test]
+fn masks_belong_to_the_prunable_weights() {
+    for (prunable, pruned) in
+        [("w1", vec![0]), ("w2", vec![2]), ("w3+w1", vec![0, 4]), ("all", vec![0, 2, 4])]
+    {
+        let case = Case::new(2, &[6, 5], 1, config(adam()));
+        with(&case, Kind::Float, prunable, |objective, _| {
+            let start = initial(objective);
+            let masks: Vec<Tensor> = pruned.iter().map(|&i| start[i].gt(0.0)).collect();
+            let plan = Plan { start: &start, masks: Some(&masks), first_epoch: 0, snapshots: &[] };
+            let trained = objective.train(&plan).unwrap().parameters;
+            let mut masks = masks.iter();
+            for (i, (trained, parameter)) in trained.iter().zip(objective.parameters()).enumerate() {
+                assert_eq!(parameter.prunable, pruned.contains(&i));
+                let alive = trained.ne(0.0);
+                match parameter.prunable {
+                    true => assert_eq!(&alive, masks.next().unwrap(), "{prunable}"),
+                    false => assert_eq!(alive.all().int64_value(&[]), 1, "{prunable}"),
+                }
+            }
+            assert!(objective.train(&Plan { masks: Some(&[]), ..plan }).is_err());
+        });
+    }
+}

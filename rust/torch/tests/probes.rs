@@ -1,0 +1,228 @@
+//! Feature probes on networks that learn formulas.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Case, adam, config};
+use precode_core::formula::{ClauseShape, Dnf};
+use precode_core::mask::{Density, Granularity, Scope};
+use precode_core::probe::{Probe, probe, templates};
+use precode_core::realize::Map;
+use precode_core::recovery::{FLOOR, recovery};
+use precode_core::rng::Purpose;
+use precode_core::sampler::Sampler;
+use precode_core::training::{Progress, TrainConfig};
+use precode_core::{Clause, Clauses, Embedding, Readout, Weights};
+use precode_torch::methods::{Found, Method, Objective, Plan, Request, StackObjective, all};
+use precode_torch::{Choice, Stack};
+use tch::{Device, Kind, Tensor};
+
+const NETWORKS: usize = 3;
+const ROWS: usize = 16;
+const VARIABLES: usize = 16;
+
+/// Three networks of 16 - 16 - 1 that learn four disjoint clauses of four variables.
+fn case(embedding: Embedding) -> (Case, Vec<Vec<Clause>>) {
+    let shape = ClauseShape { clauses: 4, width: 4, negated: 0, disjoint: true };
+    let mut case = Case::new(NETWORKS, &[6], 1, TrainConfig { epochs: 10, batch: 64, ..config(adam()) });
+    let streams: Vec<u64> = (0..NETWORKS as u64).collect();
+    case.weights = Weights::linear_init(&[embedding.rows(VARIABLES), ROWS, 1], 2, &streams).unwrap();
+    case.embedding = embedding;
+    let tasks: Vec<Dnf> = streams.iter().map(|&i| Dnf::random(VARIABLES, 1, shape, 3, i).unwrap()).collect();
+    let sampler = Sampler::BrokenClause { true_counts: None };
+    let sample = |(task, i): (&Dnf, u64)| Arc::new(sampler.sample(task, 4000, 1, Purpose::Data, i).unwrap());
+    case.data = tasks.iter().zip(streams).map(sample).collect();
+    (case, tasks.iter().map(|task| task.clauses(0).to_vec()).collect())
+}
+
+struct Ask<'a> {
+    case: &'a Case,
+    clauses: Option<&'a [Vec<Clause>]>,
+    prunable: &'a str,
+    density: f64,
+    granularity: Granularity,
+}
+
+impl<'a> Ask<'a> {
+    fn of(case: &'a Case, clauses: &'a [Vec<Clause>]) -> Self {
+        let granularity = Granularity::Weight;
+        Self { case, clauses: Some(clauses), prunable: "w1", density: 0.25, granularity }
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut StackObjective, &Request) -> T) -> T {
+        let start = Stack::from_weights(&self.case.weights, Kind::Float, Device::Cpu).unwrap();
+        let progress = Progress::default();
+        let mut objective =
+            StackObjective::new(&start, self.case.problem(), Choice::Auto, self.prunable, &progress).unwrap();
+        if let Some(clauses) = self.clauses {
+            objective = objective.with_clauses(clauses.to_vec()).unwrap();
+        }
+        let streams: Vec<u64> = (0..self.case.weights.networks as u64).collect();
+        let request = Request {
+            densities: &[Density::new(self.density).unwrap()],
+            granularity: self.granularity,
+            scope: Scope::Global,
+            invert: false,
+            seed: 3,
+            streams: &streams,
+            progress: &progress,
+        };
+        ask(&mut objective, &request)
+    }
+
+    fn try_find(&self, method: &str) -> Result<Found, String> {
+        let method: Method = method.parse().unwrap();
+        self.with(|objective, request| method.find(objective, request).map_err(|error| error.to_string()))
+    }
+
+    fn find(&self, method: &str) -> Found {
+        self.try_find(method).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+}
+
+/// The probes, and the oracles that go with them.
+fn names() -> Vec<&'static str> {
+    let ours =
+        |name: &&str| ["distance", "motion", "oracle", "code"].iter().any(|part| name.starts_with(part));
+    all().iter().map(|record| record.name).filter(ours).collect()
+}
+
+fn bools(tensor: &Tensor) -> Vec<bool> {
+    Vec::<bool>::try_from(tensor.flatten(0, -1)).unwrap()
+}
+
+fn doubles(tensor: &Tensor) -> Vec<f64> {
+    Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).unwrap()
+}
+
+/// W1 and w2 of all networks.
+type Weighted = (Vec<f64>, Vec<f64>);
+
+fn read(values: &[Tensor]) -> Weighted {
+    (doubles(&values[0]), doubles(&values[2]))
+}
+
+fn readout((w1, w2): &Weighted) -> Readout<'_, f64> {
+    Readout::new(NETWORKS, ROWS, VARIABLES, w1, w2).unwrap()
+}
+
+#[test]
+fn every_probe_keeps_exactly_what_is_asked_through_every_embedding() {
+    let rectangular = (0..12 * VARIABLES).map(|i| (i as f32 * 0.7).sin()).collect();
+    let embeddings = [
+        Embedding::Identity,
+        Embedding::Hadamard { normalized: false },
+        Embedding::random_orthogonal(VARIABLES, 3).unwrap(),
+        Embedding::Dense { rows: 12, matrix: rectangular },
+    ];
+    for embedding in embeddings {
+        let (mut case, clauses) = case(embedding);
+        case.config.epochs = 3;
+        for prunable in ["w1", "all"] {
+            let total =
+                case.weights.layers[0].weight.len() / NETWORKS + if prunable == "all" { ROWS } else { 0 };
+            let ask = Ask { prunable, ..Ask::of(&case, &clauses) };
+            for name in names() {
+                for method in [name.to_owned(), format!("{name}:invert")] {
+                    let found = ask.find(&method);
+                    let kept = |r: i64| -> i64 {
+                        found.masks[0].iter().map(|mask| mask.get(r).sum(Kind::Int64).int64_value(&[])).sum()
+                    };
+                    for r in 0..NETWORKS as i64 {
+                        assert_eq!(kept(r), (0.25 * total as f64).round_ties_even() as i64, "{method}");
+                    }
+                }
+                let (plain, inverted) = (ask.find(name), ask.find(&format!("{name}:invert")));
+                assert_ne!(plain.masks[0][0], inverted.masks[0][0], "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_are_those_of_the_core() {
+    let (case, clauses) = case(Embedding::Identity);
+    let ask = Ask::of(&case, &clauses);
+    let (start, later, trained) = ask.with(|objective, _| {
+        let start: Vec<Tensor> = objective.parameters().iter().map(|p| p.initial.shallow_clone()).collect();
+        (start, objective.dense_at(126).unwrap(), objective.dense().unwrap())
+    });
+    let (start, later, trained) = (read(&start), read(&later), read(&trained));
+    let sets: Vec<&[Clause]> = clauses.iter().map(Vec::as_slice).collect();
+    let sets = Clauses::new(&sets, NETWORKS, VARIABLES).unwrap();
+    let templates: Vec<_> = templates(4).collect();
+    let expect = |later: Option<&Weighted>, settings: &Probe| {
+        probe(&readout(&start), later.map(readout).as_ref(), &sets, &templates, 64, settings).unwrap()
+    };
+    assert_eq!(bools(&ask.find("distance").masks[0][0]), expect(None, &Probe::DISTANCE));
+    // Two epochs of 63 steps.
+    let both = ask.find("distance+motion");
+    assert_eq!(bools(&both.masks[0][0]), expect(Some(&later), &Probe::BOTH));
+    assert_eq!((both.cost[0].epochs, ask.find("motion").cost[0].epochs), (2.0, 1.0));
+    let oracle = ask.find("oracle-codes");
+    assert_eq!(bools(&oracle.masks[0][0]), expect(Some(&trained), &Probe::BOTH));
+    assert_eq!((oracle.cost[0].epochs, ask.find("code-rounds").cost[0].epochs), (10.0, 40.0));
+    let aligned = ask.find("oracle");
+    for r in 0..NETWORKS {
+        let part = r * 256..(r + 1) * 256;
+        let map = Map::identity(VARIABLES);
+        let (mask, scale) = map.align(&start.0[part.clone()], &trained.0[part.clone()], 64).unwrap();
+        assert_eq!(bools(&aligned.masks[0][0])[part], mask);
+        assert_eq!(aligned.notes[0].1[0][r], scale);
+    }
+}
+
+#[test]
+fn clauses_are_recovered_without_the_formula() {
+    let (case, clauses) = case(Embedding::Hadamard { normalized: true });
+    let found = Ask::of(&case, &clauses).find("distance+motion-blind");
+    assert_eq!(found.notes[0].0, "clauses_found");
+    assert_eq!(found.notes[0].1, [vec![4.0; NETWORKS]]);
+    // With all of them found, the order in which they are told is all that differs.
+    let told = Ask::of(&case, &clauses).find("distance+motion");
+    assert_eq!(found.masks, told.masks);
+    let untold = Ask { clauses: None, ..Ask::of(&case, &clauses) }.find("distance+motion-blind");
+    assert!(untold.notes.is_empty());
+}
+
+#[test]
+fn probes_recover_more_codes_than_magnitudes() {
+    let (case, clauses) = case(Embedding::Identity);
+    let ask = Ask::of(&case, &clauses);
+    let sets: Vec<&[Clause]> = clauses.iter().map(Vec::as_slice).collect();
+    let sets = Clauses::new(&sets, NETWORKS, VARIABLES).unwrap();
+    let templates: Vec<_> = templates(4).collect();
+    let recall = |method: &str| -> f64 {
+        let method: Method = method.parse().unwrap();
+        ask.with(|objective, request| {
+            let found = method.find(objective, request).unwrap();
+            let start: Vec<Tensor> =
+                objective.parameters().iter().map(|p| p.initial.shallow_clone()).collect();
+            let plan = Plan { start: &start, masks: Some(&found.masks[0]), first_epoch: 0, snapshots: &[] };
+            let dense = read(&objective.dense().unwrap());
+            let sparse = read(&objective.train(&plan).unwrap().parameters);
+            let (dense, sparse) = (readout(&dense), readout(&sparse));
+            let alive = bools(&found.masks[0][0]);
+            let got = recovery(&dense, &sparse, &alive, &sets, &templates, FLOOR).unwrap();
+            got.iter().map(|network| network.exact.family.recall()).sum::<f64>() / NETWORKS as f64
+        })
+    };
+    let magnitude = recall("magnitude");
+    for method in ["distance", "motion", "distance+motion"] {
+        let probe = recall(method);
+        assert!(probe > magnitude, "{method}: {probe} beside {magnitude}");
+    }
+}
+
+#[test]
+fn what_a_probe_cannot_read_is_refused() {
+    let (case, clauses) = case(Embedding::Identity);
+    let refuse = |ask: Ask, method: &str| ask.try_find(method).unwrap_err();
+    let untold = Ask { clauses: None, ..Ask::of(&case, &clauses) };
+    assert!(refuse(untold, "distance").contains("-blind"));
+    let rows = Ask { granularity: Granularity::Row, ..Ask::of(&case, &clauses) };
+    assert!(refuse(rows, "motion").contains("granularity weight"));
+    let second = Ask { prunable: "w2", ..Ask::of(&case, &clauses) };
+    assert!(refuse(second, "oracle").contains("make it prunable"));
+}
