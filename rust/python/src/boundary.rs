@@ -9,10 +9,12 @@ use std::time::Duration;
 use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3};
 use precode_core::codes::Real;
 use precode_core::training::Progress;
-use precode_core::{Error, Readout};
+use precode_core::{Clause, Clauses, Error, Readout};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
+
+use crate::tasks;
 
 /// How often a running computation is interrupted for signals and the progress callback.
 const POLL: Duration = Duration::from_millis(50);
@@ -24,6 +26,7 @@ pub fn raise(py: Python<'_>, error: impl Into<precode_torch::Error>) -> PyErr {
         precode_torch::Error::Core(Error::Value(_)) => "PrecodeValueError",
         precode_torch::Error::Core(Error::Shape(_)) => "PrecodeShapeError",
         precode_torch::Error::Core(Error::Unsupported(_)) => "UnsupportedError",
+        precode_torch::Error::Core(Error::File(_)) => "PrecodeFileError",
         precode_torch::Error::Core(Error::Interrupted) => {
             return PyKeyboardInterrupt::new_err("interrupted");
         }
@@ -92,6 +95,30 @@ pub fn readout<'a, T: Real + numpy::Element>(
     Readout::new(networks, rows, variables, features.as_slice()?, output.as_slice()?)
         .map_err(|error| raise(py, error))
 }
+
+/// Signed clauses, one set for all networks of a readout or one for each.
+pub fn table<T: Real>(readout: &Readout<T>, sets: &[Vec<Vec<i64>>]) -> Result<Clauses, Error> {
+    let sets: Vec<Vec<Clause>> = sets.iter().map(tasks::clauses).collect();
+    let slices: Vec<&[Clause]> = sets.iter().map(Vec::as_slice).collect();
+    Clauses::new(&slices, readout.networks(), readout.variables())
+}
+
+/// A computation on a readout of either precision.
+macro_rules! with_readout {
+    ($py:expr, $networks:expr, |$readout:ident| $body:expr) => {
+        match &$networks {
+            $crate::boundary::Networks::Single((features, output)) => {
+                let $readout = $crate::boundary::readout($py, features, output)?;
+                $body
+            }
+            $crate::boundary::Networks::Double((features, output)) => {
+                let $readout = $crate::boundary::readout($py, features, output)?;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_readout;
 
 /// A flat result as a NumPy array of the given shape, which takes the memory over.
 pub fn array<'py, T: numpy::Element>(
@@ -163,10 +190,7 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
         (Some(error), _) => Err(error),
         (None, Ok(Ok(value))) => Ok(value),
         (None, Ok(Err(error))) => Err(raise(py, error)),
-        (None, Err(panic)) => {
-            let message = format!("internal error, please report it: {}", panic_text(panic.as_ref()));
-            Err(named_error(py, "PrecodeError", message))
-        }
+        (None, Err(panic)) => Err(internal_error(py, panic.as_ref())),
     }
 }
 
@@ -183,7 +207,11 @@ impl Drop for Wake<'_> {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+/// The exception that stands for a panic.
+pub fn internal_error(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
+    let text = text
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message");
+    named_error(py, "PrecodeError", format!("internal error, please report it: {text}"))
 }

@@ -3,37 +3,14 @@
 use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
 use precode_core::codes::{self, Real};
 use precode_core::distance::{self, Metric, PolarityRule, Scale};
-use precode_core::{Clause, Clauses, Embedding, Error, Readout, Template, interference, nulls};
+use precode_core::{Clauses, Embedding, Error, Readout, Template, interference, nulls};
 use pyo3::prelude::*;
 
-use crate::boundary::{Networks, array, compute, raise, readout};
-use crate::tasks;
+use crate::boundary::{Networks, array, compute, raise, table, with_readout};
 
 type Bits<'py> = Bound<'py, PyArrayDyn<bool>>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
 type Counts<'py> = Bound<'py, PyArrayDyn<u32>>;
-
-/// A computation on a readout of either precision.
-macro_rules! with_readout {
-    ($py:expr, $networks:expr, |$readout:ident| $body:expr) => {
-        match &$networks {
-            Networks::Single((features, output)) => {
-                let $readout = readout($py, features, output)?;
-                $body
-            }
-            Networks::Double((features, output)) => {
-                let $readout = readout($py, features, output)?;
-                $body
-            }
-        }
-    };
-}
-
-fn table<T: Real>(readout: &Readout<T>, sets: &[Vec<Vec<i64>>]) -> Result<Clauses, Error> {
-    let sets: Vec<Vec<Clause>> = sets.iter().map(tasks::clauses).collect();
-    let slices: Vec<&[Clause]> = sets.iter().map(Vec::as_slice).collect();
-    Clauses::new(&slices, readout.networks(), readout.variables())
-}
 
 fn locations<T: Real>(readout: &Readout<T>, clauses: &Clauses) -> [usize; 3] {
     [readout.networks(), clauses.count(), readout.rows()]

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use crate::boundary::{array, compute, raise, run};
 
 /// Clauses as signed literals: `v` for a variable, `~v` for its negation.
-type SignedClauses = Vec<Vec<i64>>;
+pub type SignedClauses = Vec<Vec<i64>>;
 
 /// Signed literals as clauses.
 pub fn clauses(signed: &SignedClauses) -> Vec<Clause> {

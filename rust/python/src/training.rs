@@ -14,7 +14,7 @@ use tch::{Device, Kind};
 use crate::boundary::{PyTensor, array, compute, raise, run};
 use crate::tasks::Samples;
 
-type Layers = Vec<(PyTensor, PyTensor)>;
+pub type Layers = Vec<(PyTensor, PyTensor)>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
 
 /// The fixed embedding: its name, or a matrix (rows, variables).
@@ -27,7 +27,7 @@ pub enum EmbeddingArgument<'py> {
 }
 
 impl EmbeddingArgument<'_> {
-    fn into_embedding(self, variables: usize, seed: u64) -> Result<Embedding, Error> {
+    pub fn into_embedding(self, variables: usize, seed: u64) -> Result<Embedding, Error> {
         match self {
             Self::Named(name) => Embedding::named(&name, variables, seed),
             Self::Matrix(matrix) => {
@@ -97,7 +97,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn into_config(self) -> Result<TrainConfig, Error> {
+    pub fn into_config(self) -> Result<TrainConfig, Error> {
         Ok(TrainConfig {
             epochs: self.epochs,
             batch: self.batch,
@@ -110,11 +110,11 @@ impl Settings {
     }
 }
 
-fn shared(data: &[PyRef<'_, Samples>]) -> Vec<Arc<Dataset>> {
+pub fn shared(data: &[PyRef<'_, Samples>]) -> Vec<Arc<Dataset>> {
     data.iter().map(|samples| Arc::clone(&samples.0)).collect()
 }
 
-fn stack(layers: Layers) -> Stack {
+pub fn stack(layers: Layers) -> Stack {
     Stack { layers: layers.into_iter().map(|(weight, bias)| (weight.0, bias.0)).collect() }
 }
 

@@ -1,0 +1,210 @@
+//! Ticket methods: their table, and tickets of stacks of networks.
+
+use std::collections::BTreeMap;
+
+use numpy::PyArrayDyn;
+use precode_core::Clause;
+use precode_core::mask::{Density, Granularity, Scope};
+use precode_core::training::{Problem, Progress};
+use precode_torch::methods::{
+    Control, Found, Method, Objective, Record, Request, StackObjective, Start, all,
+};
+use precode_torch::{Choice, Error};
+use pyo3::prelude::*;
+
+use crate::boundary::{PyTensor, array, raise, run};
+use crate::tasks::{self, Samples, SignedClauses};
+use crate::training::{EmbeddingArgument, Layers, Settings, shared, stack};
+
+/// A row of the table of methods.
+#[derive(IntoPyObject)]
+pub struct MethodRow {
+    name: &'static str,
+    title: &'static str,
+    needs_data: bool,
+    needs_gradients: bool,
+    needs_dense_run: bool,
+    needs_clauses: bool,
+    schedule: &'static str,
+    cost: &'static str,
+    nested: bool,
+    random: bool,
+    features: bool,
+    reference: &'static str,
+    deviations: &'static str,
+}
+
+/// All methods.
+#[pyfunction]
+pub fn methods() -> Vec<MethodRow> {
+    let row = |record: &Record| MethodRow {
+        name: record.name,
+        title: record.title,
+        needs_data: record.needs.data,
+        needs_gradients: record.needs.gradients,
+        needs_dense_run: record.needs.dense_run,
+        needs_clauses: record.needs.clauses,
+        schedule: record.schedule,
+        cost: record.cost,
+        nested: record.nested,
+        random: record.random,
+        features: record.features,
+        reference: record.reference,
+        deviations: record.deviations,
+    };
+    all().iter().map(row).collect()
+}
+
+/// A row of the table of controls.
+#[derive(IntoPyObject)]
+pub struct ControlRow {
+    name: &'static str,
+    title: &'static str,
+}
+
+/// All controls, which any method's name takes behind a colon.
+#[pyfunction]
+pub fn controls() -> Vec<ControlRow> {
+    let row = |control: Control| ControlRow { name: control.name(), title: control.title() };
+    Control::ALL.map(row).into()
+}
+
+/// What is asked of a method, by name.
+pub struct Search {
+    pub method: String,
+    pub densities: Vec<f64>,
+    pub granularity: String,
+    pub scope: String,
+    pub seed: u64,
+    pub streams: Vec<u64>,
+}
+
+impl Search {
+    /// Finds the tickets, and the names of the parameters that they have values for.
+    pub fn find(
+        &self,
+        objective: &mut dyn Objective,
+        progress: &Progress,
+    ) -> Result<(Vec<(String, bool)>, Found), Error> {
+        let densities: Vec<Density> =
+            self.densities.iter().map(|&density| Density::new(density)).collect::<Result<_, _>>()?;
+        let request = Request {
+            densities: &densities,
+            granularity: Granularity::parse(&self.granularity)?,
+            scope: Scope::parse(&self.scope)?,
+            invert: false,
+            seed: self.seed,
+            streams: &self.streams,
+            progress,
+        };
+        let method: Method = self.method.parse()?;
+        let found = method.find(objective, &request)?;
+        let parameters = objective.parameters().iter();
+        Ok((parameters.map(|parameter| (parameter.name.clone(), parameter.prunable)).collect(), found))
+    }
+}
+
+/// Tickets as Python gets them.
+#[derive(IntoPyObject)]
+pub struct Tickets<'py> {
+    /// Names of all parameters.
+    parameters: Vec<String>,
+    /// Names of the prunable ones, which masks are of.
+    prunable: Vec<String>,
+    /// (densities, prunable parameters).
+    masks: Vec<Vec<PyTensor>>,
+    /// (densities, parameters), or none where training starts at the initial values.
+    start: Option<Vec<Vec<PyTensor>>>,
+    start_epoch: u32,
+    /// (densities, prunable parameters), or none from methods without one score a weight.
+    scores: Option<Vec<Vec<PyTensor>>>,
+    gradients: Vec<f64>,
+    epochs: Vec<f64>,
+    /// By name, (densities, R).
+    notes: BTreeMap<String, Bound<'py, PyArrayDyn<f64>>>,
+}
+
+impl<'py> Tickets<'py> {
+    /// From what [`Search::find`] returns.
+    pub fn new(py: Python<'py>, parameters: Vec<(String, bool)>, found: Found) -> PyResult<Self> {
+        let tensors = |lists: Vec<Vec<tch::Tensor>>| -> Vec<Vec<PyTensor>> {
+            lists.into_iter().map(|list| list.into_iter().map(PyTensor).collect()).collect()
+        };
+        let (start, start_epoch) = match found.start {
+            Start::Initial => (None, 0),
+            Start::Other { parameters, epoch } => (Some(tensors(parameters)), epoch),
+        };
+        let notes = found.notes.into_iter().map(|(name, values)| {
+            let shape = [values.len(), values.first().map_or(0, Vec::len)];
+            Ok((name, array(py, values.concat(), &shape)?))
+        });
+        Ok(Self {
+            masks: tensors(found.masks),
+            start,
+            start_epoch,
+            scores: found.scores.map(tensors),
+            gradients: found.cost.iter().map(|cost| cost.gradients).collect(),
+            epochs: found.cost.iter().map(|cost| cost.epochs).collect(),
+            notes: notes.collect::<PyResult<_>>()?,
+            prunable: parameters
+                .iter()
+                .filter(|(_, prunable)| *prunable)
+                .map(|(name, _)| name.clone())
+                .collect(),
+            parameters: parameters.into_iter().map(|(name, _)| name).collect(),
+        })
+    }
+}
+
+/// Tickets of every network of a stack.
+#[pyfunction]
+#[pyo3(signature = (start, dense, data, validation, embedding, embedding_seed, clauses, settings, engine,
+    prunable, method, densities, granularity, scope, seed, streams, progress))]
+#[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python API")]
+pub fn find_stack_tickets<'py>(
+    py: Python<'py>,
+    start: Layers,
+    dense: Option<(Layers, f64)>,
+    data: Vec<PyRef<'py, Samples>>,
+    validation: Vec<PyRef<'py, Samples>>,
+    embedding: EmbeddingArgument<'py>,
+    embedding_seed: u64,
+    clauses: Option<Vec<SignedClauses>>,
+    settings: Settings,
+    engine: String,
+    prunable: String,
+    method: String,
+    densities: Vec<f64>,
+    granularity: String,
+    scope: String,
+    seed: u64,
+    streams: Vec<u64>,
+    progress: Option<Bound<'py, PyAny>>,
+) -> PyResult<Tickets<'py>> {
+    let (start, data, validation) = (stack(start), shared(&data), shared(&validation));
+    let dense = dense.map(|(layers, epochs)| (stack(layers), epochs));
+    let variables = data.first().map_or(0, |data| data.variables());
+    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let config = settings.into_config().map_err(|error| raise(py, error))?;
+    let search = Search { method, densities, granularity, scope, seed, streams };
+    let (parameters, found) = run(py, progress.as_ref(), move |progress| {
+        let problem = Problem {
+            data: &data,
+            validation: &validation,
+            embedding: &embedding,
+            masks: None,
+            config: &config,
+        };
+        let choice: Choice = engine.parse()?;
+        let mut objective = StackObjective::new(&start, problem, choice, &prunable, progress)?;
+        if let Some((dense, epochs)) = &dense {
+            objective = objective.with_dense(dense, *epochs)?;
+        }
+        if let Some(clauses) = &clauses {
+            let clauses: Vec<Vec<Clause>> = clauses.iter().map(tasks::clauses).collect();
+            objective = objective.with_clauses(clauses)?;
+        }
+        search.find(&mut objective, progress)
+    })?;
+    Tickets::new(py, parameters, found)
+}

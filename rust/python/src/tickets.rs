@@ -1,0 +1,64 @@
+//! Files of tickets.
+
+use std::path::PathBuf;
+
+use precode_core::ticket_file::{self, Dtype, NamedTensor};
+use precode_core::{Error, error};
+use pyo3::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use crate::boundary::{PyTensor, raise};
+
+type NamedTensors = Vec<(String, PyTensor)>;
+
+const DTYPES: [(Kind, Dtype); 5] = [
+    (Kind::Bool, Dtype::BOOL),
+    (Kind::Half, Dtype::F16),
+    (Kind::BFloat16, Dtype::BF16),
+    (Kind::Float, Dtype::F32),
+    (Kind::Double, Dtype::F64),
+];
+
+fn to_bytes(name: String, tensor: &Tensor) -> precode_torch::Result<NamedTensor> {
+    let kind = tensor.f_kind()?;
+    let Some(&(_, dtype)) = DTYPES.iter().find(|dtype| dtype.0 == kind) else {
+        let message = format!("'{name}' has type {kind:?}: a ticket holds bool, f16, bf16, f32 and f64");
+        return Err(Error::Unsupported(message).into());
+    };
+    let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    let bytes = tensor.numel() * kind.elt_size_in_bytes();
+    let mut data = error::allocate(Some(bytes), 0, &format!("'{name}'"))?;
+    tensor.f_copy_data_u8(&mut data, tensor.numel())?;
+    Ok(NamedTensor { name, dtype, shape: tensor.size().iter().map(|&size| size as usize).collect(), data })
+}
+
+fn from_bytes(tensor: NamedTensor) -> precode_torch::Result<(String, PyTensor)> {
+    let NamedTensor { name, dtype, shape, data } = tensor;
+    let Some(&(kind, _)) = DTYPES.iter().find(|known| known.1 == dtype) else {
+        return Err(Error::Unsupported(format!("'{name}' has type {dtype}")).into());
+    };
+    let shape: Vec<i64> = shape.into_iter().map(|size| size as i64).collect();
+    Ok((name, PyTensor(Tensor::f_from_data_size(&data, &shape, kind)?)))
+}
+
+/// Writes named tensors and what is said of them (JSON) as a ticket's file.
+#[pyfunction]
+pub fn save_ticket(py: Python<'_>, path: PathBuf, tensors: NamedTensors, about: &str) -> PyResult<()> {
+    let write = || -> precode_torch::Result<()> {
+        let tensors: Vec<NamedTensor> =
+            tensors.into_iter().map(|(name, tensor)| to_bytes(name, &tensor.0)).collect::<Result<_, _>>()?;
+        Ok(ticket_file::save(&path, &tensors, about)?)
+    };
+    py.detach(write).map_err(|error| raise(py, error))
+}
+
+/// The tensors of a ticket's file, in the order of their names, and its manifest as JSON.
+#[pyfunction]
+pub fn load_ticket(py: Python<'_>, path: PathBuf) -> PyResult<(NamedTensors, String)> {
+    let read = || -> precode_torch::Result<(NamedTensors, String)> {
+        let (tensors, manifest) = ticket_file::load(&path)?;
+        let manifest = manifest.to_json().map_err(Error::File)?;
+        Ok((tensors.into_iter().map(from_bytes).collect::<Result<_, _>>()?, manifest))
+    };
+    py.detach(read).map_err(|error| raise(py, error))
+}
