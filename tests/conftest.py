@@ -1,9 +1,20 @@
 """Shared settings: small examples, no surprises from timing on busy machines."""
 
 import matplotlib
+import pytest
+import torch
 from hypothesis import settings
 
 matplotlib.use("Agg")
 # The same examples on every run: a test that passed stays passed until the code changes.
 settings.register_profile("precode", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("precode")
+
+
+@pytest.fixture
+def one_thread():
+    """Small tensors are slower on several threads, much so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

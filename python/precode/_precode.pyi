@@ -1,5 +1,6 @@
 """The compiled extension. Private: the public API with its documentation is the package `precode`."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypedDict, final, type_check_only
 
@@ -7,38 +8,49 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from precode._objective import ModuleObjective
 from precode.sampler import Sampler
 from precode.training import TrainSettings
 
 __all__ = [
     "TORCH_VERSION",
+    "VERSION",
     "Formula",
     "Samples",
     "channels",
     "code_distance_counts",
     "code_distances",
     "conflicts",
+    "controls",
     "crowding",
     "distances",
     "embedding_matrix",
     "epoch_order",
     "evaluate",
     "feature_capacity",
+    "find_module_ticket",
+    "find_stack_tickets",
     "hamming_probabilities",
     "linear_init",
+    "liveness",
+    "load_ticket",
     "mean_row_cosine",
     "memory_needed",
+    "methods",
     "nearest_codes",
     "pattern_counts",
     "pattern_name",
     "permute_rows",
     "random_signs",
+    "recovery",
     "sample_all",
+    "save_ticket",
     "signs",
     "train",
 ]
 
 TORCH_VERSION: str
+VERSION: str
 
 _Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _Networks = tuple[NDArray[Any], NDArray[Any]]
@@ -54,6 +66,39 @@ class Outcome(TypedDict):
     epochs_run: list[int]
     engine: str
     reason: str
+
+@type_check_only
+class Tickets(TypedDict):
+    parameters: list[str]
+    prunable: list[str]
+    masks: list[list[torch.Tensor]]
+    start: list[list[torch.Tensor]] | None
+    start_epoch: int
+    scores: list[list[torch.Tensor]] | None
+    gradients: list[float]
+    epochs: list[float]
+    notes: dict[str, NDArray[np.float64]]
+
+@type_check_only
+class Method(TypedDict):
+    name: str
+    title: str
+    needs_data: bool
+    needs_gradients: bool
+    needs_dense_run: bool
+    needs_clauses: bool
+    schedule: str
+    cost: str
+    nested: bool
+    random: bool
+    features: bool
+    reference: str
+    deviations: str
+
+@type_check_only
+class Control(TypedDict):
+    name: str
+    title: str
 
 @final
 class Formula:
@@ -123,6 +168,40 @@ def evaluate(
     embedding: str | NDArray[np.float32],
     embedding_seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def methods() -> list[Method]: ...
+def controls() -> list[Control]: ...
+def find_module_ticket(
+    objective: ModuleObjective,
+    clauses: list[list[int]] | None,
+    method: str,
+    density: float,
+    granularity: str,
+    scope: str,
+    seed: int,
+) -> Tickets: ...
+def find_stack_tickets(
+    start: _Layers,
+    dense: tuple[_Layers, float] | None,
+    data: Sequence[Samples],
+    validation: Sequence[Samples],
+    embedding: str | NDArray[np.float32],
+    embedding_seed: int,
+    clauses: _Sets | None,
+    settings: TrainSettings,
+    engine: str,
+    prunable: str,
+    method: str,
+    densities: Sequence[float],
+    granularity: str,
+    scope: str,
+    seed: int,
+    streams: Sequence[int],
+    progress: Callable[[int], None] | None,
+) -> Tickets: ...
+def recovery(
+    dense: _Networks, sparse: _Networks, alive: NDArray[np.bool_], sets: _Sets, templates: Sequence[str], floor: float
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]: ...
+def liveness(alive: NDArray[np.bool_], outputs: NDArray[np.bool_]) -> NDArray[np.uint32]: ...
 def epoch_order(seed: int, epoch: int, samples: int) -> NDArray[np.uint32]: ...
 def embedding_matrix(kind: str, variables: int, seed: int) -> NDArray[np.float32]: ...
 def signs(networks: _Networks, sets: _Sets, aligned: bool, floor: float) -> NDArray[np.int8]: ...
@@ -148,3 +227,5 @@ def nearest_codes(
     a: NDArray[Any], b: NDArray[Any] | None, metric: str
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]: ...
 def code_distance_counts(a: NDArray[Any], b: NDArray[Any] | None, metric: str) -> NDArray[np.uint64]: ...
+def save_ticket(path: str | os.PathLike[str], tensors: Sequence[tuple[str, torch.Tensor]], about: str) -> None: ...
+def load_ticket(path: str | os.PathLike[str]) -> tuple[list[tuple[str, torch.Tensor]], str]: ...

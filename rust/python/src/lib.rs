@@ -6,8 +6,12 @@
 
 mod boundary;
 mod codes;
+mod methods;
+mod module_objective;
 mod pairs;
+mod recovery;
 mod tasks;
+mod tickets;
 mod training;
 
 use pyo3::prelude::*;
@@ -23,9 +27,17 @@ mod _precode {
         signs,
     };
     #[pymodule_export]
+    use super::methods::{controls, find_stack_tickets, methods};
+    #[pymodule_export]
+    use super::module_objective::find_module_ticket;
+    #[pymodule_export]
     use super::pairs::{code_distance_counts, code_distances, nearest_codes};
     #[pymodule_export]
+    use super::recovery::{liveness, recovery};
+    #[pymodule_export]
     use super::tasks::{Formula, Samples, sample_all};
+    #[pymodule_export]
+    use super::tickets::{load_ticket, save_ticket};
     #[pymodule_export]
     use super::training::{evaluate, linear_init, memory_needed, train};
 
@@ -33,6 +45,7 @@ mod _precode {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // libtorch must be loaded and initialized before anything here touches a tensor.
         module.py().import("torch")?;
+        module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
         module.add("TORCH_VERSION", env!("PRECODE_TORCH_VERSION"))
     }
 }
