@@ -17,6 +17,8 @@ __all__ = [
     "VERSION",
     "Formula",
     "Samples",
+    "arrays_from_bytes",
+    "arrays_to_bytes",
     "channels",
     "code_distance_counts",
     "code_distances",
@@ -46,6 +48,7 @@ __all__ = [
     "sample_all",
     "save_ticket",
     "signs",
+    "study_config",
     "train",
 ]
 
@@ -55,6 +58,7 @@ VERSION: str
 _Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _Networks = tuple[NDArray[Any], NDArray[Any]]
 _Sets = list[list[list[int]]]
+_Array = tuple[str, str, Sequence[int], bytes]
 
 @type_check_only
 class Outcome(TypedDict):
@@ -229,3 +233,6 @@ def nearest_codes(
 def code_distance_counts(a: NDArray[Any], b: NDArray[Any] | None, metric: str) -> NDArray[np.uint64]: ...
 def save_ticket(path: str | os.PathLike[str], tensors: Sequence[tuple[str, torch.Tensor]], about: str) -> None: ...
 def load_ticket(path: str | os.PathLike[str]) -> tuple[list[tuple[str, torch.Tensor]], str]: ...
+def study_config(json: str) -> tuple[str, str]: ...
+def arrays_to_bytes(arrays: Sequence[_Array]) -> bytes: ...
+def arrays_from_bytes(bytes: bytes) -> list[_Array]: ...

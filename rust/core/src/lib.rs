@@ -26,6 +26,7 @@ pub mod realize;
 pub mod recovery;
 pub mod rng;
 pub mod sampler;
+pub mod study;
 pub mod template;
 pub mod ticket_file;
 pub mod training;

@@ -10,6 +10,7 @@ mod methods;
 mod module_objective;
 mod pairs;
 mod recovery;
+mod study;
 mod tasks;
 mod tickets;
 mod training;
@@ -34,6 +35,8 @@ mod _precode {
     use super::pairs::{code_distance_counts, code_distances, nearest_codes};
     #[pymodule_export]
     use super::recovery::{liveness, recovery};
+    #[pymodule_export]
+    use super::study::{arrays_from_bytes, arrays_to_bytes, study_config};
     #[pymodule_export]
     use super::tasks::{Formula, Samples, sample_all};
     #[pymodule_export]

@@ -1,0 +1,23 @@
+"""Studies: many cells of work from one frozen configuration, run anywhere, resumed from anything."""
+
+from precode.study.cells import KINDS, Cell, Kind, Plan, plan, register, training_seconds
+from precode.study.config import PRESETS, StudyConfig, hash_file
+from precode.study.results import Study
+from precode.study.runner import run
+from precode.study.store import Store
+
+__all__ = [
+    "KINDS",
+    "PRESETS",
+    "Cell",
+    "Kind",
+    "Plan",
+    "Store",
+    "Study",
+    "StudyConfig",
+    "hash_file",
+    "plan",
+    "register",
+    "run",
+    "training_seconds",
+]

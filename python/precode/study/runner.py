@@ -1,0 +1,324 @@
+"""Runs a study: in process or anywhere else, and whatever happens, what is finished is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tqdm.auto import tqdm
+
+from precode._check import integer
+from precode._progress import Progress
+from precode.errors import PrecodeTypeError, UnsupportedError
+from precode.study import cells
+from precode.study.cells import KINDS, Cell, Computed, Kind, plan
+from precode.study.config import StudyConfig
+from precode.study.results import Study
+from precode.study.store import Store
+
+KILLERS = 4
+"""Cells that may kill their workers one after the other before the fault is looked for elsewhere."""
+
+GONE = (BrokenExecutor, CancelledError, asyncio.CancelledError)
+"""What a future raises when not its cell but its executor failed."""
+
+Workers: TypeAlias = "Executor | Callable[[], Executor] | None"
+"""What computes: this process, an executor, or a function that makes one and is called again when one breaks."""
+
+
+def run(
+    config: StudyConfig,
+    out: str | Path,
+    *,
+    kinds: Iterable[Kind] | None = None,
+    executor: Workers = None,
+    in_flight: int | None = None,
+    retries: int = 2,
+    repair: bool = False,
+    progress: Progress = True,
+) -> Study:
+    """Computes what is unfinished of a study; killed at any moment and run again, it ends with the same bytes.
+
+    This process alone writes; others return their results to it. A cell that fails is tried again at once, and at last
+    noted with its error while the others go on; the next run tries it anew. When an executor breaks because a process
+    of it died, its cells are computed one at a time by a new one, so that the cell that kills is told from the others.
+
+    Ctrl-C ends the run; the finished cells are returned with a warning.
+
+    Args:
+        config: of the study.
+        out: a new or empty folder, or one in which this study was begun.
+        kinds: what it consists of; `KINDS` by default.
+        executor: None for this process, with all its cores; any `concurrent.futures.Executor`, such as a
+            `ProcessPoolExecutor` that spawns, or `dask.distributed.Client.get_executor()`; or a function without
+            arguments that makes one. An executor is left running; one that was made is shut down.
+        in_flight: cells that are with the executor at a time; by default twice its workers, where it names them, or
+            twice the cores of this machine.
+        retries: times that a failed cell is tried again.
+        repair: compute again what is missing or was altered in a damaged folder, instead of refusing it.
+        progress: True for a bar, or a function of (cells done, cells).
+
+    Returns:
+        The results, of which `failures` names the cells that could not be computed.
+
+    Raises:
+        PrecodeFileError: the folder is not this study's, damaged, written by another process, or cannot be written.
+        UnsupportedError: the executor cannot compute any more; what is finished is kept.
+        PrecodeValueError: a setting out of range.
+        PrecodeTypeError: an argument of the wrong type.
+    """
+    retries = integer(retries, "retries", 0)
+    known = {kind.name: kind for kind in (KINDS.values() if kinds is None else kinds)}
+    planned = plan(config, known.values()).cells
+    workers = _Workers(executor, None if in_flight is None else integer(in_flight, "in_flight", 1))
+    interrupted = False
+    with Store(out, config, planned, repair=repair) as store:
+        finished = store.finished()
+        pending = [cell for cell in planned if cell.key not in finished]
+        with _reporter(progress, planned, pending) as report:
+            driver = _Driver(store, known, workers, retries, report)
+            try:
+                driver.run(pending)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                workers.close()
+        left = len(planned) - len(store.finished())
+    study = Study(out, interrupted=interrupted)
+    if interrupted:
+        warnings.warn(f"interrupted: {len(planned) - left} of {len(planned)} cells are finished", stacklevel=2)
+    elif left:
+        first = study.failures.iloc[0]
+        warnings.warn(
+            f"{left} of {len(planned)} cells failed, such as {first['kind']} {first['settings']}: {first['error']}; "
+            "see the failures of the study",
+            stacklevel=2,
+        )
+    return study
+
+
+class _InProcess(Executor):
+    """Computes at once, in this thread; Ctrl-C is passed on."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class _Workers:
+    """The executor that is used now, and how to come by another."""
+
+    def __init__(self, executor: Workers, in_flight: int | None) -> None:
+        self._make = executor if callable(executor) and not isinstance(executor, Executor) else None
+        if executor is not None and self._make is None and not isinstance(executor, Executor):
+            raise PrecodeTypeError(
+                f"executor must be a concurrent.futures.Executor, a function that makes one, or None, not "
+                f"{type(executor).__name__} (of a dask Client, pass client.get_executor())"
+            )
+        self._given = executor if isinstance(executor, Executor) else None
+        self._in_process = executor is None
+        self._wanted = in_flight
+        self._current: Executor | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Cells that may be with the executor at a time."""
+        if self._in_process:
+            return 1
+        count = getattr(self.current(), "_max_workers", None)
+        return self._wanted or 2 * (count if isinstance(count, int) else os.cpu_count() or 1)
+
+    def current(self) -> Executor:
+        """The executor, made if need be."""
+        if self._current is None:
+            self._current = self._made() if self._make else self._given or _InProcess()
+        return self._current
+
+    def _made(self) -> Executor:
+        assert self._make is not None
+        made = self._make()
+        if not isinstance(made, Executor):
+            raise PrecodeTypeError(f"the executor that was made is a {type(made).__name__}: return an Executor")
+        return made
+
+    def replace(self, error: BaseException, finished: str) -> None:
+        """Lets go of a broken executor, so that the next is a new one.
+
+        Raises:
+            UnsupportedError: there is no way to make one.
+        """
+        if self._make is None:
+            raise UnsupportedError(
+                f"the executor cannot compute any more ({type(error).__name__}: {error}); {finished}: run it again "
+                "with a new executor to go on, or pass a function that makes executors, so that it can be replaced"
+            ) from error
+        self.close()
+
+    def close(self) -> None:
+        """Shuts down an executor that was made here."""
+        if self._make is not None and self._current is not None:
+            self._current.shutdown(wait=False, cancel_futures=True)
+        self._current = None
+
+
+class _Driver:
+    """Hands cells out and takes results in."""
+
+    def __init__(
+        self, store: Store, kinds: dict[str, Kind], workers: _Workers, retries: int, report: Callable[[Cell], None]
+    ) -> None:
+        self.store = store
+        self.kinds = kinds
+        self.workers = workers
+        self.retries = retries
+        self.report = report
+        self.attempts: Counter[str] = Counter()
+        self.flying: dict[Future[Computed], Cell] = {}
+        self.waiting: deque[Cell] = deque()
+        # Cells that were with an executor when it broke: each is computed alone until it is known not to be the cause.
+        self.suspects: deque[Cell] = deque()
+        self.breaks = 0
+
+    def run(self, pending: Iterable[Cell]) -> None:
+        """Computes cells until none is left.
+
+        Raises:
+            UnsupportedError: the executor is broken for good.
+            KeyboardInterrupt: Ctrl-C, here or in a worker; results that had come back are kept.
+        """
+        self.waiting.extend(pending)
+        try:
+            while self.waiting or self.suspects or self.flying:
+                broken = self._hand_out()
+                # A broken executor answers for all that it had.
+                done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    broken = self._take(future) or broken
+                if broken:
+                    self._recover(broken)
+        except KeyboardInterrupt:
+            self._keep_what_came_back()
+            raise
+        finally:
+            for future in self.flying:
+                future.cancel()
+
+    def _hand_out(self) -> BaseException | None:
+        """Submits as many cells as may fly; returns why the executor took no more, if it broke."""
+        while True:
+            alone = self.suspects and not self.flying
+            crowd = self.waiting and not self.suspects and len(self.flying) < self.workers.in_flight
+            if not alone and not crowd:
+                return None
+            cell = (self.suspects if alone else self.waiting)[0]
+            function, attempt = self.kinds[cell.kind].compute, self.attempts[cell.key]
+            try:
+                future = self.workers.current().submit(cells.compute, function, cell, attempt)
+            except (*GONE, RuntimeError, OSError) as error:
+                return error
+            (self.suspects if alone else self.waiting).popleft()
+            self.flying[future] = cell
+
+    def _take(self, future: Future[Computed]) -> BaseException | None:
+        """Keeps a result or a failure; returns the error if it is the executor that failed."""
+        cell = self.flying[future]
+        try:
+            computed = future.result()
+        except GONE as error:
+            return error  # still in `flying`
+        except Exception as error:
+            del self.flying[future]
+            self._failed(cell, error, self.waiting)
+            return None
+        del self.flying[future]
+        self.store.put(cell, computed)
+        self.breaks = 0
+        self.report(cell)
+        return None
+
+    def _failed(self, cell: Cell, error: BaseException, again: deque[Cell]) -> None:
+        """Notes a failed attempt: the cell waits for the next in a queue, or is given up."""
+        self.attempts[cell.key] += 1
+        if self.attempts[cell.key] <= self.retries:
+            again.append(cell)
+            return
+        trace = "".join(traceback.format_exception(error))
+        self.store.fail(cell, self.attempts[cell.key], f"{type(error).__name__}: {error}", trace)
+        self.report(cell)
+
+    def _recover(self, error: BaseException) -> None:
+        """Replaces a broken executor and puts back what it had.
+
+        Raises:
+            UnsupportedError: it cannot be replaced, or breaks whatever it computes.
+        """
+        self._keep_what_came_back()
+        had = list(self.flying.values())
+        self.flying.clear()
+        self.breaks += 1
+        finished = f"{len(self.store.finished())} of {len(self.store.cells)} cells are finished and kept"
+        if self.breaks > KILLERS * (self.retries + 1):
+            raise UnsupportedError(
+                f"the executor broke {self.breaks} times without finishing a cell ({type(error).__name__}: {error}); "
+                f"{finished}: see to the workers, and run it again to go on"
+            ) from error
+        self.workers.replace(error, finished)
+        if len(had) == 1:
+            self._failed(had[0], error, self.suspects)
+        else:
+            self.suspects.extend(had)
+
+    def _keep_what_came_back(self) -> None:
+        """Keeps the results that are there already."""
+        for future in [future for future in self.flying if future.done() and not future.cancelled()]:
+            if future.exception() is None:
+                self._take(future)
+
+
+@contextmanager
+def _reporter(progress: Progress, planned: Iterable[Cell], pending: Iterable[Cell]) -> Iterator[Callable[[Cell], None]]:
+    """What is called with every cell that is done; the bar and its remaining time go by the cells' estimates."""
+    total, left = list(planned), list(pending)
+    done = len(total) - len(left)
+    if callable(progress):
+        tell = progress
+
+        def count(cell: Cell) -> None:
+            nonlocal done
+            done += 1
+            tell(done, len(total))
+
+        yield count
+    elif not progress:
+        yield lambda cell: None
+    else:
+        with tqdm(
+            total=sum(cell.seconds for cell in total),
+            initial=sum(cell.seconds for cell in total) - sum(cell.seconds for cell in left),
+            desc="study",
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}",
+            smoothing=0,
+            # None: no bar where the output is neither a terminal nor a notebook.
+            disable=None,
+            leave=False,
+        ) as bar:
+
+            def advance(cell: Cell) -> None:
+                nonlocal done
+                done += 1
+                bar.set_postfix_str(f"{done} of {len(total)} cells", refresh=False)
+                bar.update(cell.seconds)
+
+            yield advance
