@@ -1,0 +1,103 @@
+"""A study that is killed and run again ends with the bytes of one that was not."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+
+import pytest
+
+import study_children
+from precode.study import Study
+
+KILLS = int(os.environ.get("PRECODE_KILLS", "8"))
+"""Kills at random moments; set it higher for a thorough trial."""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no forkserver on this platform")
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts a function in a child made by `fork` from a process that has imported precode and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["precode.study"])
+
+    def start(function, *arguments):
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    def finish(function, *arguments):
+        process = start(function, *arguments)
+        process.join()
+        return process.exitcode
+
+    start.finish = finish
+    return start
+
+
+def contents(folder):
+    """Everything that a study promises: its files by name, its tables, and what its database says of them."""
+    Study(folder).export(folder / "tables")
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith("study.sqlite")
+    }
+    database = sqlite3.connect(folder / "study.sqlite")
+    tables = ("study", "cells", "files")
+    rows = [database.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
+    database.close()
+    return files, rows
+
+
+def finished(folder):
+    """Cells that a killed run has finished, if it came as far as its first."""
+    return Study(folder).finished if (folder / "data").is_dir() and any((folder / "data").iterdir()) else 0
+
+
+def test_kills_at_random_moments(tmp_path, start):
+    start.finish(study_children.compute, tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    began = time.perf_counter()
+    start.finish(study_children.compute, tmp_path / "timed")
+    lasted = time.perf_counter() - began
+    draw = random.Random(1)
+    counts = []
+    for number in range(KILLS):
+        folder = tmp_path / str(number)
+        process = start(study_children.compute, folder)
+        process.join(draw.uniform(0, lasted))
+        process.kill()
+        process.join()
+        counts.append(finished(folder))
+        assert start.finish(study_children.compute, folder) == 0
+        assert contents(folder) == expected, f"killed with {counts[-1]} of 16 cells finished"
+    print(f"{KILLS} kills within {lasted:.2f} s, with these numbers of 16 cells finished: {sorted(counts)}")
+    assert 0 < sum(counts) < 16 * KILLS
+
+
+def test_a_kill_at_every_step_of_writing(tmp_path, start):
+    study_children.act(tmp_path / "whole", 2)
+    expected = contents(tmp_path / "whole")
+    step = 0
+    while start.finish(study_children.die_at_step, tmp_path / str(step), 2, step) == -signal.SIGKILL:
+        study_children.act(tmp_path / str(step), 2)
+        assert contents(tmp_path / str(step)) == expected, f"killed before step {step}"
+        step += 1
+    assert contents(tmp_path / str(step)) == expected
+    # Three files, each written, renamed and its folder synced; tables and cells; two cells, each in four statements.
+    assert step == 3 * 3 + (2 + 5 + 1) + 2 * (2 + 3)
+
+
+def test_killed_again_and_again(tmp_path, start):
+    study_children.act(tmp_path / "whole", 9)
+    counts = []
+    for _ in range(5):
+        start.finish(study_children.die_after_two_cells, tmp_path / "study", 9)
+        counts.append(finished(tmp_path / "study"))
+    assert counts == [2, 4, 6, 8, 9]
+    assert contents(tmp_path / "study") == contents(tmp_path / "whole")
