@@ -36,9 +36,11 @@ def die_at_step(folder, count, last):
             self.connection = connection
 
         def execute(self, statement, *arguments):
-            run = self.connection.execute
-            counts = statement.split()[0] in ("BEGIN", "COMMIT", "CREATE", "INSERT", "UPDATE", "DELETE")
-            return (step(run) if counts else run)(statement, *arguments)
+            counts = statement.strip() and not statement.startswith("SELECT")
+            return (step if counts else lambda run: run)(self.connection.execute)(statement, *arguments)
+
+        def executemany(self, statement, rows):
+            return step(self.connection.executemany)(statement, rows)
 
         def __getattr__(self, name):
             return getattr(self.connection, name)

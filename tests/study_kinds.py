@@ -13,7 +13,7 @@ import precode as pc
 from precode.study import Kind, StudyConfig, training_seconds
 
 CONFIG = StudyConfig(
-    hidden=(8, 16),
+    hidden=(8,),
     clauses=(2, 4),
     embeddings=("identity", "hadamard"),
     formulas=2,

@@ -147,11 +147,9 @@ def explained(folder: Path) -> Iterator[None]:
     except PrecodeFileError:
         raise
     except sqlite3.DatabaseError as error:
-        for code, text in (
-            (errno.ENOSPC, "disk is full"),
-            (errno.EACCES, "readonly"),
-            (errno.EACCES, "unable to open"),
-        ):
+        # Python 3.10 has no codes of SQLite's errors.
+        known = {"disk is full": errno.ENOSPC, "readonly": errno.EACCES, "unable to open": errno.EACCES}
+        for text, code in known.items():
             if text in str(error):
                 raise _cannot_write(folder, OSError(code, os.strerror(code))) from error
         raise damaged(folder, f"{DATABASE}: {error}") from error

@@ -226,7 +226,7 @@ class _Driver:
             function, attempt = self.kinds[cell.kind].compute, self.attempts[cell.key]
             try:
                 future = self.workers.current().submit(cells.compute, function, cell, attempt)
-            except (*GONE, RuntimeError, OSError) as error:
+            except (Exception, *GONE) as error:  # a cell's own errors come with its future
                 return error
             (self.suspects if alone else self.waiting).popleft()
             self.flying[future] = cell

@@ -172,6 +172,7 @@ class Store:
         # SQLite's lock ends with its process, however that ends, and a forked child does not inherit it.
         self._lock = sqlite3.connect(self.folder / LOCK, timeout=0, isolation_level=None)
         try:
+            self._lock.execute("PRAGMA journal_mode = MEMORY")  # no file beside it
             self._lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
