@@ -91,6 +91,7 @@ def test_a_kill_at_every_step_of_writing(tmp_path, start):
     expected = contents(tmp_path / "whole")
     step = 0
     while start.finish(study_children.die_at_step, tmp_path / str(step), 1, step) == -signal.SIGKILL:
+        assert finished(tmp_path / str(step)) == (step == 2 * 3 + 9 + 6)
         study_children.act(tmp_path / str(step), 1)
         assert contents(tmp_path / str(step)) == expected, f"killed before step {step}"
         step += 1

@@ -88,6 +88,25 @@ def seal(files: Iterable[Kept], before: str = "0" * 64) -> str:
     return f"{value:064x}"
 
 
+def results(folder: Path) -> set[str]:
+    """Names of the files of results that are there; hidden files are none."""
+    data = folder / DATA
+    return {entry.name for entry in data.iterdir() if not entry.name.startswith(".")} if data.is_dir() else set()
+
+
+def is_begun(folder: Path, database: sqlite3.Connection) -> bool:
+    """Whether the database has its tables; a process that was killed early leaves an empty one, and no results.
+
+    Raises:
+        PrecodeFileError: it has none, but there are results.
+    """
+    if database.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        return True
+    if results(folder):
+        raise damaged(folder, f"there are results, but {DATABASE} is missing or empty")
+    return False
+
+
 def read_files(database: sqlite3.Connection) -> list[Kept]:
     """The files of finished cells, in the order of the cells.
 

@@ -13,7 +13,7 @@ import pandas as pd
 from precode._files import write_atomically
 from precode.errors import PrecodeFileError, PrecodeValueError
 from precode.study import encoding
-from precode.study.folder import DATA, DATABASE, RESTORE, Kept, damaged, explained, read_config, read_files
+from precode.study.folder import DATABASE, RESTORE, Kept, damaged, explained, is_begun, read_config, read_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,14 +45,12 @@ class Study:
         self.config = read_config(self.folder)
         self.interrupted = interrupted
         path = self.folder / DATABASE
-        if not path.is_file() or not path.stat().st_size:
-            if (self.folder / DATA).is_dir() and any((self.folder / DATA).iterdir()):
-                raise damaged(self.folder, f"there are results, but {DATABASE} is missing or empty")
-            raise PrecodeFileError(f"{self.folder}: nothing has been computed yet: run the study first")
         # Without a write-ahead log nobody is writing, and nothing but the file is needed.
         mode = "mode=ro" if path.with_name(f"{DATABASE}-wal").exists() else "immutable=1"
-        uri = f"{path.resolve().as_uri()}?{mode}"
+        uri = f"{path.resolve().as_uri()}?{mode}" if path.is_file() else ":memory:"
         with explained(self.folder), closing(sqlite3.connect(uri, uri=True)) as database:
+            if not is_begun(self.folder, database):
+                raise PrecodeFileError(f"{self.folder}: nothing has been computed yet: run the study first")
             self._files = read_files(database)
             self._settings = {key: text for key, text in database.execute("SELECT key, settings FROM cells")}
             self.failures = _joined(database, "failures", "attempts, error, trace")

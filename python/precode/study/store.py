@@ -25,7 +25,9 @@ from precode.study.folder import (
     check_config,
     damaged,
     explained,
+    is_begun,
     read_files,
+    results,
     seal,
 )
 
@@ -189,19 +191,14 @@ class Store:
                 if UNFINISHED.fullmatch(entry.name):
                     entry.unlink()
 
-    def _results(self) -> set[str]:
-        return {entry.name for entry in (self.folder / DATA).iterdir() if not entry.name.startswith(".")}
-
     def _open(self) -> None:
         """Opens the database, or makes it where nothing has been computed."""
         self._database = sqlite3.connect(self.folder / DATABASE, isolation_level=None)
         run = self._database.execute
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        if run("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        if is_begun(self.folder, self._database):
             return
-        if self._results():
-            raise damaged(self.folder, f"there are results, but {DATABASE} is missing or empty")
         with self._transaction() as write:
             for statement in TABLES.split(";"):
                 write.execute(statement)
@@ -233,7 +230,7 @@ class Store:
                 file.read(self.folder)
             except PrecodeFileError as error:
                 broken.setdefault(file.cell, str(error))
-        unknown = {name: RESULT.fullmatch(name) for name in self._results() - {file.file for file in files}}
+        unknown = {name: RESULT.fullmatch(name) for name in results(self.folder) - {file.file for file in files}}
         pending = self.cells.keys() - {file.cell for file in files}
         for name, match in sorted(unknown.items()):
             if match is None or match[1] not in pending:
