@@ -65,17 +65,26 @@ def finished(folder):
         raise
 
 
+def wait_for(folder):
+    """Waits until a run makes its folder, so that no kill falls on the start of its process; returns when that was."""
+    while not folder.exists():
+        time.sleep(0.001)
+    return time.perf_counter()
+
+
 def test_kills_at_random_moments(tmp_path, start):
     start.finish(study_children.compute, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    began = time.perf_counter()
-    start.finish(study_children.compute, tmp_path / "timed")
+    process = start(study_children.compute, tmp_path / "timed")
+    began = wait_for(tmp_path / "timed")
+    process.join()
     lasted = time.perf_counter() - began
     draw = random.Random(1)
     counts = []
     for number in range(KILLS):
         folder = tmp_path / str(number)
         process = start(study_children.compute, folder)
+        wait_for(folder)
         process.join(draw.uniform(0, lasted))
         process.kill()
         process.join()
