@@ -1,0 +1,360 @@
+"""What is seen of every location in one stack of trained networks, as tidy tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from precode._check import integer, integers
+from precode._distance import distances
+from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode.interference import conflicts, crowding, feature_capacity
+from precode.networks import Networks
+from precode.readout import Readout, readout, templates
+from precode.study.counts import count_nulls
+from precode.study.similarity import similarity
+from precode.training import Runs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+METRICS = ("hamming", "soft", "margin", "cosine", "signed_sum")
+"""Distances in feature space; see `precode.distance`."""
+
+CONTROLS = ("euclidean", "displacement", "mass", "row_mass", "random")
+"""Scores that are not distances in feature space; small means near, as for `METRICS`."""
+
+KINDS = ("formula", "false")
+"""Whose locations: of the clauses of the formula, or of as many false ones."""
+
+FATES = ("none", "converged", "rejected")
+"""What became of a location: near ones converge or are rejected."""
+
+NEAR = 1
+"""Wrong signs up to which a location is near."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Tables of one or more stacks of networks; made by `observe`.
+
+    All tables begin with the cell, columns hidden, clauses, embedding, and the number of the formula in it.
+
+    Attributes:
+        locations: one row a clause, template and row; see `observe_locations`.
+        motion: near locations at every moment; see `observe_motion`.
+        nulls: counts by initial distance, observed and under every null; see `precode.study.count_nulls`.
+        similarity: CKA and SVCCA of the hidden layer; see `precode.study.similarity`.
+    """
+
+    locations: pd.DataFrame
+    motion: pd.DataFrame
+    nulls: pd.DataFrame
+    similarity: pd.DataFrame
+
+    @classmethod
+    def concat(cls, parts: Sequence[Observations]) -> Observations:
+        """The tables of several cells below each other.
+
+        Raises:
+            PrecodeValueError: no parts.
+        """
+        if not parts:
+            raise PrecodeValueError("no observations: pass at least one")
+        return cls(**{name: pd.concat([vars(part)[name] for part in parts], ignore_index=True) for name in vars(parts[0])})
+
+
+def snapshot_steps(steps_per_epoch: int, epochs: int) -> list[int]:
+    """Steps to keep snapshots at: five times in the first epoch, then after 1, 2, 4, ... epochs and the last.
+
+    Example:
+        >>> snapshot_steps(10, 6)
+        [0, 2, 4, 6, 8, 10, 20, 40, 60]
+    """
+    steps_per_epoch, epochs = integer(steps_per_epoch, "steps_per_epoch", 1), integer(epochs, "epochs", 1)
+    doublings = [1 << power for power in range(epochs.bit_length())]
+    moments = [*(fifth / 5 for fifth in range(5)), *doublings, epochs]
+    return sorted({round(moment * steps_per_epoch) for moment in moments})
+
+
+def observe(
+    runs: Runs,
+    *,
+    formulas: Sequence[int] | None = None,
+    floor: float = 0.1,
+    output: int = 0,
+) -> Observations:
+    """Observes every location of a stack of trained networks from initialization to the end.
+
+    Args:
+        runs: networks trained on formulas, with snapshots at the moments of interest (see `snapshot_steps`).
+        formulas: number of each network's formula, the unit that intervals are taken over; 0, 1, ... by default.
+        floor: final codes need weights above this fraction of the network's mean magnitude in feature space.
+        output: which output, where there are several.
+
+    Raises:
+        PrecodeTypeError: not the result of `train`.
+        PrecodeValueError: networks trained without formulas, or a floor that is not in [0, 1].
+        PrecodeShapeError: not one formula number for each network, or more than one hidden layer.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> tasks = [Dnf.random(clauses=4, seed=0, index=index) for index in range(2)]
+        >>> seen = observe(train(tasks, hidden=16, samples=640, epochs=2, snapshots=snapshot_steps(10, 2)))
+        >>> len(seen.locations)  # formulas x kinds x clauses x templates x rows
+        768
+        >>> sorted(seen.nulls["null"].unique())  # doctest: +NORMALIZE_WHITESPACE
+        ['analytic', 'false_clauses', 'observed', 'permuted_rows', 'random_network', 'swapped_clauses']
+    """
+    if not isinstance(runs, Runs):
+        raise PrecodeTypeError(f"runs must be the result of precode.train, not {type(runs).__name__}")
+    if not 0 <= floor <= 1:
+        raise PrecodeValueError(f"floor = {floor}: expected a fraction from 0 to 1 of the mean magnitude")
+    if runs.tasks is None:
+        raise PrecodeValueError("these networks were trained without formulas: nothing says where their codes are")
+    numbers = list(range(len(runs))) if formulas is None else integers(formulas, "formulas", 0)
+    if len(numbers) != len(runs):
+        raise PrecodeShapeError(f"{len(numbers)} formula numbers for {len(runs)} networks: pass one for each")
+    sets = {
+        "formula": [list(task.clauses_of(output)) for task in runs.tasks],
+        "false": [
+            list(task.false_clauses(output=output, seed=runs.seed, index=stream))
+            for task, stream in zip(runs.tasks, runs.streams, strict=True)
+        ],
+    }
+    cell = {"hidden": runs.widths[1], "clauses": len(sets["formula"][0]), "embedding": runs.embedding.name}
+    frames = []
+    for kind, clauses in sets.items():
+        frame = observe_locations(runs.start, runs, clauses, floor=floor, seed=runs.seed, streams=runs.streams,
+                                  output=output)
+        frame.insert(1, "kind", pd.Categorical.from_codes(np.full(len(frame), KINDS.index(kind)), list(KINDS)))
+        frames.append(frame)
+    locations = pd.concat(frames, ignore_index=True)
+    tables = {
+        "locations": locations,
+        "motion": observe_motion(runs, locations, output=output),
+        "nulls": count_nulls(locations, runs, seed=runs.seed, streams=runs.streams, output=output),
+        "similarity": similarity(runs),
+    }
+    for table in tables.values():
+        table["formula"] = np.asarray(numbers)[table["formula"]]
+        for place, (name, value) in enumerate(cell.items()):
+            table.insert(place, name, value)
+    return Observations(**tables)
+
+
+def positives(template: str) -> int:
+    """Positive signs of a template.
+
+    Example:
+        >>> positives("4P"), positives("3N1P")
+        (4, 1)
+    """
+    return sum(int(count) for count in re.findall(r"(\d+)P", template))
+
+
+def _source(networks: Networks, clauses: Sequence[Sequence[Sequence[int]]], output: int) -> Readout:
+    if len(networks.widths) != 3:
+        raise PrecodeShapeError(f"codes are read from one hidden layer, but the widths are {networks.widths}")
+    return readout(networks.features, networks.weights["w2"], list(clauses), output=output)
+
+
+def _aligned(source: Readout) -> NDArray[np.float64]:
+    """Weights at every clause's literals, signs flipped at negated ones, (R, C, j, k)."""
+    literals = np.array(source.sets)
+    variables, signs = np.where(literals < 0, ~literals, literals), np.where(literals < 0, -1.0, 1.0)
+    networks = np.arange(len(literals))[:, None, None]
+    values = source.features.astype(np.float64)[networks, :, variables]  # (R, C, k, j)
+    return np.moveaxis(values * signs[..., None], 2, 3)
+
+
+def _channels(aligned: NDArray[np.float64], output: NDArray[Any], template: str, floor: NDArray[Any]) -> NDArray[Any]:
+    """Whether the row carries the template with weights above each network's floor, (R, C, j)."""
+    count, width = positives(template), aligned.shape[-1]
+    high = (aligned > floor[:, None, None, None]).sum(-1)
+    low = (aligned < -floor[:, None, None, None]).sum(-1)
+    return np.asarray((high == count) & (low == width - count) & _polarity(output, template)[:, None])
+
+
+def _polarity(output: NDArray[Any], template: str) -> NDArray[np.bool_]:
+    """Whether a row's polarity is the template's: rows of all-positive templates have positive output weights."""
+    positive = not re.search(r"N", template)
+    return np.asarray(output > 0 if positive else output < 0)
+
+
+def observe_locations(
+    start: Networks,
+    end: Networks,
+    clauses: Sequence[Sequence[Sequence[int]]],
+    *,
+    floor: float = 0.1,
+    seed: int = 0,
+    streams: Sequence[int] | None = None,
+    output: int = 0,
+) -> pd.DataFrame:
+    """Every location: its distances, crowding and interference at initialization, and whether it became a code.
+
+    Args:
+        start: R networks at initialization.
+        end: the same networks after training.
+        clauses: signed clauses of each network, as many of the same width for all.
+        floor: see `observe`.
+        seed: key of the random control.
+        streams: number of each network's stream for it; 0, 1, ... by default.
+        output: which output, where there are several.
+
+    Returns:
+        One row a network, clause, template and row, in this order. Columns formula, clause, template, row; polarity
+        (whether the row's is right at initialization); hamming, soft, margin, cosine and signed_sum, see
+        `precode.distance`; the controls [our definitions, small means near] euclidean (weight space, from the row to
+        the template with the layer's mean magnitude, zero elsewhere), displacement (weight space, from the row to its
+        own final weights: it knows the end), mass and row_mass (minus the magnitude of the clause's weights and of
+        the whole row), and random; near_count, graded and positive_entries, see `precode.crowding`; conflicts, see
+        `precode.conflicts`; capacity (mean `precode.feature_capacity` of the clause's variables) and row_cosine (mean
+        cosine with the other rows); w2, b1; near (at most one wrong sign and the right polarity); code (whether it
+        exists at the end) and fate (converged or rejected, none where not near).
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf([[0, 1, 2, 3]], 8), hidden=4, samples=64, epochs=1)
+        >>> table = observe_locations(runs.start, runs, [[[0, 1, 2, 3]]])
+        >>> table.groupby("template", observed=True).size().tolist()
+        [4, 4, 4]
+    """
+    first, last = _source(start, clauses, output), _source(end, clauses, output)
+    aligned, names = _aligned(first), templates(first.width)
+    networks, sets, rows, _ = aligned.shape
+    shape = (networks, sets, len(names), rows)
+    scale = np.abs(first.features).mean((1, 2), dtype=np.float64)
+    floors = floor * np.abs(last.features).mean((1, 2), dtype=np.float64)
+    final = _aligned(last)
+
+    def each(function: Any) -> NDArray[Any]:
+        """One array (R, C, j) for each template, as (R, C, T, j)."""
+        return np.stack([function(name) for name in names], axis=2)
+
+    index = np.indices(shape)
+    polarity = each(lambda name: np.broadcast_to(_polarity(first.output, name)[:, None], (networks, sets, rows)))
+    columns: dict[str, NDArray[Any]] = {"formula": index[0], "clause": index[1], "row": index[3], "polarity": polarity}
+    for metric in METRICS:
+        columns[metric] = each(lambda name, metric=metric: distances(first, name, metric, "layer", "ignore"))
+    columns["euclidean"] = each(lambda name: _euclidean(start, first, aligned, scale, name))
+    w1_start, w1_end = (side.weights["w1"].detach().cpu().double().numpy() for side in (start, end))
+    columns["displacement"] = _per_row(np.linalg.norm(w1_end - w1_start, axis=-1))
+    columns["mass"] = -np.abs(aligned).sum(-1)[:, :, None] / scale[:, None, None, None]
+    columns["row_mass"] = _per_row(-np.abs(first.features).sum(-1, dtype=np.float64) / scale[:, None])
+    columns["random"] = np.stack(
+        [
+            np.random.Generator(np.random.Philox(key=[seed, stream])).random(shape[1:])
+            for stream in (range(networks) if streams is None else streams)
+        ]
+    )
+    crowds = [crowding(first.features, first.output, first.sets, template=name, near=NEAR) for name in names]
+    columns["near_count"] = np.stack([crowd["near"] for crowd in crowds], axis=2).astype(np.int64)
+    columns["graded"] = np.stack([crowd["graded"] for crowd in crowds], axis=2)
+    columns["positive_entries"] = _per_row(crowds[0]["positive_entries"].astype(np.int64))
+    columns["conflicts"] = conflicts(first.features, first.output, first.sets, near=NEAR).astype(np.int64)[:, :, None]
+    columns["capacity"] = _capacity(first)[:, :, None, None]
+    columns["row_cosine"] = _per_row(_row_cosine(first.features))
+    columns["w2"] = _per_row(first.output)
+    columns["b1"] = _per_row(start.weights["b1"].detach().cpu().numpy())
+    columns["near"] = (columns["hamming"] <= NEAR) & polarity
+    columns["code"] = each(lambda name: _channels(final, last.output, name, floors))
+    table = pd.DataFrame({name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()})
+    table.insert(2, "template", pd.Categorical.from_codes(index[2].ravel(), list(names)))
+    table["fate"] = fates(table)
+    return table
+
+
+def fates(locations: pd.DataFrame) -> pd.Categorical:
+    """Fate of every location from its columns near and code: near ones converge or are rejected. Our definition.
+
+    Example:
+        >>> list(fates(pd.DataFrame({"near": [True, True, False], "code": [True, False, True]})))
+        ['converged', 'rejected', 'none']
+    """
+    codes = np.where(locations["near"], np.where(locations["code"], 1, 2), 0)
+    return pd.Categorical.from_codes(codes, list(FATES))
+
+
+def _per_row(values: NDArray[Any]) -> NDArray[Any]:
+    """(R, j) as (R, 1, 1, j)."""
+    return values[:, None, None]
+
+
+def _euclidean(
+    networks: Networks, source: Readout, aligned: NDArray[np.float64], scale: NDArray[np.float64], template: str
+) -> NDArray[np.float64]:
+    """Distance of every row to the template's nearest placement pulled back into weight space, (R, C, j)."""
+    rank = np.argsort(np.argsort(-aligned, axis=-1, kind="stable"), axis=-1)
+    target = np.where(rank < positives(template), 1.0, -1.0)  # aligned signs, (R, C, j, k)
+    literals = np.array(source.sets)
+    variables, signs = np.where(literals < 0, ~literals, literals), np.where(literals < 0, -1.0, 1.0)
+    target *= signs[:, :, None] * scale[:, None, None, None]
+    back = np.linalg.pinv(networks.embedding.matrix.astype(np.float64))  # (n, m)
+    w1 = networks.weights["w1"].detach().cpu().double().numpy()
+    projected = (w1 @ back.T)[np.arange(len(w1))[:, None, None], :, variables]  # (R, C, k, j)
+    gram = (back @ back.T)[variables[..., None], variables[:, :, None]]  # (R, C, k, k)
+    square = (
+        (w1**2).sum(-1)[:, None]
+        - 2 * np.einsum("rcjk,rckj->rcj", target, projected)
+        + np.einsum("rcjk,rckl,rcjl->rcj", target, gram, target)
+    )
+    return np.asarray(np.sqrt(np.maximum(square, 0)))
+
+
+def _capacity(source: Readout) -> NDArray[np.float64]:
+    """Mean feature capacity of every clause's variables, (R, C)."""
+    literals = np.array(source.sets)
+    variables = np.where(literals < 0, ~literals, literals)
+    values = feature_capacity(source.features)
+    return np.asarray(values[np.arange(len(values))[:, None, None], variables].mean(-1))
+
+
+def _row_cosine(features: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean cosine of every row with the other rows, (R, j); rows of zeros count as orthogonal to all."""
+    norms = np.linalg.norm(features, axis=-1, keepdims=True).astype(np.float64)
+    units = np.divide(features, norms, out=np.zeros(features.shape), where=norms > 0)
+    own = (norms[..., 0] > 0).astype(np.float64)
+    return np.asarray(((units @ units.sum(1)[..., None])[..., 0] - own) / max(features.shape[1] - 1, 1))
+
+
+def observe_motion(runs: Runs, locations: pd.DataFrame, *, output: int = 0) -> pd.DataFrame:
+    """Distance of the near locations of the formulas at every snapshot and at the end.
+
+    Args:
+        runs: see `observe`.
+        locations: from `observe_locations` of the same networks, with column kind.
+        output: which output, where there are several.
+
+    Returns:
+        One row a near location and moment: formula, clause, template, row, fate, epoch (of the snapshot, in fractions;
+        infinite for the final weights), hamming and soft.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf([[0, 1, 2, 3]], 8), hidden=4, samples=64, epochs=1, snapshots=[1])
+        >>> table = observe_locations(runs.start, runs, [[[0, 1, 2, 3]]]).assign(kind="formula")
+        >>> observe_motion(runs, table)["epoch"].unique().tolist()
+        [0.0, 1.0, inf]
+    """
+    near = locations[(locations["kind"] == "formula") & locations["near"]]
+    keys = ["formula", "clause", "template", "row", "fate"]
+    place = tuple(near[name].to_numpy() for name in ("formula", "clause", "row"))
+    moments = {0.0: runs.start, **{step / runs.steps_per_epoch: runs.at(step) for step in runs.settings.snapshots}}
+    frames = []
+    for epoch, networks in [*sorted(moments.items()), (float("inf"), runs)]:
+        frame = near[keys].assign(epoch=epoch)
+        for metric in ("hamming", "soft"):
+            values = np.zeros(len(near))
+            for name in near["template"].cat.categories if len(near) else ():
+                chosen = (near["template"] == name).to_numpy()
+                values[chosen] = networks.distance(name, metric, output=output)[place][chosen]
+            frame[metric] = values
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
