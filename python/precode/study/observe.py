@@ -181,6 +181,30 @@ def _channels(aligned: NDArray[np.float64], output: NDArray[Any], template: str,
     return np.asarray((high == count) & (low == width - count) & _polarity(output, template)[:, None])
 
 
+def channels_of(
+    networks: Networks, clauses: Sequence[Sequence[Sequence[int]]], *, floor: float = 0.1, output: int = 0
+) -> NDArray[np.bool_]:
+    """Which rows carry every clause's templates with weights above the floor, (R, C, T, j).
+
+    Args:
+        networks: R networks.
+        clauses: signed clauses of each network.
+        floor: fraction of each network's mean magnitude in feature space that weights must exceed.
+        output: which output, where there are several.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf([[0, 1, 2, 3]], 8), hidden=4, samples=64, epochs=1)
+        >>> channels_of(runs, [[[0, 1, 2, 3]]]).shape
+        (1, 1, 3, 4)
+    """
+    source = _source(networks, clauses, output)
+    aligned = _aligned(source)
+    floors = floor * np.abs(source.features).mean((1, 2), dtype=np.float64)
+    names = templates(source.width)
+    return np.stack([_channels(aligned, source.output, name, floors) for name in names], axis=2)
+
+
 def _polarity(output: NDArray[Any], template: str) -> NDArray[np.bool_]:
     """Whether a row's polarity is the template's: rows of all-positive templates have positive output weights."""
     positive = not re.search(r"N", template)
@@ -226,13 +250,11 @@ def observe_locations(
         >>> table.groupby("template", observed=True).size().tolist()
         [4, 4, 4]
     """
-    first, last = _source(start, clauses, output), _source(end, clauses, output)
+    first = _source(start, clauses, output)
     aligned, names = _aligned(first), templates(first.width)
     networks, sets, rows, _ = aligned.shape
     shape = (networks, sets, len(names), rows)
     scale = np.abs(first.features).mean((1, 2), dtype=np.float64)
-    floors = floor * np.abs(last.features).mean((1, 2), dtype=np.float64)
-    final = _aligned(last)
 
     def each(function: Any) -> NDArray[Any]:
         """One array (R, C, j) for each template, as (R, C, T, j)."""
@@ -264,7 +286,7 @@ def observe_locations(
     columns["w2"] = _per_row(first.output)
     columns["b1"] = _per_row(start.weights["b1"].detach().cpu().numpy())
     columns["near"] = (columns["hamming"] <= NEAR) & polarity
-    columns["code"] = each(lambda name: _channels(final, last.output, name, floors))
+    columns["code"] = channels_of(end, clauses, floor=floor, output=output)
     table = pd.DataFrame({name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()})
     table.insert(2, "template", pd.Categorical.from_codes(index[2].ravel(), list(names)))
     table["fate"] = fates(table)

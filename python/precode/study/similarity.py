@@ -74,12 +74,13 @@ def svcca(first: ArrayLike, second: ArrayLike, *, variance: float = 0.99) -> flo
     """
     bases = []
     for values in _centred(first, second):
-        left, singular, _ = np.linalg.svd(values, full_matrices=False)
-        power = singular**2
-        if power.sum() == 0:
+        # Squared singular values and right vectors of a tall matrix, from its small Gram matrix.
+        power, right = (part[..., ::-1] for part in np.linalg.eigh(values.T @ values))
+        if power[0] <= 0:
             return float("nan")
-        explained = np.cumsum(power) / power.sum()
-        bases.append(left[:, : int(np.searchsorted(explained, variance - 1e-12)) + 1])
+        explained = np.cumsum(np.maximum(power, 0)) / np.maximum(power, 0).sum()
+        kept = int(np.searchsorted(explained, variance - 1e-12)) + 1
+        bases.append(values @ right[:, :kept] / np.sqrt(power[:kept]))
     correlations = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     return float(np.clip(correlations, 0, 1).mean())
 

@@ -1,0 +1,73 @@
+"""All claims of the paper at once, judged by the rules of `load_rules`."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from precode.study.claim import Claim
+from precode.study.competition import c3, c4
+from precode.study.contests import c5, c6
+from precode.study.observe import Observations
+from precode.study.proximity import c1, c2
+from precode.study.rules import Rules, load_rules, sentence
+
+
+def judge(
+    observations: Observations,
+    tickets: pd.DataFrame | None = None,
+    transport: pd.DataFrame | None = None,
+    *,
+    rules: Rules | None = None,
+) -> dict[str, Claim]:
+    """Judges every claim.
+
+    Args:
+        observations: from `observe`, of one cell or several (`Observations.concat`).
+        tickets: the table of `Retrained.table`, with the cell's columns where there are several cells.
+        transport: the table of `transport_tickets`, likewise.
+        rules: the decision rules; those of the package by default.
+
+    Returns:
+        The claims by name, C1 to C6; those whose tables were not given have "not enough data".
+
+    Raises:
+        PrecodeValueError: a table lacks columns.
+
+    Example:
+        >>> from precode.study import synthetic_study
+        >>> study = synthetic_study("shuffled", formulas=10, hidden=16, clauses=8)
+        >>> {claim.verdict for claim in judge(study.observations, study.tickets, study.transport).values()}
+        {'does not hold'}
+    """
+    rules = load_rules() if rules is None else rules
+    found = {
+        "C1": c1(observations, rules=rules),
+        "C2": c2(observations, rules=rules),
+        "C3": c3(observations, rules=rules),
+        "C4": c4(observations, tickets, rules=rules),
+    }
+    no_tickets = "no tickets were given"
+    if tickets is None or transport is None:
+        found["C5"] = _missing("C5", no_tickets if tickets is None else "no row transport was given", rules)
+    else:
+        found["C5"] = c5(tickets, transport, rules=rules)
+    found["C6"] = _missing("C6", no_tickets, rules) if tickets is None else c6(tickets, rules=rules)
+    return found
+
+
+def _missing(name: str, reason: str, rules: Rules) -> Claim:
+    nan = float("nan")
+    texts = (rules[name]["statement"], sentence(rules, name, "measure"))
+    return Claim(name, *texts, "not enough data", nan, nan, nan, 0, {}, {}, sentence(rules, name), reason=reason)
+
+
+def claims_table(claims: dict[str, Claim]) -> pd.DataFrame:
+    """The claims as a table: one row each, with columns name, statement, verdict, effect, low, high, formulas, rule.
+
+    Example:
+        >>> from precode.study import synthetic_study
+        >>> claims_table(judge(synthetic_study("planted", formulas=10).observations))["verdict"].tolist()
+        ['holds', 'holds', 'holds', 'holds', 'not enough data', 'not enough data']
+    """
+    columns = ["name", "statement", "verdict", "effect", "low", "high", "formulas", "reason", "rule"]
+    return pd.DataFrame([{name: getattr(claim, name) for name in columns} for claim in claims.values()])

@@ -1,0 +1,221 @@
+"""Statistics over formulas, from SciPy and statsmodels: the formula is the unit that everything is resampled by."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
+
+from precode.errors import PrecodeValueError
+from precode.study.rules import Rules, load_rules
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+CELL = ["hidden", "clauses", "embedding"]
+"""Columns that say which cell of a study a row belongs to."""
+
+
+class NotEnoughData(Exception):  # noqa: N818 - a finding, not a mistake of the caller
+    """A claim cannot be judged; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over formulas with its bootstrap interval.
+
+    Attributes:
+        value: mean.
+        low: lower end.
+        high: upper end.
+        formulas: how many.
+    """
+
+    value: float
+    low: float
+    high: float
+    formulas: int
+
+
+def estimate(values: ArrayLike, rules: Rules | None = None) -> Estimate:
+    """Mean over formulas with its bias-corrected accelerated bootstrap interval (`scipy.stats.bootstrap`).
+
+    Args:
+        values: one value for each formula; NaN where a formula has none.
+        rules: for confidence, resamples, seed and the least number of formulas; see `load_rules`.
+
+    Raises:
+        NotEnoughData: fewer formulas than the rules ask for.
+
+    Example:
+        >>> estimate([0.0] * 5 + [1.0] * 5)
+        Estimate(value=0.5, low=0.2, high=0.7, formulas=10)
+    """
+    rules = load_rules() if rules is None else rules
+    array = np.asarray(values, dtype=np.float64)
+    array = array[np.isfinite(array)]
+    if len(array) < rules["formulas"]:
+        raise NotEnoughData(f"{len(array)} formulas with a value, {rules['formulas']} are needed")
+    mean = float(array.mean())
+    if np.ptp(array) <= 1e-12 * max(1.0, abs(mean)):
+        return Estimate(mean, mean, mean, len(array))
+    interval = stats.bootstrap(
+        (array,),
+        np.mean,
+        confidence_level=rules["confidence"],
+        n_resamples=rules["resamples"],
+        method="BCa",
+        rng=np.random.default_rng(rules["seed"]),
+    ).confidence_interval
+    return Estimate(mean, float(interval.low), float(interval.high), len(array))
+
+
+def by_formula(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means of columns in every cell and formula, then over the cells of each formula number.
+
+    Networks of different cells that share a formula number count as one unit, so that cells whose formulas are the
+    same do not pass for independent ones.
+
+    Example:
+        >>> table = pd.DataFrame({"hidden": [16, 16, 32], "formula": [0, 0, 0], "share": [0.0, 1.0, 1.0]})
+        >>> by_formula(table, ["share"])["share"].tolist()
+        [0.75]
+    """
+    keys = [name for name in (*CELL, "formula") if name in table]
+    within = table.groupby(keys, observed=True)[list(columns)].mean()
+    return within.groupby("formula").mean()
+
+
+def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Refuses a table that lacks columns.
+
+    Raises:
+        PrecodeValueError: the message names what is missing.
+
+    Example:
+        >>> require(pd.DataFrame({"a": []}), ["a"], "locations")
+    """
+    if missing := [name for name in columns if name not in table]:
+        raise PrecodeValueError(f"{what} lacks {', '.join(missing)}: it has {', '.join(map(str, table))}")
+
+
+def aucs(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
+    """Area under the ROC curve of every column of scores, small scores meaning a positive label.
+
+    From the Mann-Whitney statistic (`scipy.stats.mannwhitneyu`), ties counting one half.
+
+    Args:
+        labels: Boolean (samples,).
+        scores: (samples, columns).
+
+    Returns:
+        (columns,); NaN if there is one class only.
+
+    Example:
+        >>> aucs([True, False, False], [[0.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
+        array([1.  , 0.25])
+    """
+    labels, scores = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=np.float64)
+    positive, negative = scores[labels], scores[~labels]
+    if not len(positive) or not len(negative):
+        return np.full(scores.shape[1], np.nan)
+    statistic = stats.mannwhitneyu(positive, negative, axis=0, method="asymptotic").statistic
+    return np.asarray(1 - statistic / (len(positive) * len(negative)))
+
+
+def standardized(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns with mean 0 and standard deviation 1 in every formula; a constant column becomes 0.
+
+    Example:
+        >>> standardized(pd.DataFrame({"formula": [0, 0], "x": [1.0, 3.0]}), ["x"])["x"].tolist()
+        [-1.0, 1.0]
+    """
+    groups = table.groupby("formula")[list(columns)]
+    deviation = groups.transform("std", ddof=0)
+    centred = table[list(columns)] - groups.transform("mean")
+    return (centred / deviation.where(deviation > 0, np.inf)).astype(np.float64)
+
+
+def slope(outcome: NDArray[np.bool_], covariates: NDArray[np.float64]) -> float:
+    """Coefficient of the first covariate in a logistic regression with an intercept (statsmodels GLM).
+
+    Raises:
+        NotEnoughData: the classes can be separated, or the covariates are collinear.
+
+    Example:
+        >>> x = np.repeat([0.0, 1.0], 4)[:, None]
+        >>> round(slope(np.array([1, 0, 0, 0, 1, 1, 1, 0], dtype=bool), x), 4)  # log(9)
+        2.1972
+    """
+    design = np.column_stack([np.ones(len(covariates)), covariates])
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise NotEnoughData("covariates are constant or collinear")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PerfectSeparationWarning)
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        try:
+            fit = GLM(outcome.astype(np.float64), design, family=Binomial()).fit(maxiter=50)
+        except PerfectSeparationWarning as error:
+            raise NotEnoughData("the covariates separate the classes") from error
+    if not fit.converged or not np.isfinite(fit.params).all():
+        raise NotEnoughData("the logistic regression does not converge")
+    return float(fit.params[1])
+
+
+def slopes(table: pd.DataFrame, outcome: str, covariates: Sequence[str]) -> pd.Series[Any]:
+    """The first covariate's logistic coefficient in one cell, as jackknife pseudo-values of its formulas.
+
+    Covariates are standardized in every formula, so that differences between formulas do not count. The pooled
+    coefficient and those without each formula give pseudo-values n b - (n - 1) b_without: their mean and spread over
+    formulas are those of the pooled coefficient, and a bootstrap of them resamples whole formulas.
+
+    Args:
+        table: locations of one cell, with column formula.
+        outcome: a Boolean column.
+        covariates: columns, the one of interest first.
+
+    Returns:
+        One value for each formula.
+
+    Raises:
+        NotEnoughData: some regression cannot be estimated.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> table = pd.DataFrame({"formula": np.repeat(range(10), 200), "x": rng.normal(size=2000)})
+        >>> table["y"] = rng.random(2000) < 1 / (1 + np.exp(-table["x"]))
+        >>> 0.8 < slopes(table, "y", ["x"]).mean() < 1.2
+        True
+    """
+    if (table.groupby("formula").size() < 2).any():
+        table = table[table.groupby("formula")["formula"].transform("size") > 1]
+    design = standardized(table, covariates).to_numpy()
+    target, formula = table[outcome].to_numpy(dtype=bool), table["formula"].to_numpy()
+    numbers = np.unique(formula)
+    if len(numbers) < 2:
+        raise NotEnoughData(f"{len(numbers)} formulas in the cell")
+    pooled = slope(target, design)
+    without = np.array([slope(target[formula != number], design[formula != number]) for number in numbers])
+    values = len(numbers) * pooled - (len(numbers) - 1) * without
+    return pd.Series(values, index=pd.Index(numbers, name="formula"))
+
+
+def cells(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every cell of a table: its columns' values by name, and its rows.
+
+    Example:
+        >>> [cell for cell, _ in cells(pd.DataFrame({"hidden": [16, 32], "x": [0, 1]}))]
+        [{'hidden': 16}, {'hidden': 32}]
+    """
+    keys = [name for name in CELL if name in table]
+    if not keys:
+        return [({}, table)]
+    return [(dict(zip(keys, values, strict=True)), part) for values, part in table.groupby(keys, sort=True)]

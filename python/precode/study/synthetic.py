@@ -1,0 +1,245 @@
+"""Studies whose answer is known, to check the claims' tests: nothing in them is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from precode import _precode
+from precode import embedding as embeddings
+from precode._check import KEY, integer
+from precode.errors import PrecodeValueError
+from precode.networks import Networks, named
+from precode.nulls import random_network
+from precode.study.claims import judge
+from precode.study.counts import count_nulls
+from precode.study.observe import KINDS, Observations, fates, observe_locations
+from precode.study.rules import Rules, load_rules
+from precode.study.transport import count_transport
+from precode.task import Dnf
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+SCENARIOS = ("planted", "shuffled", "random-network")
+"""What the codes are: planted at initialization by a known law, so that every claim is true; the same with labels
+shuffled over locations and methods alike, or those of a random network, so that none is."""
+
+DENSITIES = (0.25, 0.125)
+PROBES = ("distance", "distance-plain", "motion")
+WEIGHT_BASED = ("magnitude", "imp", "snip")
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticStudy:
+    """Tables as a study of trained networks has them; made by `synthetic_study`.
+
+    Attributes:
+        scenario: one of `SCENARIOS`.
+        observations: see `observe`.
+        tickets: the columns of `Retrained.table` that the claims use.
+        transport: see `transport_tickets`.
+    """
+
+    scenario: str
+    observations: Observations
+    tickets: pd.DataFrame
+    transport: pd.DataFrame
+
+
+def synthetic_study(
+    scenario: str,
+    *,
+    formulas: int = 12,
+    hidden: int = 32,
+    clauses: int = 16,
+    seed: int = 0,
+    variables: int = 32,
+) -> SyntheticStudy:
+    """Tables of networks that are initialized for real and whose final codes follow a known law.
+
+    The law of ``"planted"``: a location of the right polarity becomes a code with log-odds 0.6 - 0.9 d - 0.5 z, d its
+    Hamming distance and z its graded demand in standard deviations of its formula; one of a false clause with log-odds
+    -0.6 - 1.5 d. Probes are more accurate and recover more; penalties help; half of the recovered codes change their
+    row. ``"shuffled"`` permutes these codes over the locations of their formula and takes every advantage away;
+    ``"random-network"`` reads the codes of a network of random signs.
+
+    Args:
+        scenario: one of `SCENARIOS`.
+        formulas: networks, each with a formula of its own.
+        hidden: hidden width, j.
+        clauses: number of clauses, C.
+        seed: key of everything.
+        variables: number of variables, n.
+
+    Raises:
+        PrecodeValueError: an unknown scenario.
+
+    Example:
+        >>> study = synthetic_study("planted", formulas=2, hidden=8, clauses=4)
+        >>> study.tickets["method"].nunique(), study.observations.locations["formula"].nunique()
+        (6, 2)
+    """
+    if scenario not in SCENARIOS:
+        raise PrecodeValueError(f"scenario {scenario!r}: use one of {', '.join(SCENARIOS)}")
+    seed = integer(seed, "seed", 0, KEY)
+    rng = np.random.Generator(np.random.Philox(key=[seed, SCENARIOS.index(scenario)]))
+    tasks = [
+        Dnf.random(variables=variables, clauses=clauses, seed=seed, index=number) for number in range(formulas)
+    ]
+    layers = _precode.linear_init([variables, hidden, 1], seed, range(formulas))
+    start = Networks(named(layers), tasks, embeddings.resolve("identity", variables))
+    end = _random_end(start, seed) if scenario == "random-network" else start
+    frames = []
+    for kind in KINDS:
+        sets = [
+            [list(clause) for clause in (task.clauses if kind == "formula" else task.false_clauses(seed=seed, index=i))]
+            for i, task in enumerate(tasks)
+        ]
+        frame = observe_locations(start, end, sets, seed=seed)
+        frame.insert(1, "kind", pd.Categorical([kind] * len(frame), categories=list(KINDS)))
+        if scenario != "random-network":
+            frame["code"] = _planted(frame, kind, rng)
+            if scenario == "shuffled":
+                frame["code"] = _shuffled(frame, rng)
+        frame["fate"] = fates(frame)
+        frame["displacement"] = rng.random((formulas, hidden))[frame["formula"], frame["row"]]
+        frames.append(frame)
+    locations = pd.concat(frames, ignore_index=True)
+    tables = {
+        "locations": locations,
+        "motion": _motion(locations),
+        "nulls": count_nulls(locations, end, seed=seed),
+        "similarity": pd.DataFrame(columns=["formula", "cka", "svcca", "cka_null", "svcca_null"], dtype=float),
+    }
+    cell = {"hidden": hidden, "clauses": clauses, "embedding": "identity"}
+    tickets, transport = _tickets(scenario, formulas, rng), _transport(scenario, locations, start, rng)
+    for table in (*tables.values(), tickets, transport):
+        for place, (name, value) in enumerate(cell.items()):
+            table.insert(place, name, value)
+    return SyntheticStudy(scenario, Observations(**tables), tickets, transport)
+
+
+def _random_end(start: Networks, seed: int) -> Networks:
+    """Random signs with the same polarities; weights of one magnitude."""
+    import torch
+
+    signs = random_network(start.codes(), seed=seed).features
+    weights: dict[str, torch.Tensor] = {**start.weights, "w1": torch.from_numpy(np.array(signs))}
+    return Networks(weights, start.tasks, start.embedding)
+
+
+def _planted(frame: pd.DataFrame, kind: str, rng: np.random.Generator) -> NDArray[np.bool_]:
+    graded = frame["graded"]
+    groups = graded.groupby([frame["formula"], frame["template"]], observed=True)
+    crowding = (graded - groups.transform("mean")) / groups.transform("std")
+    own = 0.6 - 0.9 * frame["hamming"] - 0.5 * crowding
+    logit = own if kind == "formula" else -0.6 - 1.5 * frame["hamming"]
+    chance = frame["polarity"] / (1 + np.exp(-logit))
+    return np.asarray(rng.random(len(frame)) < chance)
+
+
+def _shuffled(frame: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.bool_]:
+    codes = frame["code"].to_numpy(copy=True)
+    groups = frame[frame["polarity"]].groupby(["formula", "template"], observed=True).groups
+    for members in groups.values():
+        codes[members] = rng.permutation(codes[members])
+    return codes
+
+
+def _motion(locations: pd.DataFrame) -> pd.DataFrame:
+    """Converging locations go to distance 0 on a straight line, rejected ones stay."""
+    near = locations[(locations["kind"] == "formula") & locations["near"]]
+    left = near["fate"].eq("rejected").to_numpy()
+    frames = []
+    for epoch, progress in [(0.0, 0.0), (0.2, 0.25), (0.6, 0.5), (1.0, 0.75), (float("inf"), 1.0)]:
+        remaining = np.where(left, 1.0, 1.0 - progress)
+        frame = near[["formula", "clause", "template", "row", "fate"]].assign(epoch=epoch)
+        frames.append(frame.assign(hamming=near["hamming"] * remaining, soft=near["soft"] * remaining))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Accuracy and recovery with differences between formulas, groups of methods within them, and tickets."""
+    planted = scenario == "planted"
+    rows = []
+    for number in range(formulas):
+        base = 0.97 + rng.normal(0, 0.005)
+        lean = {"probe": rng.normal(0, 0.002), "weight": rng.normal(0, 0.002)}
+        for method in (*PROBES, *WEIGHT_BASED):
+            group = "probe" if method in PROBES else "weight"
+            better = planted * ((0.01 if group == "probe" else 0.0) - (0.01 if method == "distance-plain" else 0.0))
+            for density in DENSITIES:
+                recovered = 0.15 + planted * (0.1 if group == "probe" else 0.0) + lean[group] + rng.normal(0, 0.03)
+                rows.append({"method": method, "density": density, "formula": number,
+                             "accuracy": base + better + lean[group] + rng.normal(0, 0.004), "dense_accuracy": base,
+                             "recovery_family": max(recovered, 0.0)})
+    return pd.DataFrame(rows)
+
+
+def _transport(scenario: str, locations: pd.DataFrame, start: Networks, rng: np.random.Generator) -> pd.DataFrame:
+    """Sparse codes of every ticket: three in five of the dense ones, half of them on another row of the polarity."""
+    own = locations[locations["kind"] == "formula"]
+    names = list(own["template"].cat.categories)
+    shape = (own["formula"].nunique(), own["clause"].nunique(), len(names), own["row"].nunique())
+    dense = own["code"].to_numpy(dtype=bool).reshape(shape)
+    usable = own["polarity"].to_numpy(dtype=bool).reshape(shape)
+    weights = start.weights["w2"].double().numpy()
+    frames = []
+    for method in (*PROBES, *WEIGHT_BASED):
+        for density in DENSITIES:
+            sparse = np.zeros_like(dense)
+            for place in np.argwhere(dense & (rng.random(shape) < 0.6)):
+                family, row = tuple(place[:3]), int(place[3])
+                if rng.random() < 0.5:
+                    row = int(rng.choice(np.flatnonzero(usable[family])))
+                sparse[(*family, row)] = True
+            if scenario != "planted":  # the same codes, but of clauses at random
+                sparse = np.stack([rng.permutation(one) for one in sparse])
+            table = count_transport(names, dense, sparse, weights)
+            table.insert(0, "density", density)
+            table.insert(0, "method", method)
+            frames.append(table)
+    return pd.concat(frames, ignore_index=True)
+
+
+def verdict_rates(
+    scenario: str,
+    studies: int = 200,
+    *,
+    seeds: Iterable[int] | None = None,
+    rules: Rules | None = None,
+    resamples: int = 999,
+    **settings: Any,
+) -> pd.DataFrame:
+    """How often each claim gets each verdict in independent synthetic studies.
+
+    Args:
+        scenario: see `synthetic_study`.
+        studies: how many.
+        seeds: their keys, 0, 1, ... by default.
+        rules: the decision rules; those of the package by default.
+        resamples: bootstrap resamples, fewer than in a real study to save time.
+        settings: of `synthetic_study`.
+
+    Returns:
+        One row a claim, one column a verdict: fractions of the studies.
+
+    Example:
+        >>> verdict_rates("planted", 1, formulas=10)["holds"].tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    rules = {**(load_rules() if rules is None else rules), "resamples": resamples}
+    verdicts = []
+    for seed in range(integer(studies, "studies", 1)) if seeds is None else seeds:
+        study = synthetic_study(scenario, seed=seed, **settings)
+        found = judge(study.observations, study.tickets, study.transport, rules=rules)
+        verdicts.append({name: claim.verdict for name, claim in found.items()})
+    table = pd.DataFrame(verdicts)
+    names = ["holds", "partly", "does not hold", "not enough data"]
+    return pd.DataFrame({name: (table == name).mean() for name in names})
