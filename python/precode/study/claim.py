@@ -131,8 +131,9 @@ def claim(name: str) -> Callable[[Callable[P, Finding]], Callable[P, Claim]]:
                 found = function(*args, **kwargs)
             except NotEnoughData as error:
                 nan = float("nan")
-                return Claim(name, *texts, "not enough data", nan, nan, nan, 0, {}, {}, sentence(rules, name),
-                             reason=str(error))
+                return Claim(
+                    name, *texts, "not enough data", nan, nan, nan, 0, {}, {}, sentence(rules, name), reason=str(error)
+                )
             effect = found.effect
             return Claim(
                 name,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from precode.study.balance import c4
 from precode.study.claim import Claim
-from precode.study.competition import c3, c4
 from precode.study.contests import c5, c6
+from precode.study.crowding import c3
 from precode.study.observe import Observations
 from precode.study.proximity import c1, c2
 from precode.study.rules import Rules, load_rules, sentence

@@ -33,9 +33,10 @@ def matching(tickets: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
     """
     own = (load_rules() if rules is None else rules)["C5"]
     require(tickets, TICKETS, "the table of tickets")
-    close = tickets["accuracy"] >= tickets["dense_accuracy"] - own["matching"]
+    close: pd.Series[bool] = tickets["accuracy"] >= tickets["dense_accuracy"] - own["matching"]
     control = tickets["method"].str.contains(":") | tickets["method"].isin(own["exclude"])
-    return tickets[close & ~control]
+    chosen: pd.DataFrame = tickets[close & ~control]
+    return chosen
 
 
 def re_expression(tickets: pd.DataFrame, transport: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
@@ -72,8 +73,12 @@ def re_expression(tickets: pd.DataFrame, transport: pd.DataFrame, rules: Rules |
     table = table[table["dense"] > 0]
     if table.empty:
         raise NotEnoughData("no matching ticket has row transport to look at")
-    recalls = {"location": "same", "family": "family", "location_permuted": "same_permuted",
-               "family_permuted": "family_permuted"}
+    recalls = {
+        "location": "same",
+        "family": "family",
+        "location_permuted": "same_permuted",
+        "family_permuted": "family_permuted",
+    }
     shares = pd.DataFrame({name: table[column] / table["dense"] for name, column in recalls.items()})
     recovered = table["family"].where(table["family"] > 0)
     moved = {"moved": 1 - table["same"] / recovered, "moved_permuted": 1 - table["same_permuted"] / recovered}
@@ -109,8 +114,10 @@ def c5(tickets: pd.DataFrame, transport: pd.DataFrame, *, rules: Rules | None = 
     effect, above = estimate(means["moved"], rules), estimate(means["above"], rules)
     preserved = {"families are recovered more often than with clauses permuted": above.low > 0}
     holds = {**preserved, f"the interval of the share re-expressed is above {own['holds']}": effect.low > own["holds"]}
-    partly = {**preserved,
-              f"the interval of the share re-expressed is above {own['partly']}": effect.low > own["partly"]}
+    partly = {
+        **preserved,
+        f"the interval of the share re-expressed is above {own['partly']}": effect.low > own["partly"],
+    }
     nulls = {
         "permuted_rows": float(means["moved_permuted"].mean()),
         **{f"recall: {name}": float(means[name].mean()) for name in measures[:4]},
@@ -151,8 +158,10 @@ def contests(tickets: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
     if sides[0].empty or sides[1].empty:
         missing = "probe" if sides[0].empty else "weight-based method"
         raise NotEnoughData(f"no {missing} among the tickets")
-    both = sides[0].merge(sides[1], on=keys, suffixes=("", "_rival")).rename(
-        columns={"method": "probe", "method_rival": "rival"}
+    both = (
+        sides[0]
+        .merge(sides[1], on=keys, suffixes=("", "_rival"))
+        .rename(columns={"method": "probe", "method_rival": "rival"})
     )
     if both.empty:
         raise NotEnoughData("no probe and weight-based method at the same density, cell and formula")
@@ -176,8 +185,19 @@ def _paired(pairs: pd.DataFrame, measure: str, rules: Rules) -> pd.DataFrame:
             # Ties make the exact distribution approximate; equal methods have no differences to rank at all.
             warnings.simplefilter("ignore")
             p = float(stats.wilcoxon(means[measure]).pvalue) if means[measure].any() else 1.0
-        rows.append({"measure": measure, "probe": probe, "rival": rival, "win_rate": won.value, "low": won.low,
-                     "high": won.high, "difference": means[measure].mean(), "formulas": won.formulas, "p": p})
+        rows.append(
+            {
+                "measure": measure,
+                "probe": probe,
+                "rival": rival,
+                "win_rate": won.value,
+                "low": won.low,
+                "high": won.high,
+                "difference": means[measure].mean(),
+                "formulas": won.formulas,
+                "p": p,
+            }
+        )
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = multipletests(table["p"], method="holm")[1]
@@ -207,8 +227,11 @@ def c6(tickets: pd.DataFrame, *, rules: Rules | None = None) -> Finding:
     pairs = contests(tickets, rules)
     measures = ["accuracy", own["recovery"]]
     wins = {name: estimate(by_formula(pairs, [f"{name}_win"])[f"{name}_win"], rules) for name in measures}
-    beaten = {f"the win rate in {name} is at least {own['holds']} with an interval above 1/2":
-              won.value >= own["holds"] and won.low > 0.5 for name, won in wins.items()}
+    beaten = {
+        f"the win rate in {name} is at least {own['holds']} with an interval above 1/2": won.value >= own["holds"]
+        and won.low > 0.5
+        for name, won in wins.items()
+    }
     effect = min(wins.values(), key=lambda won: won.value)
     details = pd.concat([_paired(pairs, name, rules) for name in measures], ignore_index=True)
     keys = [name for name in (*CELL, "density") if name in pairs]

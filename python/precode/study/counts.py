@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from precode.codes import decode
+from precode.errors import PrecodeValueError
 from precode.nulls import hamming_probabilities, permute_rows, random_network
 
 if TYPE_CHECKING:
@@ -72,15 +74,14 @@ def count_nulls(
     false_codes = grid("false", "code").astype(bool)
     weights = end.weights["w2"].detach().cpu().double().numpy()
     polarity = weights if weights.ndim == 2 else weights[:, output]
-    decoded = end.codes(output=output)
-    width = decoded.width
+    if end.tasks is None:
+        raise PrecodeValueError("these networks were trained without formulas: nothing says where their codes are")
+    width = len(end.tasks[0].clauses_of(output)[0])
     keys = [(seed, stream) for stream in (range(networks) if streams is None else streams)]
 
     def counted(distances: NDArray[np.int64], wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Number of wanted locations at each distance, (T, k + 1), of one network."""
-        return np.array(
-            [np.bincount(distances[:, t][wanted[:, t]], minlength=width + 1) for t in range(len(names))]
-        )
+        return np.array([np.bincount(distances[:, t][wanted[:, t]], minlength=width + 1) for t in range(len(names))])
 
     frames = []
     for number, (key, stream) in enumerate(keys):
@@ -88,15 +89,16 @@ def count_nulls(
         observed = counted(own, codes[number] & rows)
         chance = np.array([hamming_probabilities(name) for name in names])
         permuted, random = np.zeros((2, *observed.shape))
-        alone = _alone(decoded, number)
+        alone = decode(end.features[number], polarity[number], end.tasks[number], output=output)
         for draw in range(DRAWS):
             index = stream * DRAWS + draw
-            moved = permute_rows(codes[number].transpose(1, 0, 2).reshape(-1, shape[-1]), polarity[number],
-                                 seed=key, index=index)
+            moved = permute_rows(
+                codes[number].transpose(1, 0, 2).reshape(-1, shape[-1]), polarity[number], seed=key, index=index
+            )
             moved = moved.reshape(len(names), sets, -1).transpose(1, 0, 2)
             permuted += counted(own, moved & rows) / DRAWS
             drawn = random_network(alone, seed=key, index=index)
-            random += counted(own, np.stack([drawn.channels(name)[0] for name in names], axis=1) & rows) / DRAWS
+            random += counted(own, np.stack([drawn.channels(name) for name in names], axis=1) & rows) / DRAWS
         there = counted(own, rows)
         tables = {
             "observed": (there, observed),
@@ -121,14 +123,3 @@ def count_nulls(
                 )
             )
     return pd.concat(frames, ignore_index=True)
-
-
-def _alone(codes: Any, network: int) -> Any:
-    """The codes of one network of a stack, as a stack of one."""
-    from precode.codes import Codes
-    from precode.readout import Readout
-
-    source = codes._readout
-    sets = source.sets if len(source.sets) == 1 else [source.sets[network]]
-    one = slice(network, network + 1)
-    return Codes(Readout(source.features[one], source.output[one], sets, True), codes.floor)

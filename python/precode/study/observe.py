@@ -35,6 +35,9 @@ KINDS = ("formula", "false")
 FATES = ("none", "converged", "rejected")
 """What became of a location: near ones converge or are rejected."""
 
+CONTROL_KEY = tuple(b"control")
+"""Keeps the random control apart from every other use of a seed."""
+
 NEAR = 1
 """Wrong signs up to which a location is near."""
 
@@ -46,7 +49,8 @@ class Observations:
     All tables begin with the cell, columns hidden, clauses, embedding, and the number of the formula in it.
 
     Attributes:
-        locations: one row a clause, template and row; see `observe_locations`.
+        locations: one row a clause, template and row, see `observe_locations`; column kind says whether the clause is
+            the formula's or a false one.
         motion: near locations at every moment; see `observe_motion`.
         nulls: counts by initial distance, observed and under every null; see `precode.study.count_nulls`.
         similarity: CKA and SVCCA of the hidden layer; see `precode.study.similarity`.
@@ -66,7 +70,8 @@ class Observations:
         """
         if not parts:
             raise PrecodeValueError("no observations: pass at least one")
-        return cls(**{name: pd.concat([vars(part)[name] for part in parts], ignore_index=True) for name in vars(parts[0])})
+        columns = {name: [vars(part)[name] for part in parts] for name in vars(parts[0])}
+        return cls(**{name: pd.concat(tables, ignore_index=True) for name, tables in columns.items()})
 
 
 def snapshot_steps(steps_per_epoch: int, epochs: int) -> list[int]:
@@ -127,13 +132,17 @@ def observe(
             for task, stream in zip(runs.tasks, runs.streams, strict=True)
         ],
     }
-    cell = {"hidden": runs.widths[1], "clauses": len(sets["formula"][0]), "embedding": runs.embedding.name}
+    cell: dict[str, Any] = {
+        "hidden": runs.widths[1],
+        "clauses": len(sets["formula"][0]),
+        "embedding": runs.embedding.name,
+    }
     frames = []
     for kind, clauses in sets.items():
-        frame = observe_locations(runs.start, runs, clauses, floor=floor, seed=runs.seed, streams=runs.streams,
-                                  output=output)
-        frame.insert(1, "kind", pd.Categorical.from_codes(np.full(len(frame), KINDS.index(kind)), list(KINDS)))
-        frames.append(frame)
+        frame = observe_locations(
+            runs.start, runs, clauses, floor=floor, seed=runs.seed, streams=runs.streams, output=output
+        )
+        frames.append(frame.assign(kind=pd.Categorical([kind] * len(frame), categories=list(KINDS))))
     locations = pd.concat(frames, ignore_index=True)
     tables = {
         "locations": locations,
@@ -272,7 +281,7 @@ def observe_locations(
     columns["row_mass"] = _per_row(-np.abs(first.features).sum(-1, dtype=np.float64) / scale[:, None])
     columns["random"] = np.stack(
         [
-            np.random.Generator(np.random.Philox(key=[seed, stream])).random(shape[1:])
+            np.random.default_rng([*CONTROL_KEY, seed, stream]).random(shape[1:])
             for stream in (range(networks) if streams is None else streams)
         ]
     )
@@ -288,20 +297,20 @@ def observe_locations(
     columns["near"] = (columns["hamming"] <= NEAR) & polarity
     columns["code"] = channels_of(end, clauses, floor=floor, output=output)
     table = pd.DataFrame({name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()})
-    table.insert(2, "template", pd.Categorical.from_codes(index[2].ravel(), list(names)))
+    table["template"] = pd.Categorical(np.array(names)[index[2].ravel()], categories=list(names))
     table["fate"] = fates(table)
     return table
 
 
-def fates(locations: pd.DataFrame) -> pd.Categorical:
+def fates(locations: pd.DataFrame) -> pd.Categorical[str]:
     """Fate of every location from its columns near and code: near ones converge or are rejected. Our definition.
 
     Example:
         >>> list(fates(pd.DataFrame({"near": [True, True, False], "code": [True, False, True]})))
         ['converged', 'rejected', 'none']
     """
-    codes = np.where(locations["near"], np.where(locations["code"], 1, 2), 0)
-    return pd.Categorical.from_codes(codes, list(FATES))
+    near, code = (locations[name].to_numpy(dtype=bool) for name in ("near", "code"))
+    return pd.Categorical(np.where(near, np.where(code, FATES[1], FATES[2]), FATES[0]), categories=list(FATES))
 
 
 def _per_row(values: NDArray[Any]) -> NDArray[Any]:

@@ -50,8 +50,8 @@ def near_shares(nulls: pd.DataFrame, near: int = 1) -> pd.DataFrame:
     keys = [name for name in (*CELL, "formula") if name in table]
     counts = table.assign(close=table["codes"].where(table["distance"] <= near, 0.0))
     counts = counts.groupby([*keys, "null"], observed=True)[["close", "codes"]].sum()
-    shares = (counts["close"] / counts["codes"].where(counts["codes"] > 0)).unstack("null")
-    return shares.dropna(subset="observed").reset_index()
+    shares = (counts["close"] / counts["codes"].where(counts["codes"] > 0)).rename("share").reset_index()
+    return shares.pivot_table(index=keys, columns="null", values="share").dropna(subset="observed").reset_index()
 
 
 def metric_aucs(locations: pd.DataFrame, kind: str = "formula") -> pd.DataFrame:
@@ -104,9 +104,9 @@ def c1(observations: Observations, *, rules: Rules | None = None) -> Finding:
     shares = near_shares(observations.nulls, rules["near"])
     if shares.empty:
         raise NotEnoughData("no formula has a final code")
-    names = [name for name in shares if name not in (*CELL, "formula", "observed")]
+    names = [str(name) for name in shares if name not in (*CELL, "formula", "observed")]
     means = by_formula(shares, ["observed", *names])
-    nulls = {str(name): float(means[name].mean()) for name in names}
+    nulls = {name: float(means[name].mean()) for name in names}
     strongest = max(own["nulls"], key=lambda name: nulls[name])
     excess = estimate(means["observed"] - means[strongest], rules)
     details, compared = _ablation(observations.locations, own["controls"], rules)
@@ -141,8 +141,17 @@ def _ablation(locations: pd.DataFrame, controls: list[str], rules: Rules) -> tup
     for name in scores:
         found = estimate(areas[name], rules)
         group = "feature space" if name in METRICS else "control"
-        rows.append({"metric": name, "group": group, "auc": found.value, "low": found.low, "high": found.high,
-                     "auc_false": false[name], "formulas": found.formulas})
+        rows.append(
+            {
+                "metric": name,
+                "group": group,
+                "auc": found.value,
+                "low": found.low,
+                "high": found.high,
+                "auc_false": false[name],
+                "formulas": found.formulas,
+            }
+        )
     compared = {name: estimate(areas["hamming"] - areas[name], rules).low for name in controls}
     return pd.DataFrame(rows), compared
 
@@ -180,8 +189,16 @@ def convergence(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
             low, high = found.low, found.high
         except NotEnoughData:
             low = high = float("nan")
-        rows.append({**dict(zip(keys, values, strict=True)), "locations": len(part), "codes": int(part["code"].sum()),
-                     "share": shares.mean(), "low": low, "high": high})
+        rows.append(
+            {
+                **dict(zip(keys, values, strict=True)),
+                "locations": len(part),
+                "codes": int(part["code"].sum()),
+                "share": shares.mean(),
+                "low": low,
+                "high": high,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -270,8 +287,9 @@ def _difference(nulls: pd.DataFrame, name: str, near: int) -> float:
     table = nulls[(nulls["null"] == name).to_numpy() & _positive(nulls["template"]).to_numpy()]
     keys = [key for key in (*CELL, "formula") if key in table]
     sums = table.assign(near=table["distance"] <= near).groupby([*keys, "near"])[["codes", "locations"]].sum()
-    shares = (sums["codes"] / sums["locations"].where(sums["locations"] > 0)).unstack("near")
-    return float((shares[True] - shares[False]).mean())
+    shares = (sums["codes"] / sums["locations"].where(sums["locations"] > 0)).rename("share").reset_index()
+    wide = shares.pivot_table(index=keys, columns="near", values="share")
+    return float((wide[True] - wide[False]).mean())
 
 
 def _trend(table: pd.DataFrame) -> float:

@@ -23,7 +23,7 @@ def _centred(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], 
     a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b) or len(a) < 2:
         raise PrecodeShapeError(
-            f"representations of shapes {a.shape} and {b.shape}: expected (samples, units), of the same 2 or more samples"
+            f"representations of shapes {a.shape} and {b.shape}: expected (samples, units), of the same samples"
         )
     return a - a.mean(0), b - b.mean(0)
 
@@ -113,7 +113,7 @@ def similarity(runs: Runs) -> pd.DataFrame:
     for number, data in enumerate(runs.data):
         inputs = data.x[:SAMPLES].double().numpy()
         before = _hidden(runs.start, number, inputs)
-        row = {"formula": number}
+        row: dict[str, float] = {"formula": number}
         following = (number + 1) % len(runs)
         for suffix, other in (("", number), ("_null", following)):
             after = None if suffix and following == number else _hidden(runs, other, inputs)

@@ -88,10 +88,8 @@ def synthetic_study(
     if scenario not in SCENARIOS:
         raise PrecodeValueError(f"scenario {scenario!r}: use one of {', '.join(SCENARIOS)}")
     seed = integer(seed, "seed", 0, KEY)
-    rng = np.random.Generator(np.random.Philox(key=[seed, SCENARIOS.index(scenario)]))
-    tasks = [
-        Dnf.random(variables=variables, clauses=clauses, seed=seed, index=number) for number in range(formulas)
-    ]
+    rng = np.random.default_rng([*b"synthetic", seed, SCENARIOS.index(scenario)])
+    tasks = [Dnf.random(variables=variables, clauses=clauses, seed=seed, index=number) for number in range(formulas)]
     layers = _precode.linear_init([variables, hidden, 1], seed, range(formulas))
     start = Networks(named(layers), tasks, embeddings.resolve("identity", variables))
     end = _random_end(start, seed) if scenario == "random-network" else start
@@ -102,7 +100,7 @@ def synthetic_study(
             for i, task in enumerate(tasks)
         ]
         frame = observe_locations(start, end, sets, seed=seed)
-        frame.insert(1, "kind", pd.Categorical([kind] * len(frame), categories=list(KINDS)))
+        frame = frame.assign(kind=pd.Categorical([kind] * len(frame), categories=list(KINDS)))
         if scenario != "random-network":
             frame["code"] = _planted(frame, kind, rng)
             if scenario == "shuffled":
@@ -117,7 +115,7 @@ def synthetic_study(
         "nulls": count_nulls(locations, end, seed=seed),
         "similarity": pd.DataFrame(columns=["formula", "cka", "svcca", "cka_null", "svcca_null"], dtype=float),
     }
-    cell = {"hidden": hidden, "clauses": clauses, "embedding": "identity"}
+    cell: dict[str, Any] = {"hidden": hidden, "clauses": clauses, "embedding": "identity"}
     tickets, transport = _tickets(scenario, formulas, rng), _transport(scenario, locations, start, rng)
     for table in (*tables.values(), tickets, transport):
         for place, (name, value) in enumerate(cell.items()):
@@ -176,9 +174,16 @@ def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataF
             better = planted * ((0.01 if group == "probe" else 0.0) - (0.01 if method == "distance-plain" else 0.0))
             for density in DENSITIES:
                 recovered = 0.15 + planted * (0.1 if group == "probe" else 0.0) + lean[group] + rng.normal(0, 0.03)
-                rows.append({"method": method, "density": density, "formula": number,
-                             "accuracy": base + better + lean[group] + rng.normal(0, 0.004), "dense_accuracy": base,
-                             "recovery_family": max(recovered, 0.0)})
+                rows.append(
+                    {
+                        "method": method,
+                        "density": density,
+                        "formula": number,
+                        "accuracy": base + better + lean[group] + rng.normal(0, 0.004),
+                        "dense_accuracy": base,
+                        "recovery_family": max(recovered, 0.0),
+                    }
+                )
     return pd.DataFrame(rows)
 
 

@@ -34,7 +34,7 @@ def _both(
         literals = np.array(clauses)
         variables = np.where(literals < 0, ~literals, literals)
         cells = alive[np.arange(len(alive))[:, None, None], :, variables]  # (R, C, k, j)
-        last &= cells.all(2)[:, :, None]
+        last &= np.expand_dims(cells.all(2), 2)
     weights = sparse.weights["w2"].detach().cpu().double().numpy()
     return templates(len(clauses[0][0])), first, last, weights if weights.ndim == 2 else weights[:, output]
 

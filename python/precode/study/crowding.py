@@ -1,0 +1,203 @@
+"""C3: rejection grows with crowding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
+from statsmodels.stats.multitest import multipletests
+
+from precode.study.claim import Finding, claim
+from precode.study.observe import Observations
+from precode.study.proximity import candidates
+from precode.study.rules import Rules, load_rules
+from precode.study.statistics import (
+    CELL,
+    Estimate,
+    NotEnoughData,
+    by_formula,
+    cells,
+    estimate,
+    slopes,
+    standardized,
+)
+
+
+def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rules | None = None) -> pd.DataFrame:
+    """Log-odds of rejection for one standard deviation of demand, near locations, for every cell and formula.
+
+    A logistic regression in each cell, with the controls of the rules; see `precode.study.statistics.slopes` for how
+    it is divided among formulas.
+
+    Returns:
+        One row a cell and formula: the cell's columns, formula and slope; cells where one fate is too rare, or whose
+        regression cannot be estimated, are left out.
+
+    Example:
+        >>> from precode.study import synthetic_study
+        >>> study = synthetic_study("planted", formulas=10, hidden=16, clauses=16)
+        >>> rejection_slopes(study.observations.locations)["slope"].mean() > 0
+        np.True_
+    """
+    rules = load_rules() if rules is None else rules
+    own = rules["C3"]
+    near = candidates(locations, kind)
+    near = near[near["near"]].assign(rejected=lambda t: ~t["code"].astype(bool))
+    frames = []
+    for cell, part in cells(near):
+        if min(part["rejected"].sum(), (~part["rejected"]).sum()) < own["events"]:
+            continue
+        try:
+            found = slopes(part, "rejected", [own["demand"], *own["controls"]])
+        except NotEnoughData:
+            continue
+        frames.append(found.rename("slope").reset_index().assign(**cell))
+    if not frames:
+        return pd.DataFrame(columns=[*CELL, "formula", "slope"])
+    return pd.concat(frames, ignore_index=True)
+
+
+def dose_response(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
+    """Rejection of near locations by how crowded their row is, for every C/j.
+
+    Returns:
+        One row a stratum and dose (fifth of the formula's near locations by demand, 1 the least): pressure (C/j),
+        dose, demand (mean), locations, rejected (mean share over formulas), low and high (NaN where fewer formulas
+        than needed).
+
+    Example:
+        >>> from precode.study import synthetic_study
+        >>> table = dose_response(synthetic_study("planted", formulas=10, hidden=16, clauses=16).observations.locations)
+        >>> bool(table["rejected"].iloc[-1] > table["rejected"].iloc[0])
+        True
+    """
+    rules = load_rules() if rules is None else rules
+    own = rules["C3"]
+    near = candidates(locations)
+    near = near[near["near"]]
+    keys = [name for name in (*CELL, "formula") if name in near]
+    rank = near.groupby(keys)[own["demand"]].rank(pct=True)
+    near = near.assign(
+        dose=np.ceil(rank * own["doses"]).astype(int),
+        rejected=1.0 - near["code"].astype(float),
+        pressure=near["clauses"] / near["hidden"],
+    )
+    rows = []
+    for (pressure, dose), part in near.groupby(["pressure", "dose"]):
+        shares = by_formula(part, ["rejected"])["rejected"]
+        row = {
+            "pressure": pressure,
+            "dose": dose,
+            "demand": part[own["demand"]].mean(),
+            "locations": len(part),
+            "rejected": shares.mean(),
+            "low": float("nan"),
+            "high": float("nan"),
+        }
+        if len(shares) >= rules["formulas"]:
+            found = estimate(shares, rules)
+            row["low"], row["high"] = found.low, found.high
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _strata(slopes_: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+    """Slope by C/j: pressure, slope, low, high, formulas, p (one-sided t test over formulas) and p_holm."""
+    rows = []
+    for pressure, part in slopes_.assign(pressure=slopes_["clauses"] / slopes_["hidden"]).groupby("pressure"):
+        values = by_formula(part, ["slope"])["slope"]
+        try:
+            found = estimate(values, rules)
+        except NotEnoughData:
+            continue
+        test = stats.ttest_1samp(values, 0.0, alternative="greater")
+        rows.append(
+            {
+                "pressure": pressure,
+                "slope": found.value,
+                "low": found.low,
+                "high": found.high,
+                "formulas": found.formulas,
+                "p": float(test.pvalue),
+            }
+        )
+    table = pd.DataFrame(rows, columns=["pressure", "slope", "low", "high", "formulas", "p"])
+    return table.assign(p_holm=multipletests(table["p"], method="holm")[1] if len(table) else [])
+
+
+@claim("C3")
+def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
+    """C3: rejection grows with crowding.
+
+    Args:
+        observations: see `observe`.
+        rules: see `load_rules`.
+
+    Returns:
+        A `Claim`. Its details give the slope for every stratum of superposition pressure C/j: pressure, slope, low,
+        high, formulas, p and p_holm. Its tables: ``doses``, see `dose_response`, and ``slopes`` of every cell and
+        formula.
+
+    Example:
+        >>> from precode.study import synthetic_study
+        >>> c3(synthetic_study("planted", formulas=10, clauses=16).observations).verdict
+        'holds'
+    """
+    rules = load_rules() if rules is None else rules
+    own = rules["C3"]
+    locations = observations.locations
+    found = rejection_slopes(locations, "formula", rules)
+    if found.empty:
+        raise NotEnoughData(f"no cell has {own['events']} near locations of either fate and classes that overlap")
+    values = by_formula(found, ["slope"])["slope"]
+    effect = estimate(values, rules)
+    false = rejection_slopes(locations, "false", rules)
+    shared = [name for name in (*CELL, "formula") if name in found]
+    both = found.merge(false, on=shared, suffixes=("", "_false"))
+    above, reason = Estimate(float("nan"), float("nan"), float("nan"), 0), ""
+    try:
+        above = estimate(by_formula(both.assign(above=both["slope"] - both["slope_false"]), ["above"])["above"], rules)
+    except NotEnoughData:
+        reason = "too few false clauses have near locations of both fates to compare with"
+    strata = _strata(found, rules)
+    left_out = len(cells(locations)) - len(cells(found))
+    if left_out:
+        reason = "; ".join(filter(None, [reason, f"{left_out} cells are left out: one fate is too rare there"]))
+    stratum = bool(((strata["slope"] >= own["partly"]) & (strata["p_holm"] < rules["alpha"] / 2)).any())
+    # A pooled slope above zero is also asked of the partial verdict where there is one stratum only: it is the same.
+    pooled = effect.low > 0 and effect.value >= own["partly"]
+    holds = {
+        "the interval of the slope is above 0": effect.low > 0,
+        f"the slope is at least {own['holds']}": effect.value >= own["holds"],
+        "the slope exceeds that at false clauses": above.low > 0,
+    }
+    partly = {"the pooled slope or that of a stratum is above 0 and not negligible": pooled or stratum}
+    nulls = {
+        "false_clauses": float(by_formula(false, ["slope"])["slope"].mean()) if len(false) else float("nan"),
+        "permuted_demand": _permuted_slope(locations, rules),
+    }
+    tables = {"doses": dose_response(locations, rules), "slopes": found}
+    return Finding(effect, holds, partly, nulls, strata, tables, reason)
+
+
+def _permuted_slope(locations: pd.DataFrame, rules: Rules) -> float:
+    """Mean slope with demand permuted among the near locations of each formula."""
+    own = rules["C3"]
+    near = candidates(locations)
+    near = near[near["near"]].assign(rejected=lambda t: ~t["code"].astype(bool))
+    rng = np.random.default_rng(rules["seed"])
+    found = []
+    for _, part in cells(near):
+        if min(part["rejected"].sum(), (~part["rejected"]).sum()) < own["events"]:
+            continue
+        design = standardized(part, [own["demand"], *own["controls"]])
+        groups = part.groupby("formula").indices
+        for _ in range(own["permutations"]):
+            shuffled = design[own["demand"]].to_numpy(copy=True)
+            for rows in groups.values():
+                shuffled[rows] = rng.permutation(shuffled[rows])
+            columns = np.column_stack([np.ones(len(part)), shuffled, design[own["controls"]]])
+            found.append(GLM(part["rejected"].to_numpy(dtype=float), columns, family=Binomial()).fit().params[1])
+    return float(np.mean(found)) if found else float("nan")
