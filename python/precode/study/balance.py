@@ -211,13 +211,13 @@ def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules
     except NotEnoughData:
         false = float("nan")
     holds = {
-        "the interval of the gain is above 0": effect.low > 0,
+        "the interval of the gain is above 0": effect.above(0),
         f"the gain is at least {own['holds']}": effect.value >= own["holds"],
-        "the gain in held-out log-likelihood is above 0": likelihood.low > 0,
-        "more demand makes a code less likely": demand.high < 0,
+        "the gain in held-out log-likelihood is above 0": likelihood.above(0),
+        "more demand makes a code less likely": demand.below(0),
     }
     partly = {
-        "the interval of the gain is above 0": effect.low > 0,
+        "the interval of the gain is above 0": effect.above(0),
         f"the gain is at least {own['partly']}": effect.value >= own["partly"],
     }
     tables = {"likelihood_ratios": likelihood_ratios(locations, rules)}
@@ -226,7 +226,7 @@ def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules
     pairs = penalty_gains(tickets, rules) if tickets is not None else pd.DataFrame()
     if len(pairs):
         penalties = estimate(by_formula(pairs, ["accuracy"])["accuracy"], rules)
-        holds["penalties raise the accuracy of probe tickets"] = penalties.low > 0
+        holds["penalties raise the accuracy of probe tickets"] = penalties.above(0)
         tables["penalties"] = pairs
         reason = f"penalties change accuracy by {penalties.value:.3g} [{penalties.low:.3g}, {penalties.high:.3g}]"
     return Finding(effect, holds, partly, nulls, gains, tables, reason)

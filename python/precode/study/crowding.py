@@ -15,7 +15,6 @@ from precode.study.proximity import candidates
 from precode.study.rules import Rules, load_rules
 from precode.study.statistics import (
     CELL,
-    Estimate,
     NotEnoughData,
     by_formula,
     cells,
@@ -156,7 +155,7 @@ def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
     false = rejection_slopes(locations, "false", rules)
     shared = [name for name in (*CELL, "formula") if name in found]
     both = found.merge(false, on=shared, suffixes=("", "_false"))
-    above, reason = Estimate(float("nan"), float("nan"), float("nan"), 0), ""
+    above, reason = None, ""
     try:
         above = estimate(by_formula(both.assign(above=both["slope"] - both["slope_false"]), ["above"])["above"], rules)
     except NotEnoughData:
@@ -165,13 +164,13 @@ def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
     left_out = len(cells(locations)) - len(cells(found))
     if left_out:
         reason = "; ".join(filter(None, [reason, f"{left_out} cells are left out: one fate is too rare there"]))
-    stratum = bool(((strata["slope"] >= own["partly"]) & (strata["p_holm"] < rules["alpha"] / 2)).any())
-    # A pooled slope above zero is also asked of the partial verdict where there is one stratum only: it is the same.
-    pooled = effect.low > 0 and effect.value >= own["partly"]
+    stratum = bool(((strata["slope"] >= own["partly"]) & (strata["p_holm"] < rules["alpha"] / 4)).any())
+    # The two ways to a partial verdict share the level.
+    pooled = effect.above(0, 0.5) and effect.value >= own["partly"]
     holds = {
-        "the interval of the slope is above 0": effect.low > 0,
+        "the interval of the slope is above 0": effect.above(0),
         f"the slope is at least {own['holds']}": effect.value >= own["holds"],
-        "the slope exceeds that at false clauses": above.low > 0,
+        "the slope exceeds that at false clauses": above is not None and above.above(0),
     }
     partly = {"the pooled slope or that of a stratum is above 0 and not negligible": pooled or stratum}
     nulls = {

@@ -11,7 +11,7 @@ from scipy import stats
 from precode.study.claim import Finding, claim
 from precode.study.observe import CONTROLS, METRICS, Observations
 from precode.study.rules import Rules, load_rules
-from precode.study.statistics import CELL, NotEnoughData, aucs, by_formula, estimate
+from precode.study.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate
 
 
 def candidates(locations: pd.DataFrame, kind: str = "formula") -> pd.DataFrame:
@@ -51,7 +51,8 @@ def near_shares(nulls: pd.DataFrame, near: int = 1) -> pd.DataFrame:
     counts = table.assign(close=table["codes"].where(table["distance"] <= near, 0.0))
     counts = counts.groupby([*keys, "null"], observed=True)[["close", "codes"]].sum()
     shares = (counts["close"] / counts["codes"].where(counts["codes"] > 0)).rename("share").reset_index()
-    return shares.pivot_table(index=keys, columns="null", values="share").dropna(subset="observed").reset_index()
+    wide = shares.pivot_table(index=keys, columns="null", values="share")
+    return wide.dropna(subset="observed").reset_index() if "observed" in wide else wide.iloc[:0].reset_index()
 
 
 def metric_aucs(locations: pd.DataFrame, kind: str = "formula") -> pd.DataFrame:
@@ -109,16 +110,15 @@ def c1(observations: Observations, *, rules: Rules | None = None) -> Finding:
     nulls = {name: float(means[name].mean()) for name in names}
     strongest = max(own["nulls"], key=lambda name: nulls[name])
     excess = estimate(means["observed"] - means[strongest], rules)
-    details, compared = _ablation(observations.locations, own["controls"], rules)
-    hamming = details.set_index("metric").loc["hamming"]
+    details, found, compared = _ablation(observations.locations, own["controls"], rules)
     holds = {
-        "the interval of the excess is above 0": excess.low > 0,
+        "the interval of the excess is above 0": excess.above(0),
         f"the excess is at least {own['holds']}": excess.value >= own["holds"],
-        "the interval of the Hamming AUC is above 0.5": bool(hamming["low"] > 0.5),
-        **{f"the Hamming AUC exceeds that of {name}": low > 0 for name, low in compared.items()},
+        "the interval of the Hamming AUC is above 0.5": found["hamming"].above(0.5),
+        **{f"the Hamming AUC exceeds that of {name}": item.above(0) for name, item in compared.items()},
     }
     partly = {
-        "the interval of the excess is above 0": excess.low > 0,
+        "the interval of the excess is above 0": excess.above(0),
         f"the excess is at least {own['partly']}": excess.value >= own["partly"],
     }
     tables = {"distances": _distances(observations.nulls), "shares": shares, "similarity": observations.similarity}
@@ -129,31 +129,29 @@ def c1(observations: Observations, *, rules: Rules | None = None) -> Finding:
     return Finding(excess, holds, partly, shown, details, tables, reason)
 
 
-def _ablation(locations: pd.DataFrame, controls: list[str], rules: Rules) -> tuple[pd.DataFrame, dict[str, float]]:
-    """AUC of every metric, and the lower end of how much the Hamming distance exceeds each control."""
+def _ablation(
+    locations: pd.DataFrame, controls: list[str], rules: Rules
+) -> tuple[pd.DataFrame, dict[str, Estimate], dict[str, Estimate]]:
+    """AUC of every metric as a table and by name, and how much the Hamming distance exceeds each control."""
     scores = [*METRICS, *CONTROLS]
     areas = by_formula(metric_aucs(locations).dropna(subset="hamming"), scores)
     try:
         false = by_formula(metric_aucs(locations, "false"), scores).mean()
     except NotEnoughData:
         false = pd.Series(np.nan, index=scores)
-    rows = []
-    for name in scores:
-        found = estimate(areas[name], rules)
-        group = "feature space" if name in METRICS else "control"
-        rows.append(
-            {
-                "metric": name,
-                "group": group,
-                "auc": found.value,
-                "low": found.low,
-                "high": found.high,
-                "auc_false": false[name],
-                "formulas": found.formulas,
-            }
-        )
-    compared = {name: estimate(areas["hamming"] - areas[name], rules).low for name in controls}
-    return pd.DataFrame(rows), compared
+    found = {name: estimate(areas[name], rules) for name in scores}
+    table = pd.DataFrame(
+        {
+            "metric": scores,
+            "group": ["feature space" if name in METRICS else "control" for name in scores],
+            "auc": [item.value for item in found.values()],
+            "low": [item.low for item in found.values()],
+            "high": [item.high for item in found.values()],
+            "auc_false": [false[name] for name in scores],
+            "formulas": [item.formulas for item in found.values()],
+        }
+    )
+    return table, found, {name: estimate(areas["hamming"] - areas[name], rules) for name in controls}
 
 
 def _distances(nulls: pd.DataFrame) -> pd.DataFrame:
@@ -261,14 +259,14 @@ def c2(observations: Observations, *, rules: Rules | None = None) -> Finding:
     page = _trend(table)
     converged = float(near.mean())
     holds = {
-        "the interval of the difference is above 0": difference.low > 0,
+        "the interval of the difference is above 0": difference.above(0),
         f"the difference is at least {own['holds']}": difference.value >= own["holds"],
         f"P(code | distance) falls with distance (Page, p = {page:.2g})": page < rules["alpha"],
         f"either fate has {own['fates']:.0%} of the near locations": own["fates"] <= converged <= 1 - own["fates"],
-        "near locations converge more often than at false clauses": above_false.low > 0,
+        "near locations converge more often than at false clauses": above_false.above(0),
     }
     partly = {
-        "the interval of the difference is above 0": difference.low > 0,
+        "the interval of the difference is above 0": difference.above(0),
         f"the difference is at least {own['partly']}": difference.value >= own["partly"],
     }
     false_far = by_formula(false[~false["near"]].assign(code=lambda t: t["code"].astype(float)), ["code"])["code"]

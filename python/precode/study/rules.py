@@ -36,6 +36,7 @@ def sentence(rules: Rules, claim: str, key: str = "rule") -> str:
         >>> sentence(load_rules(), "C6", "measure")
         'win rate of probes over weight-based methods, the smaller of accuracy and recovery_family'
     """
-    values = {**rules, **rules[claim]}
+    values = {**rules, **rules[claim], "level": f"{(1 - rules['confidence']) / 2:g}"}
     listed = {name: ", ".join(value) if isinstance(value, list) else value for name, value in values.items()}
-    return str(rules[claim][key]).format(**listed)
+    text = f"{rules[claim][key]} {rules['interval']}" if key == "rule" else str(rules[claim][key])
+    return text.format(**listed)

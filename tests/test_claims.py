@@ -1,0 +1,418 @@
+"""The study's observations against brute force, and the claims' tests where the answer is known."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import precode as pc
+from precode.study import (
+    Observations,
+    c1,
+    c3,
+    c4,
+    c5,
+    c6,
+    count_nulls,
+    judge,
+    linear_cka,
+    load_rules,
+    metric_aucs,
+    observe,
+    observe_locations,
+    penalty_gains,
+    re_expression,
+    snapshot_steps,
+    svcca,
+    synthetic_study,
+    transport,
+    transport_matrix,
+)
+from precode.study.statistics import NotEnoughData, aucs, by_formula, estimate, slopes
+
+FORMULAS = 10
+
+
+@pytest.fixture(scope="module")
+def runs():
+    tasks = [pc.Dnf.random(variables=16, clauses=5, negated=1, seed=0, index=index) for index in range(3)]
+    return pc.train(tasks, hidden=12, samples=640, epochs=4, lr=0.01, snapshots=snapshot_steps(10, 4))
+
+
+@pytest.fixture(scope="module")
+def seen(runs):
+    return observe(runs)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return {**load_rules(), "resamples": 499}
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return {
+        scenario: synthetic_study(scenario, formulas=FORMULAS, seed=3)
+        for scenario in ("planted", "shuffled", "random-network")
+    }
+
+
+# ---------------------------------------------------------------- observations
+
+
+def test_every_location_is_observed_as_the_public_functions_see_it(runs, seen):
+    table = seen.locations[seen.locations["kind"] == "formula"]
+    mean = runs.features.abs().mean((1, 2)).numpy()
+    for r, task in enumerate(runs.tasks):
+        w1, w2 = runs.start.weights["w1"][r], runs.start.weights["w2"][r]
+        codes = pc.decode(runs.weights["w1"][r], runs.weights["w2"][r], task, floor=0.1 * float(mean[r]))
+        for name in codes.templates:
+            mine = table[(table["formula"] == r) & (table["template"] == name)].sort_values(["clause", "row"])
+            shape = (len(task.clauses), 12)
+            for metric in ("hamming", "soft", "margin", "cosine", "signed_sum"):
+                expected = pc.distance(w1, w2, task, template=name, metric=metric)
+                np.testing.assert_allclose(mine[metric].to_numpy().reshape(shape), expected)
+            crowd = pc.crowding(w1, w2, task, template=name)
+            np.testing.assert_allclose(mine["graded"].to_numpy().reshape(shape), crowd["graded"])
+            np.testing.assert_array_equal(mine["near_count"].to_numpy().reshape(shape), crowd["near"])
+            np.testing.assert_array_equal(mine["conflicts"].to_numpy().reshape(shape), pc.conflicts(w1, w2, task))
+            np.testing.assert_array_equal(mine["code"].to_numpy().reshape(shape), codes.channels(name))
+            require = pc.distance(w1, w2, task, template=name, polarity="require") <= 1
+            positive = codes.templates[0] == name
+            right = (w2 > 0).numpy() if positive else (w2 < 0).numpy()
+            np.testing.assert_array_equal(mine["polarity"].to_numpy().reshape(shape), np.tile(right, (shape[0], 1)))
+            np.testing.assert_array_equal(mine["near"].to_numpy().reshape(shape), require)
+    fate = np.where(table["near"], np.where(table["code"], "converged", "rejected"), "none")
+    assert (table["fate"].astype(str) == fate).all()
+    assert set(table["fate"]) == {"converged", "rejected", "none"}
+
+
+@pytest.mark.parametrize("embedding", ["identity", "hadamard-raw"])
+def test_controls_against_brute_force(embedding):
+    task = pc.Dnf.random(variables=8, clauses=3, negated=1, seed=1)
+    runs = pc.train(task, hidden=5, samples=64, epochs=2, embedding=embedding)
+    table = observe_locations(runs.start, runs, [task.clauses])
+    w1, last = (side.weights["w1"][0].double().numpy() for side in (runs.start, runs))
+    c0 = runs.embedding.matrix.astype(float)
+    c1 = w1 @ c0
+    scale = np.abs(c1).mean()
+    cosines = c1 / np.linalg.norm(c1, axis=1, keepdims=True)
+    cosines = cosines @ cosines.T
+    for row in table.itertuples():
+        clause = task.clauses[row.clause]
+        count = {"4P": 4, "3N1P": 1, "2P2N": 2}[row.template]
+        best = math.inf
+        for placed in itertools.combinations(range(4), count):
+            target = np.zeros(8)
+            for place, literal in enumerate(clause):
+                sign = 1 if place in placed else -1
+                target[literal if literal >= 0 else ~literal] = scale * sign * (1 if literal >= 0 else -1)
+            best = min(best, np.linalg.norm(w1[row.row] - np.linalg.lstsq(c0.T, target, rcond=None)[0]))
+        variables = [literal if literal >= 0 else ~literal for literal in clause]
+        assert row.euclidean == pytest.approx(best, rel=1e-5)
+        assert row.mass == pytest.approx(-np.abs(c1[row.row, variables]).sum() / scale, rel=1e-5)
+        assert row.row_mass == pytest.approx(-np.abs(c1[row.row]).sum() / scale, rel=1e-5)
+        assert row.displacement == pytest.approx(np.linalg.norm(last[row.row] - w1[row.row]), rel=1e-5)
+        assert row.row_cosine == pytest.approx(np.delete(cosines[row.row], row.row).mean(), abs=1e-6)
+        assert row.capacity == pytest.approx(pc.feature_capacity(c1)[variables].mean(), rel=1e-5)
+
+
+def test_motion_follows_near_locations_through_the_snapshots(runs, seen):
+    near = seen.locations[(seen.locations["kind"] == "formula") & seen.locations["near"]]
+    assert seen.motion["epoch"].nunique() == len(runs.settings.snapshots) + 1
+    assert (seen.motion.groupby("epoch").size() == len(near)).all()
+    for epoch, networks in ((0.0, runs.start), (1.0, runs.at(10)), (math.inf, runs)):
+        part = seen.motion[seen.motion["epoch"] == epoch]
+        for metric in ("hamming", "soft"):
+            for row in part.iloc[::7].itertuples():
+                value = networks.distance(row.template, metric)[row.formula, row.clause, row.row]
+                assert getattr(row, metric) == pytest.approx(value)
+    ends = seen.motion[(seen.motion["epoch"] == math.inf) & (seen.motion["fate"] == "converged")]
+    assert (ends["hamming"] == 0).all()
+
+
+def test_a_stack_is_observed_as_its_networks_are_alone(runs, seen):
+    alone = pc.train(
+        [runs.tasks[1]], hidden=12, samples=640, epochs=4, lr=0.01, snapshots=snapshot_steps(10, 4), indices=[1]
+    )
+    one = observe(alone, formulas=[1])
+    for name in ("locations", "motion", "nulls"):
+        mine = getattr(seen, name)
+        expected = mine[mine["formula"] == 1].reset_index(drop=True)
+        pd.testing.assert_frame_equal(getattr(one, name), expected, check_dtype=False)
+
+
+def test_null_counts(runs, seen):
+    nulls, table = seen.nulls, seen.locations[seen.locations["polarity"]]
+    for kind, null in (("formula", "observed"), ("false", "false_clauses")):
+        part = table[table["kind"] == kind]
+        grouped = part.groupby(["formula", "template", "hamming"], observed=True)["code"].agg(["size", "sum"])
+        mine = nulls[nulls["null"] == null].set_index(["formula", "template", "distance"])
+        mine = mine[mine["locations"] > 0]
+        assert len(mine) == len(grouped)
+        for key, row in grouped.iterrows():
+            assert mine.loc[key, ["locations", "codes"]].tolist() == row.tolist()
+    total = nulls.pivot_table(index="template", columns="null", values="codes", aggfunc="sum")
+    np.testing.assert_allclose(total["analytic"], total["observed"])
+    np.testing.assert_allclose(total["swapped_clauses"], total["observed"])
+    analytic = nulls[(nulls["null"] == "analytic") & (nulls["template"] == "4P")]
+    shares = analytic.groupby("distance")["codes"].sum() / analytic["codes"].sum()
+    np.testing.assert_allclose(shares, [math.comb(4, d) / 16 for d in range(5)])
+
+
+def test_permuted_codes_lose_their_distance():
+    """Codes that are exactly the nearest locations: rows at random leave the chance share of near ones."""
+    study = synthetic_study("planted", formulas=6, hidden=32, clauses=16, seed=5)
+    locations = study.observations.locations.drop(columns=["hidden", "clauses", "embedding"])
+    locations["code"] = locations["polarity"] & (locations["hamming"] == 0)
+    tasks = [pc.Dnf.random(clauses=16, seed=5, index=index) for index in range(6)]
+    runs = pc.train(tasks, hidden=32, seed=5, samples=64, epochs=1)
+    # The synthetic study starts from the same initial weights as a run of that seed.
+    table = count_nulls(locations, runs.start, seed=5)
+    table = table[table["template"] == "4P"]
+    share = table[table["distance"] <= 1].groupby("null")["codes"].sum() / table.groupby("null")["codes"].sum()
+    assert share["observed"] == 1
+    for null in ("permuted_rows", "random_network"):
+        assert share[null] == pytest.approx(5 / 16, abs=0.08)
+    # Rows with codes have more positive weights, so that they are nearer to any clause: this null knows it.
+    assert 5 / 16 < share["swapped_clauses"] < 0.55
+
+
+def test_cka_and_svcca_against_their_definitions():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)), rng.normal(size=(60, 7))
+    centre = np.eye(60) - 1 / 60
+    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    hsic = np.trace(k @ m) / math.sqrt(np.trace(k @ k) * np.trace(m @ m))
+    assert linear_cka(x, y) == pytest.approx(hsic)
+    rotation = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    assert linear_cka(x, 3 * x @ rotation + 1) == pytest.approx(1)
+    from sklearn.cross_decomposition import CCA
+
+    canonical = CCA(n_components=5, scale=False, max_iter=5000, tol=1e-10).fit(x, y)
+    left, right = canonical.transform(x, y)
+    expected = np.mean([abs(np.corrcoef(left[:, i], right[:, i])[0, 1]) for i in range(5)])
+    assert svcca(x, y, variance=1.0) == pytest.approx(expected, abs=1e-4)
+    noise = np.hstack([x, 1e-6 * rng.normal(size=(60, 20))])  # too little variance to count
+    assert svcca(noise, y) == pytest.approx(svcca(x, y), abs=1e-3)
+    assert math.isnan(linear_cka(np.ones((5, 2)), x[:5]))
+    assert math.isnan(svcca(np.ones((5, 2)), x[:5]))
+    with pytest.raises(pc.PrecodeShapeError, match="same samples"):
+        linear_cka(x, y[:5])
+
+
+def test_observing_what_cannot_be_observed(runs):
+    with pytest.raises(pc.PrecodeTypeError, match="Networks"):
+        observe(runs.start)
+    with pytest.raises(pc.PrecodeValueError, match="floor = 2"):
+        observe(runs, floor=2)
+    with pytest.raises(pc.PrecodeShapeError, match="2 formula numbers for 3 networks"):
+        observe(runs, formulas=[0, 1])
+    bare = pc.train(data=runs.data[0], hidden=4, epochs=1)
+    with pytest.raises(pc.PrecodeValueError, match="without formulas"):
+        observe(bare)
+    with pytest.raises(pc.PrecodeValueError, match="no observations"):
+        Observations.concat([])
+
+
+# ---------------------------------------------------------------- row transport
+
+
+def test_row_transport_against_sets(runs):
+    other = pc.train(runs.tasks, hidden=12, seed=9, samples=640, epochs=4, lr=0.01)
+    mask = torch.from_numpy(np.random.default_rng(0).random((3, 12, 16)) < 0.9)
+    sparse = pc.train(runs.tasks, init=other.start.weights, masks={"w1": mask}, samples=640, epochs=4, lr=0.01)
+    table = transport(runs, sparse, {"w1": mask}, floor=0.05)
+    matrix = transport_matrix(runs, sparse, {"w1": mask}, floor=0.05)
+    sides = []
+    for networks in (runs, sparse):
+        floors = 0.05 * networks.features.abs().mean((1, 2)).numpy()
+        codes = [
+            pc.decode(networks.features[r], networks.weights["w2"][r], task, floor=float(floors[r]))
+            for r, task in enumerate(runs.tasks)
+        ]
+        sides.append([{name: code.channels(name) for name in code.templates} for code in codes])
+    for row in table.itertuples():
+        dense, late = (set(np.flatnonzero(side[row.formula][row.template][row.clause])) for side in sides)
+        variables = [v if v >= 0 else ~v for v in runs.tasks[row.formula].clauses[row.clause]]
+        late = {r for r in late if mask[row.formula, r, variables].all()}
+        assert (row.dense, row.sparse, row.same) == (len(dense), len(late), len(dense & late))
+        assert row.family == min(len(dense), len(late))
+    totals = table.groupby("formula")[["family", "same"]].sum()
+    np.testing.assert_allclose(matrix.sum((1, 2)), totals["family"])
+    assert (np.trace(matrix, axis1=1, axis2=2) >= totals["same"] - 1e-9).all()
+    assert table["sparse"].sum() > 0
+
+
+def test_permuted_transport_is_the_mean_over_permutations():
+    from precode.study.transport import count_transport
+
+    rng = np.random.default_rng(0)
+    first, last = rng.random((2, 1, 4, 1, 6)) < 0.4
+    table = count_transport(["4P"], first, last, np.ones((1, 6)))
+    orders = list(itertools.permutations(range(6)))
+    same = np.mean([(first & last[..., list(order)]).sum(-1) for order in orders], axis=0)
+    np.testing.assert_allclose(table["same_permuted"], same.ravel())
+    others = [np.mean([min(first[0, c].sum(), last[0, d].sum()) for d in range(4) if d != c]) for c in range(4)]
+    np.testing.assert_allclose(table["family_permuted"], others)
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_slopes_are_those_of_a_pooled_regression_and_recover_a_known_one():
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"formula": np.repeat(range(12), 300), "x": rng.normal(size=3600), "z": rng.normal(size=3600)})
+    table["x"] += 0.8 * table["z"]
+    logit = 0.3 + 0.5 * table["x"] - 1.0 * table["z"]
+    table["y"] = rng.random(3600) < 1 / (1 + np.exp(-logit))
+    found = slopes(table, "y", ["x", "z"])
+    expected = 0.5 * table["x"].std()
+    assert estimate(found).low < expected < estimate(found).high
+    assert abs(slopes(table.assign(x=rng.permutation(table["x"])), "y", ["x", "z"]).mean()) < 0.15
+    with pytest.raises(NotEnoughData, match="collinear"):
+        slopes(table.assign(z=table["x"]), "y", ["x", "z"])
+    with pytest.raises(NotEnoughData, match="separate"):
+        slopes(table.assign(y=table["x"] > table.groupby("formula")["x"].transform("mean")), "y", ["x"])
+
+
+def test_intervals_cover_at_their_rate():
+    rules = {**load_rules(), "resamples": 499}
+    rng = np.random.default_rng(0)
+    inside = [low.low <= 0 <= low.high for low in (estimate(rng.normal(size=12), rules) for _ in range(200))]
+    assert 0.85 < np.mean(inside) <= 1
+    assert estimate([0.5] * 10).low == 0.5
+    with pytest.raises(NotEnoughData, match="9 formulas with a value, 10 are needed"):
+        estimate([*range(9), math.nan])
+
+
+def test_auc_counts_pairs():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.random(40) < 0.4, rng.integers(0, 5, (40, 2)).astype(float)
+    pairs = [(a, b) for a in scores[labels] for b in scores[~labels]]
+    expected = np.mean([(a < b) + 0.5 * (a == b) for a, b in pairs], axis=0)
+    np.testing.assert_allclose(aucs(labels, scores), expected)
+    assert np.isnan(aucs(np.ones(40), scores)).all()
+
+
+def test_cells_that_share_a_formula_number_are_one_unit():
+    table = pd.DataFrame({"hidden": [16, 32, 32], "formula": [0, 0, 1], "x": [0.0, 1.0, 5.0]})
+    assert by_formula(table, ["x"])["x"].tolist() == [0.5, 5.0]
+
+
+# ---------------------------------------------------------------- verdicts where the answer is known
+
+
+def test_planted_codes_hold_and_others_do_not(studies, quick):
+    for scenario, study in studies.items():
+        found = judge(study.observations, study.tickets, study.transport, rules=quick)
+        expected = "holds" if scenario == "planted" else "does not hold"
+        assert {name: claim.verdict for name, claim in found.items()} == dict.fromkeys(found, expected), scenario
+        for claim in found.values():
+            assert claim.low <= claim.effect <= claim.high
+            assert claim.formulas == FORMULAS
+            assert claim.nulls
+            assert "{" not in claim.rule + claim.measure
+            assert len(claim.details)
+            json.dumps(claim.record(), allow_nan=False)
+
+
+def test_several_cells_are_judged_together_and_reported_apart(quick):
+    parts = [synthetic_study("planted", formulas=FORMULAS, hidden=h, clauses=16, seed=h) for h in (24, 32)]
+    claim = c3(Observations.concat([part.observations for part in parts]), rules=quick)
+    assert claim.verdict == "holds"
+    assert claim.formulas == FORMULAS
+    assert claim.details["pressure"].tolist() == [16 / 32, 16 / 24]
+
+
+def test_metrics_rank_as_planted(studies):
+    areas = by_formula(metric_aucs(studies["planted"].observations.locations), ["hamming", "mass", "random"]).mean()
+    assert areas["hamming"] > 0.6
+    assert 0.4 < areas["mass"] < 0.6
+    assert 0.4 < areas["random"] < 0.6
+
+
+def test_verdicts_that_need_more_than_one_condition(studies, quick):
+    study = studies["planted"]
+    # Codes that stay on their rows are recovered, but not re-expressed.
+    still = study.transport.assign(same=study.transport["family"])
+    assert c5(study.tickets, still, rules=quick).verdict == "does not hold"
+    # Without the penalties' advantage, C4 holds in part only.
+    flat = study.tickets[study.tickets["method"] == "distance"]
+    flat = pd.concat([study.tickets[study.tickets["method"] != "distance-plain"], flat.assign(method="distance-plain")])
+    assert c4(study.observations, flat, rules=quick).verdict == "partly"
+    assert (penalty_gains(flat)["accuracy"] == 0).all()
+    # Probes that win in accuracy only.
+    same = study.tickets.assign(recovery_family=0.1)
+    claim = c6(same, rules=quick)
+    assert claim.verdict == "partly"
+    assert (claim.details[claim.details["measure"] == "recovery_family"]["p_holm"] == 1).all()
+
+
+def test_re_expression_counts_codes(quick):
+    tickets = pd.DataFrame(
+        {"method": ["imp", "imp"], "density": 0.1, "formula": [0, 1], "accuracy": [0.98, 0.5], "dense_accuracy": 0.98}
+    )
+    moves = pd.DataFrame(
+        {
+            "method": "imp",
+            "density": 0.1,
+            "formula": [0, 0, 1],
+            "dense": [3, 1, 9],
+            "same": [1, 0, 9],
+            "family": [2, 0, 9],
+            "same_permuted": [0.5, 0.0, 0],
+            "family_permuted": [1.0, 0.0, 0],
+        }
+    )
+    (row,) = re_expression(tickets, moves).to_dict("records")
+    assert (row["formula"], row["location"], row["family"], row["moved"]) == (0, 0.25, 0.5, 0.5)
+
+
+# ---------------------------------------------------------------- degenerate input
+
+
+def test_too_little_data_is_said_so(studies, quick):
+    few = synthetic_study("planted", formulas=4, hidden=16, clauses=8)
+    found = judge(few.observations, few.tickets, few.transport, rules=quick)
+    assert {claim.verdict for claim in found.values()} == {"not enough data"}
+    assert all(claim.reason and math.isnan(claim.effect) for claim in found.values())
+    assert json.loads(json.dumps(found["C1"].record(), allow_nan=False))["effect"] is None
+    study = studies["planted"]
+    for change in ({"code": False}, {"code": True}, {"near": False}, {"polarity": False}):
+        locations = study.observations.locations.assign(**change)
+        nulls = study.observations.nulls
+        nulls = nulls.assign(codes=0.0) if change == {"code": False} else nulls
+        changed = Observations(locations, study.observations.motion, nulls, study.observations.similarity)
+        verdicts = {name: claim.verdict for name, claim in judge(changed, rules=quick).items()}
+        assert verdicts["C3"] == "not enough data", change
+        assert verdicts["C5"] == verdicts["C6"] == "not enough data"
+        if "near" not in change:
+            assert set(verdicts.values()) <= {"not enough data", "does not hold"}, change
+
+
+def test_tables_that_lack_columns_are_refused(studies):
+    tickets = studies["planted"].tickets
+    with pytest.raises(pc.PrecodeValueError, match="lacks accuracy: it has"):
+        c6(tickets.drop(columns="accuracy"))
+    with pytest.raises(pc.PrecodeValueError, match="row transport lacks same"):
+        c5(tickets, studies["planted"].transport.drop(columns="same"))
+    assert c6(tickets[tickets["method"] == "imp"]).reason == "no probe among the tickets"
+    assert c5(tickets.assign(accuracy=0.0), studies["planted"].transport).reason == (
+        "no ticket matches its dense network"
+    )
+    with pytest.raises(pc.PrecodeValueError, match="scenario 'other'"):
+        synthetic_study("other")
+
+
+def test_rules_are_read_afresh_and_used(studies, quick):
+    strict = {**quick, "C1": {**quick["C1"], "holds": 0.9}}
+    claim = c1(studies["planted"].observations, rules=strict)
+    assert claim.verdict == "partly"
+    assert "at least 0.9" in claim.rule
+    load_rules()["C1"]["holds"] = 0.9
+    assert load_rules()["C1"]["holds"] != 0.9
