@@ -218,6 +218,7 @@ def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules
     }
     partly = {
         "the interval of the gain is above 0": effect.above(0),
+        "the gain in held-out log-likelihood is above 0": likelihood.above(0),
         f"the gain is at least {own['partly']}": effect.value >= own["partly"],
     }
     tables = {"likelihood_ratios": likelihood_ratios(locations, rules)}

@@ -21,6 +21,7 @@ from precode.study.statistics import (
     estimate,
     slopes,
     standardized,
+    summarize,
 )
 
 
@@ -63,8 +64,8 @@ def dose_response(locations: pd.DataFrame, rules: Rules | None = None) -> pd.Dat
 
     Returns:
         One row a stratum and dose (fifth of the formula's near locations by demand, 1 the least): pressure (C/j),
-        dose, demand (mean), locations, rejected (mean share over formulas), low and high (NaN where fewer formulas
-        than needed).
+        dose, demand (mean), locations, formulas, rejected (mean share over formulas), rejected_low and rejected_high
+        (NaN where fewer formulas than needed).
 
     Example:
         >>> from precode.study import synthetic_study
@@ -83,23 +84,9 @@ def dose_response(locations: pd.DataFrame, rules: Rules | None = None) -> pd.Dat
         rejected=1.0 - near["code"].astype(float),
         pressure=near["clauses"] / near["hidden"],
     )
-    rows = []
-    for (pressure, dose), part in near.groupby(["pressure", "dose"]):
-        shares = by_formula(part, ["rejected"])["rejected"]
-        row = {
-            "pressure": pressure,
-            "dose": dose,
-            "demand": part[own["demand"]].mean(),
-            "locations": len(part),
-            "rejected": shares.mean(),
-            "low": float("nan"),
-            "high": float("nan"),
-        }
-        if len(shares) >= rules["formulas"]:
-            found = estimate(shares, rules)
-            row["low"], row["high"] = found.low, found.high
-        rows.append(row)
-    return pd.DataFrame(rows)
+    keys = ["pressure", "dose"]
+    means = near.groupby(keys).agg(demand=(own["demand"], "mean"), locations=("code", "size")).reset_index()
+    return means.merge(summarize(near, keys, ["rejected"], rules), on=keys)
 
 
 def _strata(slopes_: pd.DataFrame, rules: Rules) -> pd.DataFrame:

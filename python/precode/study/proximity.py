@@ -11,7 +11,7 @@ from scipy import stats
 from precode.study.claim import Finding, claim
 from precode.study.observe import CONTROLS, METRICS, Observations
 from precode.study.rules import Rules, load_rules
-from precode.study.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate
+from precode.study.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate, summarize
 
 
 def candidates(locations: pd.DataFrame, kind: str = "formula") -> pd.DataFrame:
@@ -167,8 +167,8 @@ def convergence(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
     """P(code at the end) by template, initial distance and polarity, with intervals over formulas.
 
     Returns:
-        One row a kind, template, polarity and distance: locations and codes (counts), share (mean over formulas),
-        low and high (NaN where fewer formulas than needed have such locations).
+        One row a kind, template, polarity and distance (hamming): locations and codes (counts), formulas, share (mean
+        over formulas), share_low and share_high (NaN where fewer formulas than needed have such locations).
 
     Example:
         >>> from precode.study import synthetic_study
@@ -177,35 +177,18 @@ def convergence(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
         >>> near.is_monotonic_decreasing
         True
     """
-    rules = load_rules() if rules is None else rules
-    rows = []
     keys = ["kind", "template", "polarity", "hamming"]
-    for values, part in locations.groupby(keys, observed=True, sort=True):
-        shares = by_formula(part.assign(code=part["code"].astype(float)), ["code"])["code"]
-        try:
-            found = estimate(shares, rules)
-            low, high = found.low, found.high
-        except NotEnoughData:
-            low = high = float("nan")
-        rows.append(
-            {
-                **dict(zip(keys, values, strict=True)),
-                "locations": len(part),
-                "codes": int(part["code"].sum()),
-                "share": shares.mean(),
-                "low": low,
-                "high": high,
-            }
-        )
-    return pd.DataFrame(rows)
+    table = locations.assign(share=locations["code"].astype(float))
+    counts = table.groupby(keys, observed=True).agg(locations=("code", "size"), codes=("code", "sum")).reset_index()
+    return counts.merge(summarize(table, keys, ["share"], rules), on=keys)
 
 
 def motion_curves(motion: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
     """Mean distance of near locations by template, fate and moment, with intervals over formulas.
 
     Returns:
-        One row a template, fate and epoch: hamming, soft and the ends of their intervals, such as hamming_low (NaN
-        where fewer formulas than needed have such locations).
+        One row a template, fate and epoch: formulas, hamming, soft and the ends of their intervals, such as hamming_low
+        (NaN where fewer formulas than needed have such locations).
 
     Example:
         >>> from precode.study import synthetic_study
@@ -213,21 +196,7 @@ def motion_curves(motion: pd.DataFrame, rules: Rules | None = None) -> pd.DataFr
         >>> curves.query("fate == 'converged' and epoch == inf")["hamming"].tolist()
         [0.0]
     """
-    rules = load_rules() if rules is None else rules
-    rows = []
-    keys = ["template", "fate", "epoch"]
-    for values, part in motion.groupby(keys, observed=True, sort=True):
-        means = by_formula(part, ["hamming", "soft"])
-        row = dict(zip(keys, values, strict=True))
-        for metric in ("hamming", "soft"):
-            row[metric] = means[metric].mean()
-            try:
-                found = estimate(means[metric], rules)
-                row[f"{metric}_low"], row[f"{metric}_high"] = found.low, found.high
-            except NotEnoughData:
-                row[f"{metric}_low"] = row[f"{metric}_high"] = float("nan")
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return summarize(motion, ["template", "fate", "epoch"], ["hamming", "soft"], rules)
 
 
 @claim("C2")

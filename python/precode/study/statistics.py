@@ -81,7 +81,7 @@ def estimate(values: ArrayLike, rules: Rules | None = None) -> Estimate:
 
     Example:
         >>> estimate([0.0] * 5 + [1.0] * 5)
-        Estimate(value=0.5, low=0.2, high=0.7, formulas=10)
+        Estimate(value=0.5, low=0.2, high=0.8, formulas=10)
     """
     rules = load_rules() if rules is None else rules
     array = np.asarray(values, dtype=np.float64)
@@ -116,6 +116,36 @@ def by_formula(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     keys = [name for name in (*CELL, "formula") if name in table]
     within = table.groupby(keys, observed=True)[list(columns)].mean()
     return within.groupby("formula").mean()
+
+
+def summarize(
+    table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: Rules | None = None
+) -> pd.DataFrame:
+    """Means of columns with intervals over formulas, for every group.
+
+    Returns:
+        One row a group: its columns, formulas (how many have it), and for each column its mean over formulas and the
+        ends of the interval, such as share, share_low and share_high (NaN where there are too few formulas).
+
+    Example:
+        >>> table = pd.DataFrame({"dose": 1, "formula": range(10), "share": [0.0, 1.0] * 5})
+        >>> summarize(table, ["dose"], ["share"]).round(2).values.tolist()
+        [[1.0, 10.0, 0.5, 0.2, 0.8]]
+    """
+    rules = load_rules() if rules is None else rules
+    keys = [name for name in (*CELL, "formula") if name in table and name not in by]
+    within = table.groupby([*by, *keys], observed=True)[list(columns)].mean()
+    means = within.groupby([*by, "formula"], observed=True).mean()
+    rows = []
+    for values, part in means.groupby(list(by), observed=True):
+        row: dict[str, Any] = {**dict(zip(by, values, strict=True)), "formulas": len(part)}
+        for name in columns:
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = part[name].mean(), float("nan"), float("nan")
+            if part[name].notna().sum() >= rules["formulas"]:
+                found = estimate(part[name], rules)
+                row[f"{name}_low"], row[f"{name}_high"] = found.low, found.high
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -183,10 +213,11 @@ def slope(outcome: NDArray[np.bool_], covariates: NDArray[np.float64]) -> float:
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise NotEnoughData("covariates are constant or collinear")
     with warnings.catch_warnings():
-        # A separable fit runs to infinity with warnings of several kinds; it is told by its predictions below.
+        # A separable fit runs to infinity with warnings of several kinds; it is told by its predictions.
         warnings.simplefilter("ignore")
         fit = GLM(outcome.astype(np.float64), design, family=Binomial()).fit(maxiter=50)
-    if np.array_equal(fit.fittedvalues > 0.5, outcome):
+        separated = np.array_equal(fit.fittedvalues > 0.5, outcome)
+    if separated:
         raise NotEnoughData("the covariates separate the classes")
     if not fit.converged or not np.isfinite(fit.params).all():
         raise NotEnoughData("the logistic regression does not converge")
@@ -215,7 +246,7 @@ def slopes(table: pd.DataFrame, outcome: str, covariates: Sequence[str]) -> pd.S
         >>> rng = np.random.default_rng(0)
         >>> table = pd.DataFrame({"formula": np.repeat(range(10), 200), "x": rng.normal(size=2000)})
         >>> table["y"] = rng.random(2000) < 1 / (1 + np.exp(-table["x"]))
-        >>> 0.8 < slopes(table, "y", ["x"]).mean() < 1.2
+        >>> bool(0.8 < slopes(table, "y", ["x"]).mean() < 1.2)
         True
     """
     if (table.groupby("formula").size() < 2).any():
