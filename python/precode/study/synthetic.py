@@ -188,7 +188,7 @@ def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataF
 
 
 def _transport(scenario: str, locations: pd.DataFrame, start: Networks, rng: np.random.Generator) -> pd.DataFrame:
-    """Sparse codes of every ticket: three in five of the dense ones, seven in ten of them on a random row of the polarity."""
+    """Sparse codes of every ticket: three in five of the dense ones, seven in ten of them on another row."""
     own = locations[locations["kind"] == "formula"]
     names = list(own["template"].cat.categories)
     shape = (own["formula"].nunique(), own["clause"].nunique(), len(names), own["row"].nunique())
