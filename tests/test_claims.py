@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import precode as pc
-from precode.study import (
+from precode.claims import (
     Observations,
     c1,
     c3,
@@ -32,7 +32,7 @@ from precode.study import (
     transport,
     transport_matrix,
 )
-from precode.study.statistics import NotEnoughData, aucs, by_formula, estimate, slopes
+from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, slopes
 
 FORMULAS = 10
 
@@ -249,7 +249,7 @@ def test_row_transport_against_sets(runs):
 
 
 def test_permuted_transport_is_the_mean_over_permutations():
-    from precode.study.transport import count_transport
+    from precode.claims.transport import count_transport
 
     rng = np.random.default_rng(0)
     first, last = rng.random((2, 1, 4, 1, 6)) < 0.4

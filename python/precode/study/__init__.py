@@ -1,5 +1,13 @@
 """Studies: many cells of work from one frozen configuration, run anywhere, resumed from anything."""
 
+from importlib.util import find_spec
+
+from precode.errors import PrecodeError
+
+if find_spec("pyarrow") is None:
+    raise PrecodeError("studies need pyarrow: pip install 'precode[study]'")
+
+# isort: split
 from precode.study.cells import KINDS, Cell, Kind, Plan, plan, register, training_seconds
 from precode.study.config import PRESETS, StudyConfig, hash_file
 from precode.study.results import Study

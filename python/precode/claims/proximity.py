@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from precode.study.claim import Finding, claim
-from precode.study.observe import CONTROLS, METRICS, Observations
-from precode.study.rules import Rules, load_rules
-from precode.study.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate, summarize
+from precode.claims.claim import Finding, claim
+from precode.claims.observe import CONTROLS, METRICS, Observations
+from precode.claims.rules import Rules, load_rules
+from precode.claims.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate, summarize
 
 
 def candidates(locations: pd.DataFrame, kind: str = "formula") -> pd.DataFrame:
@@ -96,7 +96,7 @@ def c1(observations: Observations, *, rules: Rules | None = None) -> Finding:
         distance under every null), ``shares`` (near share of every formula), ``similarity``.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> c1(synthetic_study("planted", formulas=10, hidden=16, clauses=8).observations).verdict
         'holds'
     """
@@ -171,7 +171,7 @@ def convergence(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
         over formulas), share_low and share_high (NaN where fewer formulas than needed have such locations).
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> table = convergence(synthetic_study("planted", formulas=10, hidden=16, clauses=8).observations.locations)
         >>> near = table.query("kind == 'formula' and template == '4P' and polarity and hamming <= 1")["share"]
         >>> near.is_monotonic_decreasing
@@ -191,7 +191,7 @@ def motion_curves(motion: pd.DataFrame, rules: Rules | None = None) -> pd.DataFr
         (NaN where fewer formulas than needed have such locations).
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> curves = motion_curves(synthetic_study("planted", formulas=10, hidden=16, clauses=8).observations.motion)
         >>> curves.query("fate == 'converged' and epoch == inf")["hamming"].tolist()
         [0.0]
@@ -211,7 +211,7 @@ def c2(observations: Observations, *, rules: Rules | None = None) -> Finding:
         A `Claim`. Its details are those of `convergence`; its tables have ``motion``, see `motion_curves`.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> c2(synthetic_study("planted", formulas=10, hidden=16, clauses=8).observations).verdict
         'holds'
     """

@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
-from precode.study.claim import Finding, claim
-from precode.study.observe import Observations
-from precode.study.proximity import candidates
-from precode.study.rules import Rules, load_rules
-from precode.study.statistics import (
+from precode.claims.claim import Finding, claim
+from precode.claims.observe import Observations
+from precode.claims.proximity import candidates
+from precode.claims.rules import Rules, load_rules
+from precode.claims.statistics import (
     CELL,
     Estimate,
     NotEnoughData,
@@ -52,7 +52,7 @@ def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rule
         NotEnoughData: too few formulas for the folds in all cells.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> study = synthetic_study("planted", formulas=10, hidden=16, clauses=16)
         >>> prediction_gains(study.observations.locations)["gain"].mean() > 0
         np.True_
@@ -117,7 +117,7 @@ def likelihood_ratios(locations: pd.DataFrame, rules: Rules | None = None) -> pd
         One row a cell: its columns, locations, statistic, df and p.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> study = synthetic_study("planted", formulas=10, hidden=16, clauses=16)
         >>> bool(likelihood_ratios(study.observations.locations)["p"].iloc[0] < 0.01)
         True
@@ -194,7 +194,7 @@ def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules
         where tickets are given.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> c4(synthetic_study("planted", formulas=10, clauses=16).observations).verdict
         'holds'
     """

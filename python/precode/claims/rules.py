@@ -12,7 +12,7 @@ Rules = dict[str, Any]
 
 @cache
 def _text() -> str:
-    return resources.files("precode.study").joinpath("rules.json").read_text(encoding="utf-8")
+    return resources.files("precode.claims").joinpath("rules.json").read_text(encoding="utf-8")
 
 
 def load_rules() -> Rules:

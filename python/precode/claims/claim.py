@@ -11,8 +11,8 @@ from typing import Any, ParamSpec
 
 import pandas as pd
 
-from precode.study.rules import Rules, load_rules, sentence
-from precode.study.statistics import Estimate, NotEnoughData
+from precode.claims.rules import Rules, load_rules, sentence
+from precode.claims.statistics import Estimate, NotEnoughData
 
 P = ParamSpec("P")
 

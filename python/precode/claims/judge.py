@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from precode.study.balance import c4
-from precode.study.claim import Claim
-from precode.study.contests import c5, c6
-from precode.study.crowding import c3
-from precode.study.observe import Observations
-from precode.study.proximity import c1, c2
-from precode.study.rules import Rules, load_rules, sentence
+from precode.claims.balance import c4
+from precode.claims.claim import Claim
+from precode.claims.contests import c5, c6
+from precode.claims.crowding import c3
+from precode.claims.observe import Observations
+from precode.claims.proximity import c1, c2
+from precode.claims.rules import Rules, load_rules, sentence
 
 
 def judge(
@@ -35,7 +35,7 @@ def judge(
         PrecodeValueError: a table lacks columns.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> study = synthetic_study("shuffled", formulas=10, hidden=16, clauses=8)
         >>> {claim.verdict for claim in judge(study.observations, study.tickets, study.transport).values()}
         {'does not hold'}
@@ -66,7 +66,7 @@ def claims_table(claims: dict[str, Claim]) -> pd.DataFrame:
     """The claims as a table: one row each, with columns name, statement, verdict, effect, low, high, formulas, rule.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> claims_table(judge(synthetic_study("planted", formulas=10).observations))["verdict"].tolist()
         ['holds', 'holds', 'holds', 'holds', 'not enough data', 'not enough data']
     """

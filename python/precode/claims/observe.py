@@ -12,12 +12,12 @@ import pandas as pd
 
 from precode._check import integer, integers
 from precode._distance import distances
+from precode.claims.counts import count_nulls
+from precode.claims.similarity import similarity
 from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.interference import conflicts, crowding, feature_capacity
 from precode.networks import Networks
 from precode.readout import Readout, readout, templates
-from precode.study.counts import count_nulls
-from precode.study.similarity import similarity
 from precode.training import Runs
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Observations:
         locations: one row a clause, template and row, see `observe_locations`; column kind says whether the clause is
             the formula's or a false one.
         motion: near locations at every moment; see `observe_motion`.
-        nulls: counts by initial distance, observed and under every null; see `precode.study.count_nulls`.
-        similarity: CKA and SVCCA of the hidden layer; see `precode.study.similarity`.
+        nulls: counts by initial distance, observed and under every null; see `precode.claims.count_nulls`.
+        similarity: CKA and SVCCA of the hidden layer; see `precode.claims.similarity`.
     """
 
     locations: pd.DataFrame

@@ -9,11 +9,11 @@ from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 from statsmodels.stats.multitest import multipletests
 
-from precode.study.claim import Finding, claim
-from precode.study.observe import Observations
-from precode.study.proximity import candidates
-from precode.study.rules import Rules, load_rules
-from precode.study.statistics import (
+from precode.claims.claim import Finding, claim
+from precode.claims.observe import Observations
+from precode.claims.proximity import candidates
+from precode.claims.rules import Rules, load_rules
+from precode.claims.statistics import (
     CELL,
     NotEnoughData,
     by_formula,
@@ -28,7 +28,7 @@ from precode.study.statistics import (
 def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rules | None = None) -> pd.DataFrame:
     """Log-odds of rejection for one standard deviation of demand, near locations, for every cell and formula.
 
-    A logistic regression in each cell, with the controls of the rules; see `precode.study.statistics.slopes` for how
+    A logistic regression in each cell, with the controls of the rules; see `precode.claims.statistics.slopes` for how
     it is divided among formulas.
 
     Returns:
@@ -36,7 +36,7 @@ def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rule
         regression cannot be estimated, are left out.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> study = synthetic_study("planted", formulas=10, hidden=16, clauses=16)
         >>> rejection_slopes(study.observations.locations)["slope"].mean() > 0
         np.True_
@@ -68,7 +68,7 @@ def dose_response(locations: pd.DataFrame, rules: Rules | None = None) -> pd.Dat
         (NaN where fewer formulas than needed).
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> table = dose_response(synthetic_study("planted", formulas=10, hidden=16, clauses=16).observations.locations)
         >>> bool(table["rejected"].iloc[-1] > table["rejected"].iloc[0])
         True
@@ -127,7 +127,7 @@ def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
         formula.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> c3(synthetic_study("planted", formulas=10, clauses=16).observations).verdict
         'holds'
     """

@@ -12,14 +12,14 @@ import pandas as pd
 from precode import _precode
 from precode import embedding as embeddings
 from precode._check import KEY, integer
+from precode.claims.counts import count_nulls
+from precode.claims.judge import judge
+from precode.claims.observe import KINDS, Observations, fates, observe_locations
+from precode.claims.rules import Rules, load_rules
+from precode.claims.transport import count_transport
 from precode.errors import PrecodeValueError
 from precode.networks import Networks, named
 from precode.nulls import random_network
-from precode.study.claims import judge
-from precode.study.counts import count_nulls
-from precode.study.observe import KINDS, Observations, fates, observe_locations
-from precode.study.rules import Rules, load_rules
-from precode.study.transport import count_transport
 from precode.task import Dnf
 
 if TYPE_CHECKING:

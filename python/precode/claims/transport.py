@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from precode._check import booleans
+from precode.claims.observe import channels_of
 from precode.errors import PrecodeShapeError
 from precode.networks import Networks
 from precode.readout import templates
-from precode.study.observe import channels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

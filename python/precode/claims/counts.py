@@ -56,7 +56,7 @@ def count_nulls(
 
     Example:
         >>> from precode import Dnf, train
-        >>> from precode.study import observe
+        >>> from precode.claims import observe
         >>> seen = observe(train([Dnf.random(clauses=4, seed=0)] * 2, hidden=16, samples=64, epochs=1))
         >>> seen.nulls.groupby("null")["codes"].sum()["analytic"] > 0
         np.True_

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from precode.study.claim import Finding, claim
-from precode.study.rules import Rules, load_rules
-from precode.study.statistics import CELL, NotEnoughData, by_formula, estimate, require
+from precode.claims.claim import Finding, claim
+from precode.claims.rules import Rules, load_rules
+from precode.claims.statistics import CELL, NotEnoughData, by_formula, estimate, require
 
 TICKETS = ["method", "density", "formula", "accuracy", "dense_accuracy"]
 TRANSPORT = ["method", "density", "formula", "dense", "same", "family", "same_permuted", "family_permuted"]
@@ -100,7 +100,7 @@ def c5(tickets: pd.DataFrame, transport: pd.DataFrame, *, rules: Rules | None = 
         same for each.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> study = synthetic_study("planted", formulas=10, hidden=16, clauses=8)
         >>> c5(study.tickets, study.transport).verdict
         'holds'
@@ -218,7 +218,7 @@ def c6(tickets: pd.DataFrame, *, rules: Rules | None = None) -> Finding:
         measure). Its tables: ``strata`` (win rates in every cell and density) and ``contests``.
 
     Example:
-        >>> from precode.study import synthetic_study
+        >>> from precode.claims import synthetic_study
         >>> c6(synthetic_study("planted", formulas=10, hidden=16, clauses=8).tickets).verdict
         'holds'
     """
