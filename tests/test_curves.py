@@ -293,12 +293,14 @@ def test_figures_draw_on_the_given_axes_and_return_them(small):
     task = pc.Dnf.random(clauses=4, seed=0)
     codes = pc.train([task] * 2, hidden=8, epochs=1, samples=500).codes()
     moments = pc.dynamics(trials=2, moments=[0, 1], samples=500)
+    compared = pd.DataFrame({"method": ["a", "a:invert"], "density": 0.5, "accuracy": 0.9, "dense_accuracy": 1.0})
     for draw in (
         lambda ax: small.plot(ax=ax),
         lambda ax: small.plot("train_error", ax=ax),
         lambda ax: pc.plot.dynamics(moments, ax=ax),
         lambda ax: pc.plot.weights(codes, 1, ax=ax),
         lambda ax: pc.plot.channels(codes, 1, ax=ax),
+        lambda ax: pc.plot.tickets(compared, ax=ax),
     ):
         figure, ax = plt.subplots()
         assert draw(ax) is ax
@@ -312,6 +314,8 @@ def test_figures_draw_on_the_given_axes_and_return_them(small):
         small.plot("5P")
     with pytest.raises(pc.PrecodeValueError, match="5P"):
         pc.plot.dynamics(moments, ("5P",))
+    with pytest.raises(pc.PrecodeValueError, match="no column recovery"):
+        pc.plot.tickets(compared, "recovery")
 
 
 def test_the_sorted_heat_map_shows_every_code():
@@ -331,3 +335,31 @@ def test_the_sorted_heat_map_shows_every_code():
     np.testing.assert_array_equal(framed, expected)
     assert expected.any()
     plt.close(ax.figure)
+
+
+def test_tickets_are_drawn_as_means_and_intervals_over_formulas():
+    rng = np.random.default_rng(0)
+    names = [f"method-{number}" for number in range(12)]
+    index = pd.MultiIndex.from_product([[*names, "method-1:invert"], [0.5, 0.25, 0.1], range(5)])
+    table = index.to_frame(index=False, name=["method", "density", "formula"])
+    table["accuracy"], table["dense_accuracy"] = rng.random(len(table)), 0.75
+    table["recovery_family"] = np.where(table["formula"] == 4, np.nan, table["accuracy"])
+    for value, formulas in (("accuracy", 5), ("recovery_family", 4)):
+        ax = pc.plot.tickets(table, value)
+        lines = {line.get_label(): line for line in ax.get_lines()}
+        assert ("dense networks" in lines) == (value == "accuracy")
+        for band, name in zip(ax.collections, [*names, "method-1:invert"], strict=True):
+            for density in (0.5, 0.25, 0.1):
+                values = table[(table["method"] == name) & (table["density"] == density)][value].to_numpy()[:formulas]
+                drawn = dict(zip(*lines[name].get_data(), strict=True))[density]
+                assert drawn == pytest.approx(values.mean())
+                corners = band.get_paths()[0].vertices
+                heights = corners[np.isclose(corners[:, 0], density), 1]
+                half = 1.96 * values.std(ddof=1) / np.sqrt(formulas)
+                assert (heights.min(), heights.max()) == pytest.approx((drawn - half, drawn + half))
+        styles = {(lines[name].get_color(), lines[name].get_marker()) for name in names}
+        assert len(styles) == len(names)
+        assert lines["method-1:invert"].get_color() == lines["method-1"].get_color()
+        assert lines["method-1:invert"].get_linestyle() != lines["method-1"].get_linestyle()
+        assert ax.get_xlim()[0] > ax.get_xlim()[1]
+        plt.close(ax.figure)

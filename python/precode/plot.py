@@ -23,6 +23,12 @@ _LABELS = {
     "code_size": "rows in a clause's code",
     "overlap": "rows shared by two codes",
     "clauses_without_code": "clauses without a code",
+    "accuracy": "test accuracy",
+    "recovery_location": "codes recovered on their rows",
+    "recovery_family": "codes recovered on any row",
+    "recovery_clause": "clauses with a code, recovered",
+    "relaxed_family": "codes half alive, on any row",
+    "dead_rows": "dead rows",
 }
 
 
@@ -43,7 +49,7 @@ def _label(column: str) -> str:
 
 def _line(ax: Axes, values: Any, color: str, **style: Any) -> None:
     """Means of grouped values with their 95 % interval, 1.96 standard errors, as a band."""
-    mean, half = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(values.size())
+    mean, half = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(values.count())
     ax.plot(mean.index, mean, color=color, **style)
     ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
@@ -134,6 +140,45 @@ def dynamics(
     ax.set_ylabel("rows per clause")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return ax
+
+
+def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = None) -> Axes:
+    """A column against the density, one line a method, sparser to the right.
+
+    Lines are means over formulas, bands their 95 % interval (1.96 standard errors). A control, such as
+    ``snip:shuffle-row``, is dotted in the colour of its method. With accuracy, the dashed line is that of the dense
+    networks. Methods have the same colours in every figure of a table.
+
+    Args:
+        table: from `Retrained.table`.
+        value: which column: accuracy, recovery_family, ...
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeValueError: there is no such column.
+    """
+    if missing := [name for name in dict.fromkeys(("method", "density", value)) if name not in table]:
+        raise PrecodeValueError(f"no column {', '.join(missing)}: there are {', '.join(map(str, table.columns))}")
+    ax = _axes(ax, figsize=(6.4, 4.2))
+    groups = {str(name): group for name, group in table.groupby("method", sort=False)}
+    plain = [name for name in groups if name.partition(":")[0] not in groups or ":" not in name]
+    for name, group in groups.items():
+        number = plain.index(name if name in plain else name.partition(":")[0])
+        marker = "osD^v"[number // 10 % 5]
+        style = {"linestyle": ":" if ":" in name else "-", "marker": marker, "markersize": 3.5}
+        _line(ax, group.groupby("density")[value], f"C{number % 10}", label=name, **style)
+    if value == "accuracy" and "dense_accuracy" in table:
+        dense = table["dense_accuracy"].mean()
+        ax.axhline(dense, color="black", linestyle="--", linewidth=1, label="dense networks")
+    densities = sorted(table["density"].unique())
+    ax.set_xscale("log")
+    ax.set_xticks(densities, [f"{density:.3g}" for density in densities])
+    ax.minorticks_off()
+    ax.invert_xaxis()
+    ax.set_xlabel("density: fraction of weights kept")
+    ax.set_ylabel(_LABELS.get(value, value.replace("_", " ")))
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 
