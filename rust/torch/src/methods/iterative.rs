@@ -44,6 +44,8 @@ pub(super) const IMP_REWIND: Record = Record {
     title: "Iterative magnitude pruning with rewinding to theta_k, k = 1 epoch",
     reference: "arXiv 1912.05671",
     cost: "the dense run, and its epochs after the first again for each level above the density",
+    deviations: "Levels as of imp. The ticket starts at theta_k, \
+                 and its training has the rest of the budget.",
     find: |objective, request| chain(objective, request, Back::To(REWIND)),
     ..IMP
 };

@@ -60,7 +60,7 @@ pub(super) const DISTANCE_BLIND: Record = Record {
 
 pub(super) const MOTION: Record = Record {
     name: "motion",
-    title: "Locations that come nearest to their templates within 1 epoch, at a price as distance",
+    title: "Locations that move furthest towards their templates within 1 epoch, at a price as distance",
     needs: MOTION_NEEDS,
     cost: "1 epoch",
     find: |objective, request| find(objective, request, Probe::MOTION, Read::After(MOTION_EPOCHS), false),
@@ -69,7 +69,7 @@ pub(super) const MOTION: Record = Record {
 
 pub(super) const MOTION_PLAIN: Record = Record {
     name: "motion-plain",
-    title: "Locations that come nearest to their templates within 1 epoch",
+    title: "Locations that move furthest towards their templates within 1 epoch",
     find: |objective, request| {
         find(objective, request, plain(Probe::MOTION), Read::After(MOTION_EPOCHS), false)
     },

@@ -122,6 +122,8 @@ pub(super) const GRASP_MAGNITUDE: Record = Record {
     name: "grasp-magnitude",
     title: "Largest effect on gradient flow |theta_0 (H g)|",
     reference: "arXiv 2009.08576",
+    deviations: "Weights are kept by the magnitude of the score, whatever its sign. The scoring batch and \
+                 the rest are as of grasp.",
     find: |objective, request| {
         let (scores, cost) = grasp(objective)?;
         one_shot(&magnitudes(&scores)?, cost, objective, request)
