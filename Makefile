@@ -13,6 +13,7 @@ export PROPTEST_RNG_SEED ?= 1
 study: install
 	mkdir -p study
 	precode curves --embedding hadamard --json study/curves.json --figures study
+	precode study --preset quick --out study/quick
 
 test: lint test-rust test-python docs
 

@@ -6,6 +6,7 @@ import click
 
 from precode.cli.bench import bench_command
 from precode.cli.curves import curves_command
+from precode.cli.study import study_command
 from precode.cli.tickets import methods_command, tickets_command
 
 
@@ -15,5 +16,5 @@ def main() -> None:
     """Reads the codes a network will use before it has learned them."""
 
 
-for command in (curves_command, tickets_command, methods_command, bench_command):
+for command in (curves_command, tickets_command, methods_command, study_command, bench_command):
     main.add_command(command)

@@ -10,22 +10,30 @@ if find_spec("pyarrow") is None:
 # isort: split
 from precode.study.cells import KINDS, Cell, Kind, Plan, plan, register, training_seconds
 from precode.study.config import PRESETS, StudyConfig, hash_file
+from precode.study.kinds import CODES, TICKETS
 from precode.study.results import Study
 from precode.study.runner import run
 from precode.study.store import Store
+from precode.study.verdicts import check_rules, judge_study, observations, write_claims
 
 __all__ = [
+    "CODES",
     "KINDS",
     "PRESETS",
+    "TICKETS",
     "Cell",
     "Kind",
     "Plan",
     "Store",
     "Study",
     "StudyConfig",
+    "check_rules",
     "hash_file",
+    "judge_study",
+    "observations",
     "plan",
     "register",
     "run",
     "training_seconds",
+    "write_claims",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from precode import _precode
+from precode._registry import records
 from precode.errors import PrecodeFileError, PrecodeTypeError, PrecodeValueError
 
 VERSION = 1
@@ -18,10 +19,14 @@ VERSION = 1
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "hidden": (32,),
-        "clauses": (4, 8, 16),
-        "embeddings": ("identity",),
-        "formulas": 10,
+        "clauses": (8, 16, 32),
+        "embeddings": ("identity", "hadamard"),
+        "formulas": 12,
         "densities": (0.25, 0.125),
+        "methods": (
+            *("random", "magnitude", "imp", "snip", "grasp", "synflow", "edge-popup"),
+            *("distance", "distance-plain", "distance-blind", "motion", "distance+motion", "oracle"),
+        ),
         "epochs": 25,
         "samples": 20_000,
         "seed": 0,
@@ -37,7 +42,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "seed": 0,
     },
 }
-"""Named configurations, but for the methods and the decision rules."""
+"""Named configurations, but for the decision rules. Without methods, all there are."""
+
+RULES = Path(__file__).parents[1] / "claims" / "rules.json"
+"""The file with the decision rules, read here without the packages that the claims need."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,9 @@ class StudyConfig:
         PrecodeValueError: a value out of range, or of the wrong type; the message names it and what it may be.
 
     Example:
-        >>> config = StudyConfig.preset("quick", methods=["imp", "snip"], rules="0" * 64)
+        >>> config = StudyConfig.preset("quick", methods=["imp", "snip"])
         >>> config == StudyConfig.from_json(config.to_json()), config.clauses
-        (True, (4, 8, 16))
+        (True, (8, 16, 32))
     """
 
     hidden: tuple[int, ...]
@@ -97,13 +105,11 @@ class StudyConfig:
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     @classmethod
-    def preset(cls, name: str, *, methods: Iterable[str], rules: str, **changes: Any) -> StudyConfig:
-        """A named configuration.
+    def preset(cls, name: str, **changes: Any) -> StudyConfig:
+        """A named configuration, with the decision rules of this package.
 
         Args:
             name: one of `PRESETS`.
-            methods: see the class.
-            rules: see the class.
             changes: values that differ from the preset's.
 
         Raises:
@@ -113,7 +119,7 @@ class StudyConfig:
             raise PrecodeValueError(f"preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
         if unknown := sorted(set(changes) - set(cls.names())):
             raise PrecodeValueError(f"{', '.join(unknown)}: a study has no such value; it has {', '.join(cls.names())}")
-        return cls(**{**PRESETS[name], "methods": tuple(methods), "rules": rules, **changes})
+        return cls(**{"methods": tuple(records()), "rules": hash_file(RULES), **PRESETS[name], **changes})
 
     @classmethod
     def from_json(cls, text: str) -> StudyConfig:

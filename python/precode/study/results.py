@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sqlite3
 from contextlib import closing
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+
+LONG = 100_000
+"""Rows above which CSV files are compressed."""
 
 
 class Study:
@@ -90,23 +95,15 @@ class Study:
     def export(self, folder: str | Path) -> list[Path]:
         """Writes every table as Parquet and as CSV; the same results give the same bytes.
 
+        CSV files of more than `LONG` rows are compressed by gzip.
+
         Returns:
             The files.
 
         Raises:
             PrecodeFileError: they cannot be written, or a result is missing or was altered.
         """
-        folder = Path(folder)
-        written = []
-        for name in self.tables:
-            table = self.table(name)
-            _, data = encoding.to_bytes(table, name)
-            with explained(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                for path, content in ((folder / f"{name}.parquet", data), (folder / f"{name}.csv", _csv(table))):
-                    write_atomically(path, content)
-                    written.append(path)
-        return written
+        return [path for name in self.tables for path in write_table(Path(folder), name, self.table(name))]
 
     def _names(self, ending: str) -> list[str]:
         return sorted({file.name for file in self._files if file.file.endswith(f".{ending}")})
@@ -125,8 +122,25 @@ class Study:
             raise damaged(self.folder, str(error), RESTORE) from error
 
 
-def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, lineterminator="\n")
+def write_table(folder: Path, name: str, table: pd.DataFrame) -> list[Path]:
+    """Writes a table as Parquet and as CSV into a folder that is made where it is missing.
+
+    Returns:
+        The two files.
+
+    Raises:
+        PrecodeFileError: they cannot be written.
+    """
+    _, data = encoding.to_bytes(table, name)
+    text, ending = table.to_csv(index=False, lineterminator="\n").encode(), "csv"
+    if len(table) > LONG:
+        text, ending = gzip.compress(text, compresslevel=6, mtime=0), "csv.gz"
+    files = {folder / f"{name}.parquet": data, folder / f"{name}.{ending}": text}
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_atomically(path, content)
+    return list(files)
 
 
 def _joined(database: sqlite3.Connection, table: str, columns: str) -> pd.DataFrame:

@@ -1,0 +1,141 @@
+"""`precode study`: every claim of the paper, from one configuration in one folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from precode.errors import PrecodeError, PrecodeFileError
+
+if TYPE_CHECKING:
+    from precode.claims import Claim
+    from precode.study import Plan, StudyConfig
+
+
+@click.command(name="study")
+@click.option("--preset", help="quick (a few minutes) or paper (see the estimate that --dry-run prints).")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A configuration of your own instead, such as the study.json of another study.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A new folder, or one in which this study was begun.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Key of all random numbers, 0 in the presets.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that compute, one a core by default; 1: this one, all cores."
+)
+@click.option("--repair", is_flag=True, help="Compute again what is missing or was altered in a damaged folder.")
+@click.option("--dry-run", is_flag=True, help="Print the cells, their cost and an estimate of the time, and end.")
+def study_command(
+    preset: str | None,
+    config_file: Path | None,
+    out: Path,
+    seed: int | None,
+    workers: int | None,
+    repair: bool,
+    dry_run: bool,
+) -> None:
+    """Tests every claim of arXiv 2605.17704, with nulls and intervals.
+
+    Trains networks, finds and retrains tickets, judges the claims by rules that are written down, and leaves
+    claims.json and tables in the folder, as CSV and Parquet. Whatever stops it, the same command goes on where it was.
+    """
+    if (preset is None) == (config_file is None):
+        raise click.UsageError("name a --preset or a --config, one of the two")
+    from precode import study
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or cores
+    try:
+        config = _config(preset, config_file, seed)
+        study.check_rules(config.rules)
+        planned = study.plan(config)
+        if dry_run:
+            click.echo(_cells(planned))
+        click.echo(planned.describe(min(max(count, 1), cores) if count > 1 else cores), err=True)
+        if dry_run:
+            return
+        executor = None if count == 1 else _pool(count, max(cores // count, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say is said below
+            done = study.run(config, out, executor=executor, repair=repair)
+        if done.interrupted:
+            click.echo(f"interrupted: {done.finished} of {done.planned} cells are finished and kept", err=True)
+            sys.exit(130)
+        for failure in done.failures.to_dict("records"):
+            click.echo(f"failed: {failure['kind']} {failure['settings']}: {failure['error']}", err=True)
+        claims = study.judge_study(done)
+        study.write_claims(done, claims)
+    except PrecodeError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted: all cells are finished and kept; run it again for the claims", err=True)
+        sys.exit(130)
+    click.echo(_verdicts(claims))
+    click.echo(f"claims and tables are in {out}", err=True)
+
+
+def _config(preset: str | None, file: Path | None, seed: int | None) -> StudyConfig:
+    from dataclasses import replace
+
+    from precode.study import StudyConfig
+
+    changes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if preset is not None:
+        return StudyConfig.preset(preset, **changes)
+    assert file is not None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrecodeFileError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    return replace(StudyConfig.from_json(text), **changes)
+
+
+def _pool(workers: int, threads: int) -> Callable[[], ProcessPoolExecutor]:
+    """Makes pools whose processes share the cores. Forked processes could not compute with torch."""
+    return lambda: ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(threads,)
+    )
+
+
+def _share_cores(threads: int) -> None:
+    import torch
+
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def _cells(planned: Plan) -> str:
+    """One line a cell: kind, point, the estimate, and the beginning of its key."""
+    lines = []
+    for cell in planned.cells:
+        point = ", ".join(f"{name} {cell.settings[name]}" for name in ("hidden", "clauses", "embedding"))
+        lines.append(f"{cell.kind:8} {point:45} {cell.seconds:8.1f} core-seconds  {cell.key[:12]}")
+    return "\n".join(lines)
+
+
+def _verdicts(claims: dict[str, Claim]) -> str:
+    """The claims as lines: name, verdict, effect with its interval, and what is claimed."""
+    lines = []
+    for claim in claims.values():
+        judged = claim.verdict != "not enough data"
+        effect = f"{claim.effect:.3g} [{claim.low:.3g}, {claim.high:.3g}]" if judged else "-"
+        lines.append(f"{claim.name}  {claim.verdict:15}  {effect:25}  {claim.statement}")
+        lines.append(f"    {claim.measure}")
+        if claim.reason:
+            lines.append(f"    {claim.reason}")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""What a study of the paper's claims computes: codes and tickets for every width, number of clauses and embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from precode.study.cells import Kind, Results, Settings, register, training_seconds
+from precode.study.config import StudyConfig
+from precode.task import Dnf
+from precode.tickets import Retrained, find_tickets
+from precode.training import Runs, train
+
+SETTING: Mapping[str, Any] = {"variables": 32, "width": 4, "batch": 64, "optimizer": "adam", "floor": 0.1}
+"""What all cells share beside the configuration: formulas, training, and the noise floor of codes. The first four are
+those of arXiv 2504.08842, section 4; the floor is our choice."""
+
+TEST = 10_000
+"""Samples that the accuracy of every ticket is measured on."""
+
+TEMPLATES = 3
+"""Templates of a clause of four literals."""
+
+OBSERVING = 12e-6
+"""Core-seconds of observing one location."""
+
+MEASURING = (20e-3, 0.1e-6)
+"""Core-seconds of measuring the tickets of one method and density, and of each location in them."""
+
+PRUNED = 0.8
+"""Share of the weights that each round of iterative pruning keeps."""
+
+ROUNDS: Mapping[str, float] = {"imp": 1.0, "imp-rewind": 1.0, "imp-lr-rewind": 1.0, "imp-finetune": 0.1}
+"""Trainings of each round above the least density, by method."""
+
+SEARCHES: Mapping[str, float] = {
+    "code-rounds": 3.0,
+    "edge-popup": 10.0,
+    "gem-miner": 10.0,
+    "continuous-sparsification": 10.0,
+}
+"""What searching one density takes, in trainings by the fused engine, where that weighs anything."""
+
+
+def points(config: StudyConfig) -> Iterator[Settings]:
+    """The settings that both kinds share: one point for every width, number of clauses and embedding.
+
+    Formula number i is the same for all widths and embeddings, and so are its data: comparisons are paired.
+    """
+    shared = {name: getattr(config, name) for name in ("formulas", "epochs", "samples", "seed")}
+    for hidden, clauses, embedding in product(config.hidden, config.clauses, config.embeddings):
+        yield {"hidden": hidden, "clauses": clauses, "embedding": embedding, **shared, **SETTING}
+
+
+def ticket_points(config: StudyConfig) -> Iterator[Settings]:
+    """The settings of the cells of tickets."""
+    for settings in points(config):
+        yield {**settings, "methods": config.methods, "densities": config.densities, "test": TEST}
+
+
+def codes(settings: Settings) -> Results:
+    """Observes the locations of dense networks from initialization to the end.
+
+    Returns:
+        The tables of `precode.claims.Observations`; ``dense``, one row a network: epochs it ran, loss and error on its
+        training data, and the columns of `Codes.summary`; and the ``weights`` at the start and at the end.
+    """
+    from precode.claims import observe, snapshot_steps
+
+    steps = -(-settings["samples"] // settings["batch"])
+    runs = _train(settings, snapshots=snapshot_steps(steps, settings["epochs"]))
+    seen = observe(runs, floor=settings["floor"])
+    dense = runs.evaluate()[["loss", "error"]].assign(epochs=runs.epochs_run)
+    weights = {
+        f"{moment}.{name}": value
+        for moment, networks in (("start", runs.start), ("end", runs))
+        for name, value in networks.weights.items()
+    }
+    summary = runs.codes().summary().rename(columns={"network": "formula"})
+    return {**vars(seen), "dense": _placed(settings, summary.join(dense)), "weights": weights}
+
+
+def tickets(settings: Settings) -> Results:
+    """Finds tickets by every method at every density, retrains them, and compares them with their dense networks.
+
+    Returns:
+        ``tickets``: see `Retrained.table`, without its timings and with target_density, the one that was asked for; and
+        ``transport``: see `precode.claims.transport_tickets`, summed over the clauses of a formula.
+    """
+    from precode.claims import transport_tickets
+
+    found = find_tickets(_train(settings), settings["methods"], settings["densities"], seed=settings["seed"])
+    retrained = found.retrain(test=settings["test"], floor=settings["floor"])
+    moves = transport_tickets(retrained, floor=settings["floor"])
+    keys = ["method", "density", "formula", "template"]
+    sums = moves.drop(columns="clause").groupby(keys, sort=False).sum(min_count=1).reset_index()
+    return {"tickets": _placed(settings, _tickets_table(retrained)), "transport": _placed(settings, sums)}
+
+
+def _train(settings: Settings, **options: Any) -> Runs:
+    names = ("variables", "clauses", "width", "seed")
+    tasks = [Dnf.random(index=index, **{name: settings[name] for name in names}) for index in range(settings["formulas"])]
+    names = ("hidden", "embedding", "epochs", "samples", "batch", "optimizer", "seed")
+    return train(tasks, **{name: settings[name] for name in names}, **options)
+
+
+def _tickets_table(retrained: Retrained) -> pd.DataFrame:
+    table = retrained.table().drop(columns="seconds")
+    asked = [item.density for item in retrained.tickets for _ in range(len(retrained.tickets.dense))]
+    table.insert(table.columns.get_loc("density") + 1, "target_density", asked)
+    return table
+
+
+def _placed(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns that say which cell it belongs to."""
+    for name in ("embedding", "clauses", "hidden"):
+        table.insert(0, name, settings[name])
+    return table
+
+
+def _training(settings: Settings) -> float:
+    return training_seconds(
+        settings["formulas"], settings["hidden"], settings["samples"], settings["epochs"], settings["batch"]
+    )
+
+
+def _locations(settings: Settings) -> int:
+    return int(settings["formulas"] * settings["clauses"] * TEMPLATES * settings["hidden"])
+
+
+def codes_seconds(settings: Settings) -> float:
+    """An estimate of what `codes` takes on one core; locations of false clauses are observed too."""
+    return _training(settings) + 2 * _locations(settings) * OBSERVING
+
+
+def tickets_seconds(settings: Settings) -> float:
+    """An estimate of what `tickets` takes on one core."""
+    densities, methods = settings["densities"], [name.partition(":")[0] for name in settings["methods"]]
+    rounds = math.ceil(math.log(min(densities)) / math.log(PRUNED))
+    searched = sum(ROUNDS.get(name, 0) * rounds + SEARCHES.get(name, 0) * len(densities) for name in methods)
+    retrained = len(methods) * len(densities)
+    start, location = MEASURING
+    return _training(settings) * (1 + searched + retrained) + retrained * (start + location * _locations(settings))
+
+
+CODES = register(Kind("codes", points, codes, codes_seconds))
+TICKETS = register(Kind("tickets", ticket_points, tickets, tickets_seconds))

@@ -1,0 +1,124 @@
+"""From a finished study to the paper's claims, and to files that others can read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from precode._files import write_atomically
+from precode.errors import PrecodeValueError
+from precode.readout import templates
+from precode.study.cells import numerics
+from precode.study.config import RULES, hash_file
+from precode.study.folder import explained
+from precode.study.kinds import SETTING
+from precode.study.results import Study, write_table
+
+if TYPE_CHECKING:
+    from precode.claims import Claim, Observations
+
+CLAIMS = "claims.json"
+TABLES = "tables"
+
+
+def check_rules(rules: str) -> None:
+    """Refuses a study that was planned under other decision rules than those of this package.
+
+    Args:
+        rules: `StudyConfig.rules`.
+
+    Raises:
+        PrecodeValueError: the rules differ.
+    """
+    if rules != (here := hash_file(RULES)):
+        raise PrecodeValueError(
+            f"rules = {rules}: the rules of this package are {here}: begin a new study with these, or judge with the "
+            "version of precode that the study was planned with"
+        )
+
+
+def observations(study: Study) -> Observations:
+    """The tables of a study that claims C1 to C4 are about.
+
+    Args:
+        study: in which cells of codes are finished.
+
+    Raises:
+        PrecodeValueError: there are none.
+        PrecodeFileError: a file is missing or was altered.
+    """
+    from precode.claims import observe
+
+    kept = {
+        "kind": list(observe.KINDS),
+        "fate": list(observe.FATES),
+        "template": list(templates(SETTING["width"])),
+    }
+
+    def read(name: str) -> pd.DataFrame:
+        table = study.table(name)
+        # Files know the categories that occur in them; all cells have the same ones here.
+        return table.assign(**{key: pd.Categorical(table[key], names) for key, names in kept.items() if key in table})
+
+    return observe.Observations(read("locations"), read("motion"), study.table("nulls"), study.table("similarity"))
+
+
+def judge_study(study: Study) -> dict[str, Claim]:
+    """Judges every claim of the paper from a finished study, by the rules that it was planned with.
+
+    Args:
+        study: all cells of which are finished.
+
+    Returns:
+        The claims by name, C1 to C6; see `precode.claims.judge`.
+
+    Raises:
+        PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim; or other rules.
+        PrecodeFileError: a file is missing or was altered.
+    """
+    from precode.claims import judge
+
+    if study.finished < study.planned:
+        raise PrecodeValueError(
+            f"{study.folder}: {study.finished} of {study.planned} cells are finished: run the study to its end first"
+        )
+    check_rules(study.config.rules)
+    return judge(observations(study), study.table("tickets"), study.table("transport"))
+
+
+def write_claims(study: Study, claims: dict[str, Claim], folder: str | Path | None = None) -> list[Path]:
+    """Writes the claims as JSON, and all tables of the study and of the claims as CSV and Parquet.
+
+    The same results give the same bytes.
+
+    Args:
+        study: that was judged.
+        claims: see `judge_study`.
+        folder: for ``claims.json`` and the folder ``tables``; that of the study by default.
+
+    Returns:
+        The files. The tables of a claim begin with its name: ``c1`` is the one behind its effect.
+
+    Raises:
+        PrecodeFileError: they cannot be written.
+    """
+    folder = study.folder if folder is None else Path(folder)
+    record = {
+        "study": study.config.key,
+        "config": json.loads(study.config.to_json()),
+        "software": numerics(),
+        "claims": [claim.record() for claim in claims.values()],
+    }
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / CLAIMS, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    written = [folder / CLAIMS, *study.export(folder / TABLES)]
+    for name, claim in claims.items():
+        tables = {name.lower(): claim.details, **{f"{name.lower()}_{key}": item for key, item in claim.tables.items()}}
+        for label, table in tables.items():
+            if len(table):
+                written += write_table(folder / TABLES, label, table)
+    return written
