@@ -66,7 +66,7 @@ def study_command(
         planned = study.plan(config)
         if dry_run:
             click.echo(_cells(planned))
-        click.echo(planned.describe(min(max(count, 1), cores) if count > 1 else cores), err=True)
+        click.echo(planned.describe(cores if count == 1 else min(count, cores)), err=True)
         if dry_run:
             return
         executor = None if count == 1 else _pool(count, max(cores // count, 1))
