@@ -2,4 +2,6 @@
 
 from precode.cli import main
 
-main()
+# Processes that compute cells of a study import this module too.
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from precode.errors import PrecodeError, PrecodeFileError
+from precode.errors import PrecodeError, PrecodeFileError, PrecodeValueError
 
 if TYPE_CHECKING:
     from precode.claims import Claim
@@ -71,13 +71,16 @@ def study_command(
             return
         executor = None if count == 1 else _pool(count, max(cores // count, 1))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they say is said below
+            # What these say is said below.
+            warnings.filterwarnings("ignore", message=r"interrupted: |\d+ of \d+ cells failed")
             done = study.run(config, out, executor=executor, repair=repair)
         if done.interrupted:
             click.echo(f"interrupted: {done.finished} of {done.planned} cells are finished and kept", err=True)
             sys.exit(130)
         for failure in done.failures.to_dict("records"):
             click.echo(f"failed: {failure['kind']} {failure['settings']}: {failure['error']}", err=True)
+        if done.finished == done.planned:
+            click.echo("judging the claims", err=True)
         claims = study.judge_study(done)
         study.write_claims(done, claims)
     except PrecodeError as error:
@@ -96,7 +99,10 @@ def _config(preset: str | None, file: Path | None, seed: int | None) -> StudyCon
 
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     if preset is not None:
-        return StudyConfig.preset(preset, **changes)
+        try:
+            return StudyConfig.preset(preset, **changes)
+        except PrecodeValueError as error:
+            raise click.BadParameter(str(error)) from error
     assert file is not None
     try:
         text = file.read_text(encoding="utf-8")

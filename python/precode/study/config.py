@@ -36,7 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clauses": (4, 8, 16, 32),
         "embeddings": ("identity", "hadamard", "random"),
         "formulas": 10,
-        "densities": (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.03125),
+        # Of the weights of every width these are whole numbers, so that all widths reach the same densities.
+        "densities": (1 / 2, 45 / 128, 1 / 4, 23 / 128, 1 / 8, 23 / 256, 1 / 16, 1 / 32),
         "epochs": 25,
         "samples": 20_000,
         "seed": 0,

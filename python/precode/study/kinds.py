@@ -88,17 +88,31 @@ def tickets(settings: Settings) -> Results:
     """Finds tickets by every method at every density, retrains them, and compares them with their dense networks.
 
     Returns:
-        ``tickets``: see `Retrained.table`, without its timings and with target_density, the one that was asked for; and
-        ``transport``: see `precode.claims.transport_tickets`, summed over the clauses of a formula.
+        ``tickets``: see `Retrained.table`, without its timings and with target_density, the one that was asked for;
+        ``transport``: see `precode.claims.transport_tickets`, summed over the clauses of a formula. Arrays
+        ``row_transport``: of the first formula at the middle density, by method and density, (1, j, j); see
+        `precode.claims.transport_matrix`.
     """
-    from precode.claims import transport_tickets
+    from precode.claims import transport_matrix, transport_tickets
 
     found = find_tickets(_train(settings), settings["methods"], settings["densities"], seed=settings["seed"])
     retrained = found.retrain(test=settings["test"], floor=settings["floor"])
     moves = transport_tickets(retrained, floor=settings["floor"])
     keys = ["method", "density", "formula", "template"]
     sums = moves.drop(columns="clause").groupby(keys, sort=False).sum(min_count=1).reset_index()
-    return {"tickets": _placed(settings, _tickets_table(retrained)), "transport": _placed(settings, sums)}
+    middle = settings["densities"][len(settings["densities"]) // 2]
+    matrices = {
+        f"{item.method} at {item.density:g}": transport_matrix(
+            found.dense, retrained.networks(item.method, middle), item.masks, floor=settings["floor"]
+        )[:1]
+        for item in found
+        if item.density == middle
+    }
+    return {
+        "tickets": _placed(settings, _tickets_table(retrained)),
+        "transport": _placed(settings, sums),
+        "row_transport": matrices,
+    }
 
 
 def _train(settings: Settings, **options: Any) -> Runs:
@@ -113,7 +127,7 @@ def _train(settings: Settings, **options: Any) -> Runs:
 def _tickets_table(retrained: Retrained) -> pd.DataFrame:
     table = retrained.table().drop(columns="seconds")
     asked = [item.density for item in retrained.tickets for _ in range(len(retrained.tickets.dense))]
-    table.insert(table.columns.get_loc("density") + 1, "target_density", asked)
+    table.insert(list(table).index("density") + 1, "target_density", asked)
     return table
 
 
