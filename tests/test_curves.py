@@ -314,7 +314,7 @@ def test_figures_draw_on_the_given_axes_and_return_them(small):
         small.plot("5P")
     with pytest.raises(pc.PrecodeValueError, match="5P"):
         pc.plot.dynamics(moments, ("5P",))
-    with pytest.raises(pc.PrecodeValueError, match="no column recovery"):
+    with pytest.raises(pc.PrecodeValueError, match="no column 'recovery'"):
         pc.plot.tickets(compared, "recovery")
 
 

@@ -1,0 +1,221 @@
+"""Tickets: accuracy and recovery against density, rows of recovered codes, and contests of methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from precode.errors import PrecodeShapeError, PrecodeValueError
+from precode.plot._axes import BLUE, LABELS, ORANGE, axes, legend, line, over_formulas, points, require, require_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
+
+ALPHA = 0.05
+"""P-values below it are starred in the matrix of win rates."""
+
+
+def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = None) -> Axes:
+    """A column against the density, one line a method, sparser to the right.
+
+    Lines are means over formulas, bands their 95 % interval (1.96 standard errors); cells of a study that share a
+    formula's number count as one formula, and densities within 1 % of each other as the same. A control, such as
+    ``snip:shuffle-row``, is dotted in the colour of its method. With accuracy, the dashed line is that of the dense
+    networks. Methods have the same colours in every figure of a table.
+
+    Args:
+        table: from `Retrained.table`, of one cell or several.
+        value: which column: accuracy, recovery_family, ...
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeValueError: there is no such column.
+
+    Example:
+        >>> table = pd.DataFrame({"method": "imp", "density": [0.5, 0.25], "formula": 0, "accuracy": [0.99, 0.98]})
+        >>> tickets(table).get_xlabel()
+        'density: fraction of weights kept'
+    """
+    require(table, "method", "density", value)
+    ax = axes(ax)
+    table = table.assign(density=_alike(table["density"]))
+    if "formula" in table:
+        table = table.groupby(["method", "density", "formula"], sort=False).mean(numeric_only=True).reset_index()
+    groups = {str(name): group for name, group in table.groupby("method", sort=False)}
+    plain = [name for name in groups if name.partition(":")[0] not in groups or ":" not in name]
+    for name, group in groups.items():
+        number = plain.index(name if name in plain else name.partition(":")[0])
+        marker = "osD^v"[number // 10 % 5]
+        style = {"linestyle": ":" if ":" in name else "-", "marker": marker, "markersize": 3.5}
+        line(ax, group.groupby("density")[value], f"C{number % 10}", label=name, **style)
+    if value == "accuracy" and "dense_accuracy" in table:
+        dense = table["dense_accuracy"].mean()
+        ax.axhline(dense, color="black", linestyle="--", linewidth=1, label="dense networks")
+    densities = sorted(table["density"].unique())
+    ax.set_xscale("log")
+    ax.set_xticks(densities, [f"{density:.2g}" for density in densities])
+    ax.minorticks_off()
+    ax.invert_xaxis()
+    ax.set_xlabel("density: fraction of weights kept")
+    ax.set_ylabel(LABELS.get(value, value.replace("_", " ")))
+    legend(ax)
+    return ax
+
+
+def _alike(density: pd.Series[Any]) -> pd.Series[Any]:
+    """Densities, those within 1 % of the next as one: whole weights are kept, so that cells differ a little."""
+    values = np.sort(density.unique())
+    group = np.cumsum(np.diff(values, prepend=values[:1]) > 0.01 * values)
+    means = pd.Series(values).groupby(group).transform("mean").to_numpy()
+    return density.map(dict(zip(values, means, strict=True)))
+
+
+def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """How much of the dense networks' codes matching tickets recover: on any row, and on the same row.
+
+    One line a method. Filled: measured; open: what chance gives, with the codes of another clause for "any row", on
+    random rows of the same polarity for "same row". Means over formulas and densities, bars their 95 % interval (1.96
+    standard errors).
+
+    Args:
+        table: from `precode.claims.re_expression`, or ``tickets`` of claim C5.
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeValueError: a column is missing, or there are no rows.
+
+    Example:
+        >>> table = pd.DataFrame({"method": "imp", "formula": [0, 1], "location": 0.1, "family": [0.4, 0.5],
+        ...                       "location_permuted": 0.05, "family_permuted": 0.2})
+        >>> [label.get_text() for label in recovery(table).get_yticklabels()]
+        ['imp']
+    """
+    require(table, "method", "formula", "location", "family", "location_permuted", "family_permuted")
+    require_rows(table, "matching tickets")
+    methods = table.groupby("method")["family"].mean().sort_values().index
+    ax = axes(ax, figsize=(6.4, 1.6 + 0.32 * len(methods)))
+    drawn = {
+        "family": ("on any row (family)", BLUE, BLUE, "o", 0.14),
+        "family_permuted": ("on any row, another clause's codes", BLUE, "white", "o", 0.14),
+        "location": ("on the same row (location)", ORANGE, ORANGE, "s", -0.14),
+        "location_permuted": ("on the same row, random rows", ORANGE, "white", "s", -0.14),
+    }
+    for column, (label, color, face, marker, offset) in drawn.items():
+        means = over_formulas(table, ["method"], column).set_index("method").loc[methods]
+        style = {"fmt": marker, "color": color, "markerfacecolor": face, "markersize": 5.5, "label": label}
+        points(ax, np.arange(len(methods)) + offset, means["mean"], means["low"], means["high"], across=True, **style)
+    ax.set_yticks(range(len(methods)), list(methods))
+    ax.set_ylim(-0.6, len(methods) - 0.4)
+    ax.set_xlim(left=0)
+    ax.grid(axis="y", color="0.92")
+    ax.set_axisbelow(True)
+    ax.set_xlabel("share of the dense network's codes recovered [ours]; open: by chance")
+    legend(ax, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return ax
+
+
+def row_transport(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """From which row of the dense network to which row of the ticket codes went, as a heat map.
+
+    Codes on the diagonal stayed on their row; the title gives their share.
+
+    Args:
+        matrix: (j, j), of one network: an item of `precode.claims.transport_matrix`.
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeShapeError: not a square matrix.
+
+    Example:
+        >>> row_transport(np.eye(4)).get_title()
+        '4 codes recovered, 100 % of them on the same row'
+    """
+    values = np.asarray(matrix, dtype=float)
+    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+        raise PrecodeShapeError(f"a transport matrix of shape {values.shape}: expected (j, j), of one network")
+    ax = axes(ax, figsize=(5.2, 4.6))
+    image = ax.imshow(values, cmap="Blues", vmin=0, vmax=max(values.max(initial=0.0), 1e-12), interpolation="none")
+    ax.plot([-0.5, len(values) - 0.5], [-0.5, len(values) - 0.5], color=ORANGE, linewidth=0.6)
+    total, stayed = values.sum(), np.trace(values)
+    share = f", {stayed / total:.0%} of them on the same row".replace("%", " %") if total else ""
+    ax.set_title(f"{total:.0f} codes recovered{share}", fontsize="medium")
+    ax.set_xlabel("row of the ticket")
+    ax.set_ylabel("row of the dense network")
+    ax.figure.colorbar(image, ax=ax, label="codes [ours]", shrink=0.8)
+    return ax
+
+
+def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = None) -> Axes:
+    """How often each probe beats each weight-based method at the same density, in the same cell and formula.
+
+    Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the paired Wilcoxon test over formulas,
+    Holm-corrected over all pairs of the measure, has p < 0.05.
+
+    Args:
+        table: details of claim C6.
+        measure: accuracy or recovery_family.
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeValueError: a column is missing, or nothing was measured by that name.
+
+    Example:
+        >>> table = pd.DataFrame({"measure": "accuracy", "probe": "motion", "rival": ["imp", "snip"],
+        ...                       "win_rate": [0.6, 0.9], "p_holm": [0.3, 0.01]})
+        >>> [text.get_text() for text in wins(table).texts]
+        ['0.60', '0.90*']
+    """
+    require(table, "measure", "probe", "rival", "win_rate", "p_holm")
+    chosen = table[table["measure"] == measure]
+    if chosen.empty:
+        there = ", ".join(map(str, table["measure"].unique())) or "nothing"
+        raise PrecodeValueError(f"no contests in {measure!r}: there are those in {there}")
+    rates, p = (chosen.pivot_table(index="probe", columns="rival", values=name) for name in ("win_rate", "p_holm"))
+    rates = rates.loc[
+        rates.mean(axis=1).sort_values(ascending=False).index, rates.mean(axis=0).sort_values(ascending=True).index
+    ]
+    p = p.reindex(index=rates.index, columns=rates.columns)
+    ax = axes(ax, figsize=(2.8 + 0.62 * rates.shape[1], 2.2 + 0.42 * rates.shape[0]))
+    image = ax.imshow(rates, cmap="RdBu", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    for row, column in zip(*np.nonzero(rates.notna().to_numpy()), strict=True):
+        rate = rates.iloc[row, column]
+        text = f"{rate:.2f}{'*' if p.iloc[row, column] < ALPHA else ''}"
+        color = "white" if abs(rate - 0.5) > 0.32 else "black"
+        ax.text(column, row, text, ha="center", va="center", fontsize="x-small", color=color)
+    ax.set_xticks(range(rates.shape[1]), list(rates.columns), rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(rates.shape[0]), list(rates.index))
+    ax.set_xlabel("weight-based method")
+    ax.set_ylabel("probe")
+    ax.set_title(f"wins in: {LABELS.get(measure, measure)}", fontsize="medium")
+    ax.figure.colorbar(image, ax=ax, label="win rate of the probe (0.5: a coin)", shrink=0.9)
+    return ax
+
+
+def penalties(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """What penalties on crowding and coverage add to the accuracy of probe tickets, against the density.
+
+    Lines are means over formulas, bands their 95 % interval (1.96 standard errors); on the dashed line they change
+    nothing.
+
+    Args:
+        table: from `precode.claims.penalty_gains`, or ``penalties`` of claim C4.
+        ax: axes to draw on.
+
+    Raises:
+        PrecodeValueError: a column is missing, or there are no rows.
+
+    Example:
+        >>> table = pd.DataFrame({"method": "distance", "density": [0.5, 0.25], "formula": 0, "accuracy": 0.01})
+        >>> penalties(table).get_ylabel()
+        'accuracy with penalties, minus without'
+    """
+    require(table, "method", "density", "formula", "accuracy")
+    require_rows(table, "pairs of tickets with and without penalties")
+    ax = tickets(table, ax=ax)
+    ax.axhline(0, color="black", linestyle="--", linewidth=1, label="no difference")
+    ax.set_ylabel("accuracy with penalties, minus without")
+    legend(ax)
+    return ax
