@@ -52,19 +52,26 @@ NULLS = {
 """Every null in words, with its colour and marker in all figures."""
 
 
+def pyplot() -> Any:
+    """The module ``matplotlib.pyplot``.
+
+    Raises:
+        PrecodeError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise PrecodeError("figures need matplotlib: pip install 'precode[plot]'") from error
+    return plt
+
+
 def axes(ax: Axes | None, **size: Any) -> Axes:
     """The axes to draw on: those given, or new ones.
 
     Raises:
         PrecodeError: new ones are needed, and matplotlib is not installed.
     """
-    if ax is not None:
-        return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise PrecodeError("figures need matplotlib: pip install 'precode[plot]'") from error
-    return plt.subplots(layout="constrained", **{"figsize": (6.4, 4.2), **size})[1]
+    return pyplot().subplots(layout="constrained", **{"figsize": (6.4, 4.2), **size})[1] if ax is None else ax
 
 
 def require(table: pd.DataFrame, *columns: str) -> None:
@@ -119,6 +126,12 @@ def points(ax: Axes, at: ArrayLike, mean: ArrayLike, low: ArrayLike, high: Array
     return ax.errorbar(at, middle, yerr=bars, **style)
 
 
+ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+"""Where a legend hides nothing."""
+
+
 def legend(ax: Axes, **style: Any) -> None:
-    """The legend of every figure: without a frame, in small letters."""
-    ax.legend(**{"frameon": False, "fontsize": "small", **style})
+    """The legend of every figure: without a frame, in small letters; beside the axes where it is long."""
+    long = len(ax.get_legend_handles_labels()[0]) > 6
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if long else {}
+    ax.legend(**{"frameon": False, "fontsize": "small", **place, **style})

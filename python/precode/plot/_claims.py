@@ -10,6 +10,7 @@ import pandas as pd
 
 from precode.errors import PrecodeValueError
 from precode.plot._axes import (
+    ABOVE,
     BLUE,
     GRAY,
     GREEN,
@@ -80,10 +81,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
         part, (label, color, marker) = shares[shares["null"] == name], NULLS[name]
         style = {"fmt": f"{marker}:", "color": color, "label": f"null: {label}"}
         points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **style)
-    ax.axvline(NEAR + 0.5, color="black", linewidth=0.8, linestyle="--")
-    top = ax.get_ylim()[1]
-    ax.text(NEAR + 0.45, top, "near [ours]", ha="right", va="top", fontsize="small")
-    ax.set_ylim(0, top)
+    _mark_near(ax)
     ax.set_xticks(sorted(shares["distance"].unique()))
     ax.set_xlabel("wrong signs at initialization (Hamming distance) [ours]")
     ax.set_ylabel("share of final codes")
@@ -125,7 +123,7 @@ def metrics(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
     ax.set_xlabel('AUC for "will be a code" [ours]')
-    legend(ax, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend(ax, ncols=2, **ABOVE)
     return ax
 
 
@@ -164,7 +162,7 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(-0.6, 1.6)
     ax.set_ylim(0, 1.02)
     ax.set_ylabel("hidden layer, initialization against end")
-    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend(ax, **ABOVE)
     return ax
 
 
@@ -214,10 +212,7 @@ def convergence(
             part, (label, color, marker) = means[means["null"] == name], NULLS[name]
             look = {"fmt": f"{marker}:", "color": color, "label": f"null: {label}"}
             points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **look)
-    ax.axvline(NEAR + 0.5, color="black", linewidth=0.8, linestyle="--")
-    top = ax.get_ylim()[1]
-    ax.text(NEAR + 0.45, top, "near [ours]", ha="right", va="top", fontsize="small")
-    ax.set_ylim(0, top)
+    _mark_near(ax)
     ax.set_xticks(sorted(chosen["hamming"].unique()))
     ax.set_xlabel("wrong signs at initialization (Hamming distance) [ours]")
     ax.set_ylabel("P(code at the end)")
@@ -266,7 +261,7 @@ def motion(
     ax.set_xlim(-0.03 * last if last < 3 else -0.1, 1.1 * last)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("epoch")
-    ax.set_ylabel(f"mean distance to the template: {METRICS[metric]} [ours]")
+    ax.set_ylabel(f"mean distance: {METRICS[metric]} [ours]")
     legend(ax)
     return ax
 
@@ -330,12 +325,12 @@ def slopes(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax:
     at = range(len(table))
     points(ax, at, table["slope"], table["low"], table["high"], fmt="o", color=BLUE, label="clauses of the formula")
     _null_lines(ax, nulls)
-    ax.axhline(0, color="black", linewidth=0.8)
+    ax.axhline(0, color="0.6", linewidth=0.8)
     ax.set_xticks(at, [f"{pressure:g}" for pressure in table["pressure"]])
     ax.set_xlim(-0.5, len(table) - 0.5)
     ax.set_xlabel("clauses to a row, C/j")
     ax.set_ylabel("log-odds of rejection\nfor one SD of crowding [ours]")
-    legend(ax)
+    legend(ax, ncols=2, **ABOVE)
     return ax
 
 
@@ -372,12 +367,12 @@ def gains(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax: 
         look = {"fmt": "o", "color": color, "markerfacecolor": face, "label": label}
         points(ax, np.arange(len(means)) + offset, means["mean"], means["low"], means["high"], **look)
     _null_lines(ax, {name: value for name, value in (nulls or {}).items() if name != "permuted_interference"})
-    ax.axhline(0, color="black", linewidth=0.8)
+    ax.axhline(0, color="0.6", linewidth=0.8)
     ax.set_xticks(range(len(pressures)), [f"{pressure:g}" for pressure in pressures])
     ax.set_xlim(-0.5, len(pressures) - 0.5)
     ax.set_xlabel("clauses to a row, C/j")
     ax.set_ylabel("gain in AUC over proximity alone [ours]")
-    legend(ax)
+    legend(ax, ncols=2, **ABOVE)
     return ax
 
 
@@ -389,6 +384,22 @@ def _of_template(table: pd.DataFrame, template: str | None) -> pd.DataFrame:
         there = ", ".join(names.unique()) or "none"
         raise PrecodeValueError(f"no rows of template {template or 'of positive signs only'}: there are {there}")
     return table[chosen.to_numpy()]
+
+
+def _mark_near(ax: Axes) -> None:
+    """Marks where near ends, with the word above all curves."""
+    ax.axvline(NEAR + 0.5, color="black", linewidth=0.8, linestyle="--")
+    ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
+    ax.annotate(
+        "near [ours]",
+        (NEAR + 0.5, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, -4),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize="small",
+    )
 
 
 def _offsets(count: int, half: float) -> Any:

@@ -8,7 +8,19 @@ import numpy as np
 import pandas as pd
 
 from precode.errors import PrecodeShapeError, PrecodeValueError
-from precode.plot._axes import BLUE, LABELS, ORANGE, axes, legend, line, over_formulas, points, require, require_rows
+from precode.plot._axes import (
+    ABOVE,
+    BLUE,
+    LABELS,
+    ORANGE,
+    axes,
+    legend,
+    line,
+    over_formulas,
+    points,
+    require,
+    require_rows,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +68,7 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
         ax.axhline(dense, color="black", linestyle="--", linewidth=1, label="dense networks")
     densities = sorted(table["density"].unique())
     ax.set_xscale("log")
-    ax.set_xticks(densities, [f"{density:.2g}" for density in densities])
+    ax.set_xticks(densities, [f"{density:.3g}" for density in densities])
     ax.minorticks_off()
     ax.invert_xaxis()
     ax.set_xlabel("density: fraction of weights kept")
@@ -99,9 +111,9 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = axes(ax, figsize=(6.4, 1.6 + 0.32 * len(methods)))
     drawn = {
         "family": ("on any row (family)", BLUE, BLUE, "o", 0.14),
-        "family_permuted": ("on any row, another clause's codes", BLUE, "white", "o", 0.14),
+        "family_permuted": ("null: another clause's codes", BLUE, "white", "o", 0.14),
         "location": ("on the same row (location)", ORANGE, ORANGE, "s", -0.14),
-        "location_permuted": ("on the same row, random rows", ORANGE, "white", "s", -0.14),
+        "location_permuted": ("null: random rows", ORANGE, "white", "s", -0.14),
     }
     for column, (label, color, face, marker, offset) in drawn.items():
         means = over_formulas(table, ["method"], column).set_index("method").loc[methods]
@@ -112,8 +124,8 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(left=0)
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
-    ax.set_xlabel("share of the dense network's codes recovered [ours]; open: by chance")
-    legend(ax, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.set_xlabel("share of the dense network's codes recovered [ours]")
+    legend(ax, ncols=2, **ABOVE)
     return ax
 
 
@@ -138,7 +150,6 @@ def row_transport(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
         raise PrecodeShapeError(f"a transport matrix of shape {values.shape}: expected (j, j), of one network")
     ax = axes(ax, figsize=(5.2, 4.6))
     image = ax.imshow(values, cmap="Blues", vmin=0, vmax=max(values.max(initial=0.0), 1e-12), interpolation="none")
-    ax.plot([-0.5, len(values) - 0.5], [-0.5, len(values) - 0.5], color=ORANGE, linewidth=0.6)
     total, stayed = values.sum(), np.trace(values)
     share = f", {stayed / total:.0%} of them on the same row".replace("%", " %") if total else ""
     ax.set_title(f"{total:.0f} codes recovered{share}", fontsize="medium")
@@ -190,7 +201,7 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     ax.set_xlabel("weight-based method")
     ax.set_ylabel("probe")
     ax.set_title(f"wins in: {LABELS.get(measure, measure)}", fontsize="medium")
-    ax.figure.colorbar(image, ax=ax, label="win rate of the probe (0.5: a coin)", shrink=0.9)
+    ax.figure.colorbar(image, ax=ax, label="win rate (0.5: a coin)")
     return ax
 
 

@@ -1,0 +1,296 @@
+"""The report of a study: one HTML file that says of every claim whether it holds, and shows why."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from precode import plot
+from precode._files import write_atomically
+from precode._registry import controls, methods
+from precode.claims import Claim, load_rules
+from precode.errors import PrecodeValueError
+from precode.plot._axes import NULLS, pyplot
+from precode.study import Study
+from precode.study.cells import numerics
+from precode.study.folder import explained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TEMPLATE = "report.html"
+TABLES = "tables"
+
+MEASURES = {"accuracy": "Test accuracy", "recovery_family": "Share of the dense network's codes recovered on any row"}
+"""What is drawn of tickets against their density, in words."""
+
+GROUPS = {"probes": "probes", "weight_based": "weight-based methods", "": "references and controls"}
+"""Methods that are drawn together, by their key in the rules of claim C6."""
+
+COUNTERPARTS = {
+    "observed share": "observed, no null",
+    "coin": "a coin",
+    "recall: location": "observed, no null: recall on the same row",
+    "recall: family": "observed, no null: recall on any row",
+    "recall: location_permuted": "recall on the same row, codes on random rows",
+    "recall: family_permuted": "recall on any row, codes of another clause",
+    "win rate in accuracy": "observed, no null: accuracy",
+    "win rate in recovery_family": "observed, no null: recovery on any row",
+}
+"""Entries of `Claim.nulls` that are not in `precode.plot.NULLS`, in words."""
+
+EXTRAS = {"C2": {"permuted_rows": "codes on random rows", "analytic": "random signs: no difference"}}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        caption: what it shows, in words.
+        draw: draws it from a claim and the study.
+    """
+
+    caption: str
+    draw: Callable[[Claim, Study], Axes]
+
+
+def _behind(claim: Claim, name: str) -> pd.DataFrame:
+    """A further table of a claim.
+
+    Raises:
+        PrecodeValueError: it has none of that name.
+    """
+    if name not in claim.tables:
+        raise PrecodeValueError(f"claim {claim.name} has no table {name!r}")
+    return claim.tables[name]
+
+
+def _convergence(claim: Claim, study: Study) -> Axes:
+    return plot.convergence(claim.details, study.table("nulls") if "nulls" in study.tables else None)
+
+
+def _row_transport(claim: Claim, study: Study) -> Axes:
+    settings, arrays = next(study.arrays("row_transport"))
+    name, matrices = next(iter(arrays.items()))
+    ax = plot.row_transport(matrices[0])
+    cell = ", ".join(f"{key} {settings[key]}" for key in ("hidden", "clauses", "embedding") if key in settings)
+    ax.set_title(f"{name}; {cell}\n{ax.get_title()}", fontsize="medium")
+    return ax
+
+
+def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
+    def draw(claim: Claim, study: Study) -> Axes:
+        table = study.table("tickets")
+        own = load_rules()["C6"]
+        named = {key: table["method"].isin(own[key]) for key in GROUPS if key}
+        chosen = named[group] if group else ~np.logical_or.reduce(list(named.values()))
+        if not chosen.any():
+            raise PrecodeValueError(f"the study has no {GROUPS[group]}")
+        ax = plot.tickets(table[chosen], value)
+        # The same scale for all groups, so that they can be compared.
+        drawn = [value, "dense_accuracy"] if value == "accuracy" else [value]
+        means = table.groupby(["method", "density"])[drawn].mean()
+        low, high = float(means.min(axis=None)), float(means.max(axis=None))
+        margin = 0.08 * max(high - low, 0.01)
+        ax.set_ylim(low - margin, high + margin)
+        return ax
+
+    return draw
+
+
+FIGURES: Mapping[str, tuple[Figure, ...]] = {
+    "C1": (
+        Figure(
+            "How far final codes were from their template at initialization. Bars: observed; markers: the nulls. "
+            "The claim says that the bars left of the dashed line are higher than the nulls.",
+            lambda claim, study: plot.distances(study.table("nulls")),
+        ),
+        Figure(
+            "Metric ablation: how well each distance, and each control that knows nothing of templates, tells which "
+            "locations become codes. 0.5 is chance, 1 is perfect. The way to the final weights knows the end.",
+            lambda claim, study: plot.metrics(claim.details),
+        ),
+        Figure(
+            "Alternatives that compare whole hidden layers, CKA and SVCCA. They cannot say which location becomes a "
+            "code; open: the final network of another formula.",
+            lambda claim, study: plot.similarity(_behind(claim, "similarity")),
+        ),
+    ),
+    "C2": (
+        Figure("How likely a location is a code at the end, by its distance at initialization.", _convergence),
+        Figure(
+            "How the distance of near locations changes in training, for those that become codes and those that do "
+            "not: wrong signs.",
+            lambda claim, study: plot.motion(_behind(claim, "motion")),
+        ),
+        Figure(
+            "The same, counted in weight that has the wrong sign.",
+            lambda claim, study: plot.motion(_behind(claim, "motion"), "soft"),
+        ),
+    ),
+    "C3": (
+        Figure(
+            "Dose-response: how often near locations are rejected, from the least to the most crowded fifth. Dotted: "
+            "the null of no effect.",
+            lambda claim, study: plot.crowding(_behind(claim, "doses")),
+        ),
+        Figure(
+            "The effect of crowding with the distance held equal, by the number of clauses to a row. Above 0: crowded "
+            "rows reject more. Dotted: the nulls.",
+            lambda claim, study: plot.slopes(claim.details, claim.nulls),
+        ),
+    ),
+    "C4": (
+        Figure(
+            "What knowing the interference adds to knowing the distance. Above 0: it helps to tell which locations "
+            "become codes. Open and dotted: the nulls.",
+            lambda claim, study: plot.gains(claim.details, claim.nulls),
+        ),
+        Figure(
+            "What a price on crowded rows and covered clauses adds to the accuracy of tickets that are chosen by "
+            "distance or motion.",
+            lambda claim, study: plot.penalties(_behind(claim, "penalties")),
+        ),
+    ),
+    "C5": (
+        Figure(
+            "Codes of the dense network that matching tickets recover, on any row and on the same row. Open: what "
+            "chance gives.",
+            lambda claim, study: plot.recovery(_behind(claim, "tickets")),
+        ),
+        Figure(
+            "Row transport of one ticket: on which row of the ticket the codes of each row of the dense network are. "
+            "On the diagonal they stayed.",
+            _row_transport,
+        ),
+    ),
+    "C6": (
+        *(
+            Figure(f"{words} against density: {GROUPS[group]}. Bands are 95 % intervals.", _tickets(value, group))
+            for value, words in MEASURES.items()
+            for group in GROUPS
+        ),
+        *(
+            Figure(
+                f"How often each probe (rows) beats each weight-based method (columns): {words.lower()}. 0.50 is what "
+                "a coin gives; a star is a difference that survives the correction for many tests.",
+                lambda claim, study, value=value: plot.wins(claim.details, value),  # type: ignore[misc]
+            )
+            for value, words in MEASURES.items()
+        ),
+    ),
+}
+"""The figures of every claim."""
+
+
+def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> None:
+    """Writes one HTML file that says of every claim whether it holds, how strongly, against which nulls, by which rule.
+
+    Nothing in it is fetched from elsewhere; it links to the data in the folder ``tables`` beside it. A figure whose
+    table is missing is left out, and the report says why.
+
+    Args:
+        study: that was judged, finished or not.
+        claims: in the order of the report.
+        path: of the file; its folder is made where it is missing.
+
+    Raises:
+        PrecodeFileError: the file cannot be written, or a result is missing or was altered.
+        PrecodeError: matplotlib is not installed.
+    """
+    path, claims = Path(path), list(claims)
+    text = _template().render(
+        claims=claims,
+        figures={claim.name: [_figure(item, claim, study) for item in FIGURES.get(claim.name, ())] for claim in claims},
+        study=study,
+        config={name: getattr(study.config, name) for name in study.config.names()},
+        methods=_methods(study),
+        controls=controls().to_dict("records"),
+        failures=study.failures.to_dict("records"),
+        files=_files(path.parent / TABLES),
+        software=numerics(),
+        system={"Python": platform.python_version(), "System": platform.platform(), "Processor": platform.machine()},
+    )
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("precode", "data"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, null=_null, joined=_joined)
+    return environment.get_template(TEMPLATE)
+
+
+def _number(value: float) -> str:
+    """Three digits, or a dash where there is no number."""
+    return f"{value:.3g}" if math.isfinite(value) else "–"
+
+
+def _null(name: str, claim: str) -> str:
+    """A null's name in words."""
+    if name in COUNTERPARTS:
+        return COUNTERPARTS[name]
+    if name in EXTRAS.get(claim, {}):
+        return EXTRAS[claim][name]
+    return NULLS[name][0] if name in NULLS else name.replace("_", " ")
+
+
+def _joined(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _figure(figure: Figure, claim: Claim, study: Study) -> dict[str, str]:
+    """Caption, and the image as base64 or the reason why there is none."""
+    try:
+        return {"caption": figure.caption, "image": _svg(lambda: figure.draw(claim, study))}
+    except PrecodeValueError as error:
+        return {"caption": figure.caption, "missing": str(error)}
+
+
+def _svg(draw: Callable[[], Axes]) -> str:
+    """A figure as SVG in base64; the same figure gives the same bytes."""
+    plt = pyplot()
+    with plt.style.context(["default", {"svg.hashsalt": "precode"}]):
+        before = set(plt.get_fignums())
+        file = io.BytesIO()
+        try:
+            draw().figure.savefig(file, format="svg", metadata={"Date": None})
+        finally:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _methods(study: Study) -> list[dict[str, Any]]:
+    """What the registry says of the study's methods."""
+    used = {name.partition(":")[0] for name in study.config.methods}
+    table = methods()
+    rows = table[table["name"].isin(used)].to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _files(folder: Path) -> dict[str, list[str]]:
+    """Files of each table that are in a folder, by the table's name."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.endswith((".csv", ".csv.gz", ".parquet")):
+            found.setdefault(path.name.partition(".")[0], []).append(path.name)
+    return found
