@@ -19,6 +19,7 @@ from precode import plot
 from precode._files import write_atomically
 from precode._registry import controls, methods
 from precode.claims import Claim, load_rules
+from precode.claims.rules import Rules, sentence
 from precode.errors import PrecodeValueError
 from precode.plot._axes import NULLS, pyplot
 from precode.study import Study
@@ -219,6 +220,7 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> Non
         controls=controls().to_dict("records"),
         failures=study.failures.to_dict("records"),
         files=_files(path.parent / TABLES),
+        interval=_interval(load_rules()),
         software=numerics(),
         system={"Python": platform.python_version(), "System": platform.platform(), "Processor": platform.machine()},
     )
@@ -237,6 +239,11 @@ def _template() -> jinja2.Template:
     )
     environment.filters.update(number=_number, null=_null, joined=_joined)
     return environment.get_template(TEMPLATE)
+
+
+def _interval(rules: Rules) -> str:
+    """What all rules say of intervals, in the words that end each of them."""
+    return sentence(rules, "C1").removeprefix(sentence({**rules, "interval": ""}, "C1"))
 
 
 def _number(value: float) -> str:
