@@ -50,8 +50,6 @@ COUNTERPARTS = {
 }
 """Entries of `Claim.nulls` that are not in `precode.plot.NULLS`, in words."""
 
-EXTRAS = {"C2": {"permuted_rows": "codes on random rows", "analytic": "random signs: no difference"}}
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -209,6 +207,18 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> Non
     Raises:
         PrecodeFileError: the file cannot be written, or a result is missing or was altered.
         PrecodeError: matplotlib is not installed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from precode.study import Kind, StudyConfig, run
+        >>> config = StudyConfig.preset("quick", methods=["imp"], rules="0" * 64)
+        >>> def squares(cell):
+        ...     return {"squares": pd.DataFrame({"y": [cell["x"] ** 2]})}
+        >>> kind = Kind("squares", lambda config: [{"x": 3}], squares, lambda cell: 0.1)
+        >>> with TemporaryDirectory() as folder:
+        ...     write_report(run(config, folder, kinds=[kind]), [], f"{folder}/report.html")
+        ...     Path(folder, "report.html").read_text(encoding="utf-8")[:15]
+        '<!DOCTYPE html>'
     """
     path, claims = Path(path), list(claims)
     text = _template().render(
@@ -251,12 +261,10 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "–"
 
 
-def _null(name: str, claim: str) -> str:
+def _null(name: str) -> str:
     """A null's name in words."""
     if name in COUNTERPARTS:
         return COUNTERPARTS[name]
-    if name in EXTRAS.get(claim, {}):
-        return EXTRAS[claim][name]
     return NULLS[name][0] if name in NULLS else name.replace("_", " ")
 
 

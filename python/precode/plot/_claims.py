@@ -190,9 +190,9 @@ def convergence(
         'P(code at the end)'
     """
     require(table, "kind", "template", "polarity", "hamming", "share", "share_low", "share_high")
-    ax = axes(ax)
     chosen = _of_template(table, template)
     chosen = chosen[chosen["polarity"].astype(bool)]
+    ax = axes(ax)
     kinds = {
         "formula": ("clauses of the formula", BLUE, "o", "-", 0.0),
         "false": ("null: false clauses", ORANGE, "o", ":", 0.05),
