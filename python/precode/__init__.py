@@ -27,7 +27,7 @@ from precode.errors import (
 from precode.interference import conflicts, crowding, feature_capacity, mean_row_cosine
 from precode.networks import Networks
 from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
-from precode.recovery import recovery
+from precode._recovery import recovery
 from precode.sampler import Biased, BrokenClause, TruthTable
 from precode.settings import EarlyStopping, Optimizer
 from precode.task import Dnf

@@ -21,7 +21,7 @@ from precode.dataset import Dataset, data_sets
 from precode.errors import PrecodeTypeError, PrecodeValueError
 from precode.networks import Networks
 from precode.readout import clause_sets
-from precode.recovery import recovery
+from precode._recovery import recovery
 from precode.ticket import Ticket
 from precode.training import Runs, train
 

@@ -17,7 +17,7 @@ from precode.claims.contests import c5, c6, contests, re_expression
 from precode.claims.counts import count_nulls
 from precode.claims.crowding import c3, dose_response, rejection_slopes
 from precode.claims.judge import claims_table, judge
-from precode.claims.observe import Observations, observe, observe_locations, observe_motion, snapshot_steps
+from precode.claims.observations import Observations, observe, observe_locations, observe_motion, snapshot_steps
 from precode.claims.proximity import c1, c2, convergence, metric_aucs, motion_curves, near_shares
 from precode.claims.rules import load_rules
 from precode.claims.similarity import linear_cka, similarity, svcca

@@ -10,7 +10,7 @@ from statsmodels.genmod.generalized_linear_model import GLM
 from statsmodels.stats.multitest import multipletests
 
 from precode.claims.claim import Finding, claim
-from precode.claims.observe import Observations
+from precode.claims.observations import Observations
 from precode.claims.proximity import candidates
 from precode.claims.rules import Rules, load_rules
 from precode.claims.statistics import (

@@ -8,7 +8,7 @@ from precode.claims.balance import c4
 from precode.claims.claim import Claim
 from precode.claims.contests import c5, c6
 from precode.claims.crowding import c3
-from precode.claims.observe import Observations
+from precode.claims.observations import Observations
 from precode.claims.proximity import c1, c2
 from precode.claims.rules import Rules, load_rules, sentence
 

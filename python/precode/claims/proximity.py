@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from precode.claims.claim import Finding, claim
-from precode.claims.observe import CONTROLS, METRICS, Observations
+from precode.claims.observations import CONTROLS, METRICS, Observations
 from precode.claims.rules import Rules, load_rules
 from precode.claims.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate, summarize
 

@@ -14,7 +14,7 @@ from precode import embedding as embeddings
 from precode._check import KEY, integer
 from precode.claims.counts import count_nulls
 from precode.claims.judge import judge
-from precode.claims.observe import KINDS, Observations, fates, observe_locations
+from precode.claims.observations import KINDS, Observations, fates, observe_locations
 from precode.claims.rules import Rules, load_rules
 from precode.claims.transport import count_transport
 from precode.errors import PrecodeValueError

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from precode._check import booleans
-from precode.claims.observe import channels_of
+from precode.claims.observations import channels_of
 from precode.errors import PrecodeShapeError
 from precode.networks import Networks
 from precode.readout import templates

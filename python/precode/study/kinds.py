@@ -116,10 +116,8 @@ def tickets(settings: Settings) -> Results:
 
 
 def _train(settings: Settings, **options: Any) -> Runs:
-    names = ("variables", "clauses", "width", "seed")
-    tasks = [
-        Dnf.random(index=index, **{name: settings[name] for name in names}) for index in range(settings["formulas"])
-    ]
+    formula = {name: settings[name] for name in ("variables", "clauses", "width", "seed")}
+    tasks = [Dnf.random(index=index, **formula) for index in range(settings["formulas"])]
     names = ("hidden", "embedding", "epochs", "samples", "batch", "optimizer", "seed")
     return train(tasks, **{name: settings[name] for name in names}, **options)
 

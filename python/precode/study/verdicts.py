@@ -50,11 +50,11 @@ def observations(study: Study) -> Observations:
         PrecodeValueError: there are none.
         PrecodeFileError: a file is missing or was altered.
     """
-    from precode.claims import observe
+    from precode.claims import observations
 
     kept = {
-        "kind": list(observe.KINDS),
-        "fate": list(observe.FATES),
+        "kind": list(observations.KINDS),
+        "fate": list(observations.FATES),
         "template": list(templates(SETTING["width"])),
     }
 
@@ -63,7 +63,8 @@ def observations(study: Study) -> Observations:
         # Files know the categories that occur in them; all cells have the same ones here.
         return table.assign(**{key: pd.Categorical(table[key], names) for key, names in kept.items() if key in table})
 
-    return observe.Observations(read("locations"), read("motion"), study.table("nulls"), study.table("similarity"))
+    tables = read("locations"), read("motion"), study.table("nulls"), study.table("similarity")
+    return observations.Observations(*tables)
 
 
 def judge_study(study: Study) -> dict[str, Claim]:
