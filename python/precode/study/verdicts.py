@@ -50,21 +50,16 @@ def observations(study: Study) -> Observations:
         PrecodeValueError: there are none.
         PrecodeFileError: a file is missing or was altered.
     """
-    from precode.claims import observations
+    from precode.claims.observations import FATES, KINDS, Observations
 
-    kept = {
-        "kind": list(observations.KINDS),
-        "fate": list(observations.FATES),
-        "template": list(templates(SETTING["width"])),
-    }
+    kept = {"kind": list(KINDS), "fate": list(FATES), "template": list(templates(SETTING["width"]))}
 
     def read(name: str) -> pd.DataFrame:
         table = study.table(name)
         # Files know the categories that occur in them; all cells have the same ones here.
         return table.assign(**{key: pd.Categorical(table[key], names) for key, names in kept.items() if key in table})
 
-    tables = read("locations"), read("motion"), study.table("nulls"), study.table("similarity")
-    return observations.Observations(*tables)
+    return Observations(read("locations"), read("motion"), study.table("nulls"), study.table("similarity"))
 
 
 def judge_study(study: Study) -> dict[str, Claim]:

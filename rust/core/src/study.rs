@@ -174,7 +174,7 @@ fn each<T: Debug + Display + PartialEq>(
 /// Whether a name has the form of a method's, with or without a control behind a colon.
 fn is_method(name: &str) -> bool {
     let is_word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'+'))
     };
     let mut words = name.split(':');
     words.by_ref().take(2).all(is_word) && words.next().is_none()
@@ -204,6 +204,8 @@ mod tests {
         let shuffled = altered("[4,16]", "[16, 4]").replace("[0.25,0.1]", "[1e-1, 0.250]");
         let shuffled = shuffled.replace(r#"["identity","random"]"#, r#"["random","identity"]"#);
         assert_eq!(Config::from_json(&shuffled).unwrap(), config);
+        let combined = Config::from_json(&altered("imp", "distance+motion")).unwrap();
+        assert_eq!(combined.methods, ["distance+motion", "snip:shuffle-row"]);
     }
 
     #[test]
