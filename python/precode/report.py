@@ -100,7 +100,7 @@ def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
         # The same scale for all groups, so that they can be compared.
         drawn = [value, "dense_accuracy"] if value == "accuracy" else [value]
         means = table.groupby(["method", "density"])[drawn].mean()
-        low, high = float(means.min(axis=None)), float(means.max(axis=None))
+        low, high = float(np.nanmin(means)), float(np.nanmax(means))
         margin = 0.08 * max(high - low, 0.01)
         ax.set_ylim(low - margin, high + margin)
         return ax
@@ -230,7 +230,7 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> Non
         controls=controls().to_dict("records"),
         failures=study.failures.to_dict("records"),
         files=_files(path.parent / TABLES),
-        interval=_interval(load_rules()),
+        intervals=_intervals(load_rules()),
         software=numerics(),
         system={"Python": platform.python_version(), "System": platform.platform(), "Processor": platform.machine()},
     )
@@ -251,7 +251,7 @@ def _template() -> jinja2.Template:
     return environment.get_template(TEMPLATE)
 
 
-def _interval(rules: Rules) -> str:
+def _intervals(rules: Rules) -> str:
     """What all rules say of intervals, in the words that end each of them."""
     return sentence(rules, "C1").removeprefix(sentence({**rules, "interval": ""}, "C1"))
 
@@ -287,7 +287,8 @@ def _svg(draw: Callable[[], Axes]) -> str:
         before = set(plt.get_fignums())
         file = io.BytesIO()
         try:
-            draw().figure.savefig(file, format="svg", metadata={"Date": None})
+            figure: Any = draw().figure
+            figure.savefig(file, format="svg", metadata={"Date": None})
         finally:
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)

@@ -110,7 +110,8 @@ def over_formulas(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.Dat
     """
     formulas = table.groupby([*by, "formula"], observed=True)[column].mean()
     groups = formulas.groupby(list(by), observed=True)
-    mean, half = groups.mean(), 1.96 * groups.std(ddof=1) / np.sqrt(groups.count())
+    mean = groups.mean()
+    half: pd.Series[Any] = 1.96 * groups.std(ddof=1) / np.sqrt(groups.count())
     return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half}).reset_index()
 
 
