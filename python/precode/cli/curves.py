@@ -76,9 +76,9 @@ def curves_command(
     if json_file:
         check_folder(json_file)
     if figures:
-        from precode import plot
+        from precode.plot._axes import pyplot
 
-        plot._axes(None)  # refuses before any work if matplotlib is missing
+        pyplot()  # refuses before any work if matplotlib is missing
         make_folder(figures)
     try:
         result = curves(
