@@ -13,6 +13,7 @@ from precode import analyses, nulls, plot, published
 from precode._curves import Curves, curves, dynamics
 from precode._distance import distance, motion
 from precode._find_ticket import find_ticket
+from precode._recovery import recovery
 from precode._registry import controls, methods
 from precode.codes import Codes, decode
 from precode.dataset import Dataset
@@ -27,7 +28,6 @@ from precode.errors import (
 from precode.interference import conflicts, crowding, feature_capacity, mean_row_cosine
 from precode.networks import Networks
 from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
-from precode._recovery import recovery
 from precode.sampler import Biased, BrokenClause, TruthTable
 from precode.settings import EarlyStopping, Optimizer
 from precode.task import Dnf

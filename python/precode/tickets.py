@@ -15,13 +15,13 @@ from precode import _precode
 from precode import embedding as embeddings
 from precode._check import COUNT, KEY, fractions, integer, is_integer
 from precode._progress import Progress, reporter
+from precode._recovery import recovery
 from precode._registry import record, resolve_methods
 from precode._work import sample_all
 from precode.dataset import Dataset, data_sets
 from precode.errors import PrecodeTypeError, PrecodeValueError
 from precode.networks import Networks
 from precode.readout import clause_sets
-from precode._recovery import recovery
 from precode.ticket import Ticket
 from precode.training import Runs, train
 
