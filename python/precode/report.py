@@ -21,7 +21,7 @@ from precode._registry import controls, methods
 from precode.claims import Claim, load_rules
 from precode.claims.rules import Rules, sentence
 from precode.errors import PrecodeValueError
-from precode.plot._axes import NULLS, pyplot
+from precode.plot._axes import NULLS, over_formulas, pyplot
 from precode.study import Study
 from precode.study.cells import numerics
 from precode.study.folder import explained
@@ -38,17 +38,17 @@ MEASURES = {"accuracy": "Test accuracy", "recovery_family": "Share of the dense 
 GROUPS = {"probes": "probes", "weight_based": "weight-based methods", "": "references and controls"}
 """Methods that are drawn together, by their key in the rules of claim C6."""
 
-COUNTERPARTS = {
-    "observed share": "observed, no null",
+BESIDE = {
+    "observed share": "measured: share of codes that were near",
     "coin": "a coin",
-    "recall: location": "observed, no null: recall on the same row",
-    "recall: family": "observed, no null: recall on any row",
+    "recall: location": "measured: recall on the same row",
+    "recall: family": "measured: recall on any row",
     "recall: location_permuted": "recall on the same row, codes on random rows",
     "recall: family_permuted": "recall on any row, codes of another clause",
-    "win rate in accuracy": "observed, no null: accuracy",
-    "win rate in recovery_family": "observed, no null: recovery on any row",
+    "win rate in accuracy": "measured: win rate in accuracy",
+    "win rate in recovery_family": "measured: win rate in recovery on any row",
 }
-"""Entries of `Claim.nulls` that are not in `precode.plot.NULLS`, in words."""
+"""Entries of `Claim.nulls` that are not in `precode.plot._axes.NULLS`, in words."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,9 @@ def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
             raise PrecodeValueError(f"the study has no {GROUPS[group]}")
         ax = plot.tickets(table[chosen], value)
         # The same scale for all groups, so that they can be compared.
-        drawn = [value, "dense_accuracy"] if value == "accuracy" else [value]
-        means = table.groupby(["method", "density"])[drawn].mean()
-        low, high = float(np.nanmin(means)), float(np.nanmax(means))
-        margin = 0.08 * max(high - low, 0.01)
+        means = over_formulas(table, ["method", "density"], value)
+        low, high = float(means[["low", "mean"]].min(axis=None)), float(means[["mean", "high"]].max(axis=None))
+        margin = 0.05 * max(high - low, 0.01)
         ax.set_ylim(low - margin, high + margin)
         return ax
 
@@ -263,8 +262,8 @@ def _number(value: float) -> str:
 
 def _null(name: str) -> str:
     """A null's name in words."""
-    if name in COUNTERPARTS:
-        return COUNTERPARTS[name]
+    if name in BESIDE:
+        return BESIDE[name]
     return NULLS[name][0] if name in NULLS else name.replace("_", " ")
 
 

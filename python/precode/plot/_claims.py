@@ -297,7 +297,7 @@ def crowding(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     doses = sorted(table["dose"].unique())
     words = {doses[0]: f"{doses[0]}\nleast", doses[-1]: f"{doses[-1]}\nmost"}
     ax.set_xticks(doses, [words.get(dose, str(dose)) for dose in doses])
-    ax.set_xlabel("crowding of the row at initialization, in equal groups (graded demand) [ours]")
+    ax.set_xlabel("crowding of the row, in equal groups (graded demand) [ours]")
     ax.set_ylabel("share of near locations rejected")
     legend(ax, title="clauses to a row, C/j", title_fontsize="small")
     return ax

@@ -52,16 +52,16 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
         'density: fraction of weights kept'
     """
     require(table, "method", "density", value)
-    ax = axes(ax)
     table = table.assign(density=_alike(table["density"]))
     if "formula" in table:
         table = table.groupby(["method", "density", "formula"], sort=False).mean(numeric_only=True).reset_index()
     groups = {str(name): group for name, group in table.groupby("method", sort=False)}
     plain = [name for name in groups if name.partition(":")[0] not in groups or ":" not in name]
+    ax = axes(ax, figsize=(8.0 if len(groups) > 5 else 6.4, 4.2))
     for name, group in groups.items():
         number = plain.index(name if name in plain else name.partition(":")[0])
-        marker = "osD^v"[number // 10 % 5]
-        style = {"linestyle": ":" if ":" in name else "-", "marker": marker, "markersize": 3.5}
+        marker, dashes = [("o", "-"), ("s", "--"), ("D", "-."), ("^", (0, (6, 1)))][number // 10 % 4]
+        style = {"linestyle": ":" if ":" in name else dashes, "marker": marker, "markersize": 3.5}
         line(ax, group.groupby("density")[value], f"C{number % 10}", label=name, **style)
     if value == "accuracy" and "dense_accuracy" in table:
         dense = table["dense_accuracy"].mean()
@@ -69,6 +69,7 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     densities = sorted(table["density"].unique())
     ax.set_xscale("log")
     ax.set_xticks(densities, [f"{density:.3g}" for density in densities])
+    ax.tick_params("x", rotation=45 if len(densities) > 5 else 0)
     ax.minorticks_off()
     ax.invert_xaxis()
     ax.set_xlabel("density: fraction of weights kept")
@@ -108,7 +109,7 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     require(table, "method", "formula", "location", "family", "location_permuted", "family_permuted")
     require_rows(table, "matching tickets")
     methods = table.groupby("method")["family"].mean().sort_values().index
-    ax = axes(ax, figsize=(6.4, 1.6 + 0.32 * len(methods)))
+    ax = axes(ax, figsize=(6.4, 1.6 + 0.26 * len(methods)))
     drawn = {
         "family": ("on any row (family)", BLUE, BLUE, "o", 0.14),
         "family_permuted": ("null: another clause's codes", BLUE, "white", "o", 0.14),
