@@ -52,11 +52,12 @@ def study_command(
     """Tests every claim of arXiv 2605.17704, with nulls and intervals.
 
     Trains networks, finds and retrains tickets, judges the claims by rules that are written down, and leaves
-    claims.json and tables in the folder, as CSV and Parquet. Whatever stops it, the same command goes on where it was.
+    report.html, claims.json and tables (CSV and Parquet) in the folder. Whatever stops it, the same command goes on where it was.
     """
     if (preset is None) == (config_file is None):
         raise click.UsageError("name a --preset or a --config, one of the two")
     from precode import study
+    from precode.report import write_report
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or cores
@@ -83,13 +84,15 @@ def study_command(
             click.echo("judging the claims", err=True)
         claims = study.judge_study(done)
         study.write_claims(done, claims)
+        click.echo("drawing the report", err=True)
+        write_report(done, claims.values(), out / "report.html")
     except PrecodeError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         click.echo("interrupted: all cells are finished and kept; run it again for the claims", err=True)
         sys.exit(130)
     click.echo(_verdicts(claims))
-    click.echo(f"claims and tables are in {out}", err=True)
+    click.echo(f"the report, claims and tables are in {out}: open {out / 'report.html'}", err=True)
 
 
 def _config(preset: str | None, file: Path | None, seed: int | None) -> StudyConfig:
