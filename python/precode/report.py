@@ -99,7 +99,8 @@ def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
         ax = plot.tickets(table[chosen], value)
         # The same scale for all groups, so that they can be compared.
         means = over_formulas(table, ["method", "density"], value)
-        low, high = float(means[["low", "mean"]].min(axis=None)), float(means[["mean", "high"]].max(axis=None))
+        values = means[["low", "mean", "high"]].to_numpy()
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
         margin = 0.05 * max(high - low, 0.01)
         ax.set_ylim(low - margin, high + margin)
         return ax

@@ -52,7 +52,8 @@ def study_command(
     """Tests every claim of arXiv 2605.17704, with nulls and intervals.
 
     Trains networks, finds and retrains tickets, judges the claims by rules that are written down, and leaves
-    report.html, claims.json and tables (CSV and Parquet) in the folder. Whatever stops it, the same command goes on where it was.
+    report.html, claims.json and tables (CSV and Parquet) in the folder. Whatever stops it, the same command goes on
+    where it was.
     """
     if (preset is None) == (config_file is None):
         raise click.UsageError("name a --preset or a --config, one of the two")
