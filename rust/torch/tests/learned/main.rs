@@ -7,15 +7,14 @@ mod regressions;
 use precode_core::mask::{Density, Granularity, Scope};
 use precode_core::training::Progress;
 use precode_torch::Error;
-use precode_torch::methods::LEARNED;
-use regressions::{Ask, PRUNABLE, Regressions, bits, joined, numbers, record};
+use regressions::{Ask, LEARNED, PRUNABLE, Regressions, bits, joined, numbers, record};
 use tch::Kind;
 
 #[test]
 fn masks_are_near_the_best_of_all() {
     tch::set_num_threads(1);
     let streams: Vec<u64> = (0..12).collect();
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         let mut objective = Regressions::new(&streams, Kind::Float);
         let found = Ask::new(&[0.3, 0.5], &streams).find(record, &mut objective).unwrap();
         // Where weights are learned with the mask, it is one for trained weights.
@@ -47,7 +46,7 @@ fn gem_miner_lives_on_where_no_weight_is_wanted() {
 fn densities_are_exact() {
     tch::set_num_threads(1);
     let streams = [0, 1, 2];
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         for scope in [Scope::Global, Scope::PerLayer] {
             for invert in [false, true] {
                 let mut objective = Regressions::new(&streams, Kind::Float);
@@ -79,7 +78,7 @@ fn densities_are_exact() {
 #[test]
 fn inverted_scores_keep_the_other_weights() {
     tch::set_num_threads(1);
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         let ask = |invert| {
             let mut objective = Regressions::new(&[4], Kind::Float);
             Ask { invert, ..Ask::new(&[0.5], &[4]) }.find(record, &mut objective).unwrap()
@@ -94,7 +93,7 @@ fn inverted_scores_keep_the_other_weights() {
 #[test]
 fn rows_are_kept_whole() {
     tch::set_num_threads(1);
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         let mut objective = Regressions::new(&[0, 1], Kind::Float);
         objective.parameters[2].prunable = false;
         let ask = Ask { granularity: Granularity::Row, ..Ask::new(&[0.5], &[0, 1]) };
@@ -113,7 +112,7 @@ fn rows_are_kept_whole() {
 fn a_network_finds_the_same_alone_and_in_a_stack() {
     tch::set_num_threads(1);
     let streams = [5, 6, 7, 8];
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         let find = |streams: &[u64]| {
             let mut objective = Regressions::new(streams, Kind::Double);
             let found = Ask::new(&[0.3, 0.6], streams).find(record, &mut objective).unwrap();
@@ -138,7 +137,7 @@ fn a_network_finds_the_same_alone_and_in_a_stack() {
 #[test]
 fn a_search_can_be_cancelled() {
     tch::set_num_threads(1);
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         let progress: &'static Progress = Box::leak(Box::default());
         let mut objective = Regressions::new(&[0, 1], Kind::Float);
         objective.cancels = Some(progress);
@@ -150,7 +149,7 @@ fn a_search_can_be_cancelled() {
 
 #[test]
 fn what_cannot_be_learned_is_refused() {
-    for record in &LEARNED {
+    for record in LEARNED.map(record) {
         let refuse = |change: &dyn Fn(&mut Regressions)| {
             let mut objective = Regressions::new(&[0], Kind::Float);
             change(&mut objective);

@@ -5,7 +5,7 @@ use precode_core::rng::{Purpose, stream};
 use precode_core::training::Progress;
 use precode_torch::Result;
 use precode_torch::methods::{
-    Batch, FeaturePair, Found, LEARNED, Objective, Outcome, Parameter, Plan, Record, Request,
+    Batch, FeaturePair, Found, Objective, Outcome, Parameter, Plan, Record, Request, all,
 };
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
@@ -226,8 +226,11 @@ impl<'a> Ask<'a> {
     }
 }
 
+/// The methods that learn a mask.
+pub const LEARNED: [&str; 3] = ["edge-popup", "gem-miner", "continuous-sparsification"];
+
 pub fn record(name: &str) -> &'static Record {
-    LEARNED.iter().find(|record| record.name == name).unwrap()
+    all().iter().find(|record| record.name == name).unwrap()
 }
 
 pub fn bits(mask: &Tensor) -> Vec<bool> {
