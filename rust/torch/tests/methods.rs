@@ -288,13 +288,9 @@ fn controls_change_what_they_are_to_change() {
             let (note, changed) = shuffled.notes.last().unwrap();
             assert_eq!(note, "mask_entries_changed");
             for (d, (before, after)) in plain.masks.iter().zip(&shuffled.masks).enumerate() {
+                // A single network's rows may be full or empty, so that there is nothing to shuffle.
+                assert_ne!(before[0], after[0], "{name}:{} changes nothing", control.name());
                 for r in 0..6 {
-                    assert_ne!(
-                        before[0].get(r),
-                        after[0].get(r),
-                        "{name}:{} changes nothing",
-                        control.name()
-                    );
                     let differing: i64 = (0..2)
                         .map(|i| {
                             before[i].get(r).logical_xor(&after[i].get(r)).sum(Kind::Int64).int64_value(&[])
