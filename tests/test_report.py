@@ -49,7 +49,7 @@ def study(tables, tmp_path_factory):
         "similarity": similar,
         "tickets": tables.tickets,
         "transport": tables.transport,
-        "row_transport": {"imp at 0.25": np.eye(16)[None]},
+        "row_transport": {"imp at 0.25": np.eye(16)[None], "random at 0.25": np.ones((1, 16, 16))},
     }
     return study_of(tmp_path_factory.mktemp("study"), results)
 
