@@ -159,6 +159,25 @@ def test_tables_that_cannot_be_drawn_are_refused(tables, claims):
         assert plt.get_fignums() == before
 
 
+def test_accuracy_in_the_report_shows_the_dense_networks_and_all_methods(study, claims):
+    table = study.table("tickets")
+    higher = table["dense_accuracy"].mean() + 0.1
+
+    class Higher:
+        def table(self, name):
+            return study.table(name).assign(dense_accuracy=higher)
+
+    probes, rivals, *_ = FIGURES["C6"]
+    axes = [figure.draw(claims["C6"], Higher()) for figure in (probes, rivals)]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    low, high = axes[0].get_ylim()
+    means = table.groupby(["method", "density"])["accuracy"].mean()
+    assert low < means.min()
+    assert higher < high
+    for ax in axes:
+        plt.close(ax.figure)
+
+
 # ---------------------------------------------------------------- report
 
 

@@ -109,6 +109,8 @@ def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
         means = over_formulas(table, ["method", "density"], value)
         values = means[["low", "mean", "high"]].to_numpy()
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        if value == "accuracy":
+            high = max(high, float(table["dense_accuracy"].mean()))
         margin = 0.05 * max(high - low, 0.01)
         ax.set_ylim(low - margin, high + margin)
         return ax
