@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import pandas as pd
 import pytest
@@ -204,8 +205,10 @@ def test_an_estimate_grows_with_the_work():
 # ---------------------------------------------------------------- verdicts
 
 
-def test_verdicts_survive_the_folder(tmp_path):
+def test_verdicts_survive_the_folder(tmp_path, monkeypatch):
     """Tables of a study whose answer is known, through files and back."""
+    fewer = {**load_rules(), "resamples": 99}  # to save time
+    monkeypatch.setattr(import_module("precode.claims.judge"), "load_rules", lambda: fewer)
     known = synthetic_study("planted", formulas=10, hidden=16, clauses=8)
     tables = {
         "codes": vars(known.observations),
