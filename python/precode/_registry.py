@@ -28,7 +28,7 @@ def methods() -> pd.DataFrame:
 
     Example:
         >>> methods().set_index("name").loc["snip", "reference"]
-        'arXiv 1810.02340'
+        'arXiv 1810.02340, eq. 5'
     """
     table = pd.DataFrame([{**item, "needs": ", ".join(needs(item))} for item in records().values()])
     return table[

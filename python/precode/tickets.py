@@ -384,7 +384,7 @@ def find_tickets(
         1  magnitude     0.25        1   128    512
         2       snip     0.25        0   128    512
         3       snip     0.25        1   128    512
-        >>> tickets.retrain().table()["accuracy"].between(0.5, 1).all()
+        >>> bool(tickets.retrain().table()["accuracy"].between(0.5, 1).all())
         True
     """
     if not isinstance(runs, Runs):

@@ -194,7 +194,7 @@ def motion_curves(motion: pd.DataFrame, rules: Rules | None = None) -> pd.DataFr
         >>> from precode.claims import synthetic_study
         >>> curves = motion_curves(synthetic_study("planted", formulas=10, hidden=16, clauses=8).observations.motion)
         >>> curves.query("fate == 'converged' and epoch == inf")["hamming"].tolist()
-        [0.0]
+        [0.0, 0.0, 0.0]
     """
     return summarize(motion, ["template", "fate", "epoch"], ["hamming", "soft"], rules)
 
