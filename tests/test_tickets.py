@@ -205,6 +205,20 @@ def test_imp_is_a_plain_loop_of_torch(tickets, runs):
             assert torch.equal(tickets.get("imp", density).masks["w1"][network], mask["0.weight"])
 
 
+def test_imp_prunes_as_torch_prune_does(tickets, runs):
+    orders = [pc._precode.epoch_order(0, epoch, 320).astype(np.int64) for epoch in range(5)]
+    x, y = embedded(runs, 0)
+    batches = reference.batches_of(orders, 64)
+    _, levels = reference.imp(runs.start.module(0), x, y, batches, [0.5], prunable=["0.weight"], lr=0.02)
+    module = levels[-1].trained
+    torch.nn.utils.prune.custom_from_mask(module[0], "weight", levels[-1].masks["0.weight"])
+    left = int(levels[-1].masks["0.weight"].sum())
+    torch.nn.utils.prune.global_unstructured(
+        [(module[0], "weight")], torch.nn.utils.prune.L1Unstructured, amount=left - WEIGHTS // 2
+    )
+    assert torch.equal(module[0].weight_mask.bool(), tickets.get("imp", 0.5).masks["w1"][0])
+
+
 def test_magnitude_is_that_of_torch_prune(tickets, runs):
     for network in range(3):
         module = runs.module(network)
