@@ -114,7 +114,7 @@ def c5(tickets: pd.DataFrame, transport: pd.DataFrame, *, rules: Rules | None = 
     effect, above = estimate(means["moved"], rules), estimate(means["above"], rules)
     preserved = {
         "the interval of the family recall above clauses permuted is above 0": above.above(0),
-        f"it is at least {own['excess']}": above.value >= own["excess"],
+        f"the family recall above clauses permuted is at least {own['excess']}": above.value >= own["excess"],
     }
     holds = {**preserved, f"the interval of the share re-expressed is above {own['holds']}": effect.above(own["holds"])}
     partly = {
@@ -128,6 +128,9 @@ def c5(tickets: pd.DataFrame, transport: pd.DataFrame, *, rules: Rules | None = 
     details = table.groupby(["method", "density"])[measures].mean()
     details["tickets"] = table.groupby(["method", "density"]).size()
     reason = f"{len(table)} of {len(tickets)} tickets match their dense network and are compared"
+    by_chance = nulls["permuted_rows"]
+    if effect.value < by_chance:
+        reason += f"; of codes on random rows {by_chance:.2f} would be on another: fewer move than by chance"
     return Finding(effect, holds, partly, nulls, details.reset_index(), {"tickets": table}, reason)
 
 
@@ -241,6 +244,11 @@ def c6(tickets: pd.DataFrame, *, rules: Rules | None = None) -> Finding:
     strata = pairs.groupby([*keys, "probe", "rival"])[[f"{name}_win" for name in measures]].mean().reset_index()
     nulls = {"coin": 0.5, **{f"win rate in {name}": won.value for name, won in wins.items()}}
     reason = "; ".join(f"{name}: {won.value:.2f} [{won.low:.2f}, {won.high:.2f}]" for name, won in wins.items())
+    # The pool of rivals may hide strong ones: they are named.
+    against = pairs.groupby("rival")["accuracy_win"].mean().sort_values()
+    lost = ", ".join(f"{rival} ({rate:.2f})" for rival, rate in against[against < 0.5].items())
+    if lost:
+        reason += f"; in accuracy the probes lose to {lost}"
     tables = {"strata": strata, "contests": pairs}
     # Two ways to a partial verdict: each has half of the level.
     one = any(won.value >= own["holds"] and won.above(0.5, 0.5) for won in wins.values())
