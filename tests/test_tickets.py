@@ -183,8 +183,11 @@ def test_synflow_is_that_of_torch_autograd(tickets, runs):
     for network in range(3):
         module = runs.start.module(network)
         for density in (0.5, 0.1):
-            masks, _ = reference.synflow(module, density, prunable=["0.weight"])
+            masks, scores = reference.synflow(module, density, prunable=["0.weight"])
             found = tickets.get("synflow", density)
+            # Of the last round, in which what was pruned before scores zero.
+            got, wanted = found.scores["w1"][network], scores["0.weight"]
+            assert (got - wanted).abs().max() / wanted.abs().max() < 1e-5
             assert torch.equal(found.masks["w1"][network], masks["0.weight"])
 
 
