@@ -28,11 +28,12 @@ from precode.errors import (
 from precode.interference import conflicts, crowding, feature_capacity, mean_row_cosine
 from precode.networks import Networks
 from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
+from precode.retrained import Retrained
 from precode.sampler import Biased, BrokenClause, TruthTable
 from precode.settings import EarlyStopping, Optimizer
 from precode.task import Dnf
 from precode.ticket import Ticket
-from precode.tickets import Retrained, Tickets, find_tickets
+from precode.tickets import Tickets, find_tickets
 from precode.training import Runs, train
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Tickets of stacks of networks: found by every method, retrained, and compared."""
+"""Tickets of stacks of networks: found by every method, and retrained."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from precode import _precode
 from precode import embedding as embeddings
 from precode._check import COUNT, KEY, fractions, integer, is_integer
 from precode._progress import Progress, reporter
-from precode._recovery import recovery
 from precode._registry import record, resolve_methods
 from precode._work import sample_all
 from precode.dataset import Dataset, data_sets
 from precode.errors import PrecodeTypeError, PrecodeValueError
 from precode.networks import Networks
 from precode.readout import clause_sets
+from precode.retrained import Retrained
 from precode.ticket import Ticket
 from precode.training import Runs, train
 
 if TYPE_CHECKING:
-    import polars
     from numpy.typing import NDArray
 
 PRUNABLE = ("w1", "all")
-SCOPES = ("global", "per-layer")
-GRANULARITIES = ("weight", "row", "column")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,18 +196,12 @@ class Tickets:
     def _train(self, items: Sequence[Found], first_epoch: int, engine: str, progress: Progress) -> Runs:
         """All networks of several tickets in one run."""
         dense = self.dense
-        names = list(dict.fromkeys(name for item in items for name in item.masks))
-
-        def mask(item: Found, name: str) -> torch.Tensor:
-            kept = item.masks.get(name)
-            return torch.ones_like(item.start.weights[name], dtype=torch.bool) if kept is None else kept
-
         return train(
             None if dense.tasks is None else list(dense.tasks) * len(items),
             data=list(dense.data) * len(items),
             validation=list(dense.validation) * len(items) or 0,
             init={name: torch.cat([item.start.weights[name] for item in items]) for name in dense.weights},
-            masks={name: torch.cat([mask(item, name) for item in items]) for name in names},
+            masks={name: torch.cat([item.masks[name] for item in items]) for name in items[0].masks},
             embedding=items[0].start.embedding,
             seed=dense.seed,
             epochs=dense.settings.epochs - first_epoch,
@@ -247,95 +238,6 @@ class Tickets:
         columns = ["method", "density", "kept", "total", "gradients", "dense_epochs", "seconds"]
         mean = self.table().groupby(["method", "density"], sort=False)[columns[2:]].mean().reset_index()
         return mean.to_html(index=False, float_format="{:.3g}".format, border=0)
-
-
-class Retrained:
-    """Tickets after retraining beside their dense networks; made by `Tickets.retrain`.
-
-    Attributes:
-        tickets: what was retrained.
-        test: the data set of each network that accuracy is measured on.
-    """
-
-    def __init__(
-        self,
-        tickets: Tickets,
-        networks: Sequence[Networks],
-        seconds: Sequence[float],
-        test: Sequence[Dataset],
-        floor: float,
-    ) -> None:
-        self.tickets = tickets
-        self.test = tuple(test)
-        self._networks = tuple(networks)
-        self._table = _measure(tickets, networks, seconds, test, floor)
-
-    def networks(self, method: str, density: float) -> Networks:
-        """The retrained networks of one method at one density.
-
-        Raises:
-            PrecodeValueError: there are none.
-        """
-        return self._networks[self.tickets.found.index(self.tickets.get(method, density))]
-
-    def table(self) -> pd.DataFrame:
-        """One row a method, density and formula.
-
-        Columns: method, density (of all prunable weights), formula, accuracy and dense_accuracy on the test data
-        (fraction of labels), kept (weights), the columns of `precode.recovery` (without tasks, or with several hidden
-        layers, there are none),
-        gradients and dense_epochs (cost of finding, for each network), and seconds (finding and retraining).
-        """
-        return self._table.copy()
-
-    def polars(self) -> polars.DataFrame:
-        """The table as a polars data frame.
-
-        Raises:
-            PrecodeValueError: polars is not installed.
-        """
-        try:
-            import polars
-        except ImportError as error:
-            raise PrecodeValueError("polars is not installed: pip install polars, or use .table()") from error
-        return polars.DataFrame({name: column.to_list() for name, column in self._table.items()})
-
-    def summary(self) -> pd.DataFrame:
-        """Means over the formulas, one row a method and density, best accuracy first."""
-        grouped = self._table.drop(columns="formula").groupby(["method", "density"], sort=False).mean()
-        return grouped.reset_index().sort_values(["density", "accuracy"], ascending=False, ignore_index=True)
-
-    def __repr__(self) -> str:
-        return f"Retrained({self.tickets!r})"
-
-    def _repr_html_(self) -> str:
-        return self.summary().to_html(index=False, float_format="{:.3f}".format, border=0)
-
-
-def _measure(
-    tickets: Tickets, networks: Sequence[Networks], seconds: Sequence[float], test: Sequence[Dataset], floor: float
-) -> pd.DataFrame:
-    """Accuracy and recovery of every retrained network."""
-    dense = tickets.dense
-    dense_accuracy = 1 - dense.evaluate(test)["error"].to_numpy()
-    frames = []
-    readable = dense.tasks is not None and len(dense.widths) == 3
-    for item, retrained, spent in zip(tickets.found, networks, seconds, strict=True):
-        recovered = recovery(dense, retrained, item.masks, floor=floor) if readable else pd.DataFrame()
-        columns = {
-            "method": item.method,
-            "density": item.kept / item.total,
-            "formula": range(len(dense)),
-            "accuracy": 1 - retrained.evaluate(test)["error"].to_numpy(),
-            "dense_accuracy": dense_accuracy,
-            "kept": item.kept,
-            **{name: recovered[name].to_numpy() for name in recovered.columns if name != "network"},
-            "gradients": item.gradients,
-            "dense_epochs": item.epochs,
-            "seconds": item.seconds + spent,
-        }
-        frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
 
 
 def find_tickets(
@@ -439,7 +341,7 @@ def _find(
         None,
     )
     seconds = (time.perf_counter() - began) / (len(densities) * len(runs))
-    scores = result["scores"]
+    scores, features = result["scores"], record(method)["features"]
     found = []
     for number, density in enumerate(densities):
         masks = dict(zip(result["prunable"], result["masks"][number], strict=True))
@@ -450,7 +352,7 @@ def _find(
                 method=method,
                 density=density,
                 masks=masks,
-                start=_start(runs, named, masks, record(method)["features"]),
+                start=_start(runs, named, masks, features),
                 first_epoch=result["start_epoch"],
                 scores=None if scores is None else dict(zip(result["prunable"], scores[number], strict=True)),
                 gradients=result["gradients"][number],

@@ -17,7 +17,7 @@ from precode.readout import templates
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from precode.tickets import Retrained
+    from precode.retrained import Retrained
 
 
 def _both(

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from precode.retrained import Retrained
 from precode.study.cells import Kind, Results, Settings, register, training_seconds
 from precode.study.config import StudyConfig
 from precode.task import Dnf
-from precode.tickets import Retrained, find_tickets
+from precode.tickets import find_tickets
 from precode.training import Runs, train
 
 SETTING: Mapping[str, Any] = {"variables": 32, "width": 4, "batch": 64, "optimizer": "adam", "floor": 0.1}

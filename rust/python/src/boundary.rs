@@ -91,7 +91,7 @@ pub fn readout<'a, T: Real + numpy::Element>(
     features: &'a PyReadonlyArray3<'_, T>,
     output: &'a PyReadonlyArray2<'_, T>,
 ) -> PyResult<Readout<'a, T>> {
-    let &[networks, rows, variables] = features.as_array().shape() else { unreachable!("three dimensions") };
+    let (networks, rows, variables) = features.as_array().dim();
     Readout::new(networks, rows, variables, features.as_slice()?, output.as_slice()?)
         .map_err(|error| raise(py, error))
 }

@@ -183,7 +183,7 @@ pub fn permute_rows<'py>(
     index: u64,
 ) -> PyResult<Bits<'py>> {
     let (bits, weights) = (channels.as_slice()?, output.as_slice()?);
-    let &[networks, clauses, rows] = channels.as_array().shape() else { unreachable!("three dimensions") };
+    let (networks, clauses, rows) = channels.as_array().dim();
     if output.as_array().shape() != [networks, rows] {
         let message = format!(
             "output weights of shape {:?} do not fit channels of shape {:?}: expected one for each network and row",

@@ -57,11 +57,14 @@ pub fn liveness<'py>(
     alive: PyReadonlyArray3<'py, bool>,
     outputs: PyReadonlyArray2<'py, bool>,
 ) -> PyResult<Counts<'py>> {
-    let (shape, alive, outputs) = (alive.as_array().shape().to_vec(), alive.as_slice()?, outputs.as_slice()?);
-    let &[networks, rows, inputs] = shape.as_slice() else { unreachable!("three dimensions") };
+    let (networks, rows, inputs) = alive.as_array().dim();
+    let (alive, outputs) = (alive.as_slice()?, outputs.as_slice()?);
     if outputs.len() != networks * rows {
-        let message =
-            format!("{} output weights do not fit masks of shape {shape:?}: pass one a row", outputs.len());
+        let message = format!(
+            "{} output weights do not fit masks of shape {:?}: pass one a row",
+            outputs.len(),
+            [networks, rows, inputs]
+        );
         return Err(raise(py, Error::Shape(message)));
     }
     let parts = alive.chunks_exact((rows * inputs).max(1)).zip(outputs.chunks_exact(rows.max(1)));
