@@ -122,15 +122,21 @@ def test_controls_against_brute_force(embedding):
 
 
 def test_motion_follows_near_locations_through_the_snapshots(runs, seen):
-    near = seen.locations[(seen.locations["kind"] == "formula") & seen.locations["near"]]
+    near = seen.locations[seen.locations["near"]].groupby("kind", observed=True).size()
     assert seen.motion["epoch"].nunique() == len(runs.settings.snapshots) + 1
-    assert (seen.motion.groupby("epoch").size() == len(near)).all()
+    false = [
+        pc.Dnf(task.false_clauses(seed=runs.seed, index=stream), task.variables)
+        for task, stream in zip(runs.tasks, runs.streams, strict=True)
+    ]
     for epoch, networks in ((0.0, runs.start), (1.0, runs.at(10)), (math.inf, runs)):
-        part = seen.motion[seen.motion["epoch"] == epoch]
-        for metric in ("hamming", "soft"):
-            for row in part.iloc[::7].itertuples():
-                value = networks.distance(row.template, metric)[row.formula, row.clause, row.row]
-                assert getattr(row, metric) == pytest.approx(value)
+        for kind, tasks in (("formula", runs.tasks), ("false", false)):
+            part = seen.motion[(seen.motion["epoch"] == epoch) & (seen.motion["kind"] == kind)]
+            assert len(part) == near[kind]
+            read = pc.Networks(networks.weights, tasks, runs.embedding)
+            for metric in ("hamming", "soft"):
+                for row in part.iloc[::7].itertuples():
+                    value = read.distance(row.template, metric)[row.formula, row.clause, row.row]
+                    assert getattr(row, metric) == pytest.approx(value)
     ends = seen.motion[(seen.motion["epoch"] == math.inf) & (seen.motion["fate"] == "converged")]
     assert (ends["hamming"] == 0).all()
 

@@ -81,7 +81,7 @@ DRAWN = {
     "gains": lambda seen, claims, ax: plot.gains(claims["C4"].details, claims["C4"].nulls, ax=ax),
     "penalties": lambda seen, claims, ax: plot.penalties(claims["C4"].tables["penalties"], ax=ax),
     "recovery": lambda seen, claims, ax: plot.recovery(claims["C5"].tables["tickets"], ax=ax),
-    "row_transport": lambda seen, claims, ax: plot.row_transport(np.eye(3), ax=ax),
+    "row_transport": lambda seen, claims, ax: plot.row_transport(np.eye(3), 0.2, ax=ax),
     "wins": lambda seen, claims, ax: plot.wins(claims["C6"].details, "recovery_family", ax=ax),
 }
 
@@ -128,6 +128,22 @@ def test_lines_of_tickets_are_means_over_formulas_of_all_cells():
     np.testing.assert_allclose(line.get_ydata(), [(0.85 + 0.95) / 2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.35"]
     plt.close(ax.figure)
+
+
+def test_every_figure_of_motion_and_tickets_has_its_null(tables, claims):
+    for ax, nulls in (
+        (plot.motion(claims["C2"].tables["motion"]), 2),
+        (plot.tickets(pd.DataFrame({"method": ["imp", "random"], "density": 0.1, "formula": 0, "accuracy": 0.9})), 1),
+    ):
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert sum(label.startswith("null: ") for label in labels) == nulls
+        plt.close(ax.figure)
+    curves = claims["C2"].tables["motion"].query("kind == 'false' and template == '4P' and fate == 'rejected'")
+    (drawn,) = (
+        line for line in plot.motion(claims["C2"].tables["motion"]).lines if "false clauses, rej" in line.get_label()
+    )
+    np.testing.assert_allclose(drawn.get_ydata(), curves.sort_values("epoch")["hamming"])
+    plt.close("all")
 
 
 def test_the_matrix_of_wins_has_every_rate_at_its_place(claims):

@@ -21,8 +21,9 @@ NOT_FROM_INIT = {"imp-lr-rewind", "imp-finetune", "imp-rewind"}
 DENSITIES = [1.0, 0.5, 0.25, 0.1, 0.6 / WEIGHTS]
 
 
-def dense(**options):
-    tasks = [pc.Dnf.random(**SHAPE, seed=0, index=index) for index in range(3)]
+def dense(formulas=range(3), **options):
+    tasks = [pc.Dnf.random(**SHAPE, seed=0, index=index) for index in formulas]
+    options = {"indices": formulas, **options}
     settings = dict(hidden=8, epochs=5, samples=320, lr=0.02, early_stopping=None, dtype="float64")
     return pc.train(tasks, **{**settings, **options})
 
@@ -78,6 +79,23 @@ def test_the_same_search_finds_the_same_tickets(runs, tickets, method):
     assert torch.equal(again.masks["w1"], tickets.get(method, 0.25).masks["w1"])
     other = pc.find_tickets(runs, method, 0.25, seed=1).get(method, 0.25)
     assert torch.equal(other.masks["w1"], again.masks["w1"]) != METHODS.loc[method, "random"]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The tickets of one of the networks, trained by itself and searched with another number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    yield pc.find_tickets(dense(formulas=[1]), densities=DENSITIES)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("method", METHODS.index)
+def test_a_ticket_depends_neither_on_company_nor_on_threads(tickets, alone, method):
+    for density in DENSITIES:
+        mine, among = alone.get(method, density), tickets.get(method, density)
+        assert torch.equal(mine.masks["w1"][0], among.masks["w1"][1])
+        torch.testing.assert_close(mine.start.weights["w1"][0], among.start.weights["w1"][1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS.index[~METHODS["random"]])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from tqdm.auto import tqdm
+
+T = TypeVar("T")
 
 Progress: TypeAlias = "bool | Callable[[int, int], None]"
 """False: none. True: a bar. A function: called with the units of work done and in all, about 20 times a second; an
@@ -29,3 +31,12 @@ def reporter(progress: Progress, total: int, unit: str) -> Iterator[Callable[[in
             yield advance
     else:
         yield None
+
+
+def tracked(items: Sequence[T], progress: Progress, unit: str) -> Iterator[T]:
+    """The items one after the other, each reported as done when the next is asked for."""
+    with reporter(progress, len(items), unit) as report:
+        for done, item in enumerate(items, 1):
+            yield item
+            if report is not None:
+                report(done)

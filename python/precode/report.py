@@ -17,11 +17,13 @@ import pandas as pd
 
 from precode import plot
 from precode._files import write_atomically
+from precode._progress import Progress, tracked
 from precode._registry import controls, methods
 from precode.claims import Claim, load_rules
 from precode.claims.rules import Rules, sentence
 from precode.errors import PrecodeValueError
 from precode.plot._axes import NULLS, over_formulas, pyplot
+from precode.plot._tickets import NULL
 from precode.study import Study
 from precode.study.cells import numerics
 from precode.study.folder import explained
@@ -35,7 +37,7 @@ TABLES = "tables"
 MEASURES = {"accuracy": "Test accuracy", "recovery_family": "Share of the dense network's codes recovered on any row"}
 """What is drawn of tickets against their density, in words."""
 
-GROUPS = {"probes": "probes", "weight_based": "weight-based methods", "": "references and controls"}
+GROUPS = {"probes": "probes", "weight_based": "weight-based methods", "": "references and other methods"}
 """Methods that are drawn together, by their key in the rules of claim C6."""
 
 BESIDE = {
@@ -90,8 +92,15 @@ def _row_transport(claim: Claim, study: Study) -> Axes:
     if not known:
         raise PrecodeValueError("row transport was kept of references and controls only")
     settings, name, matrix = max(known, key=lambda item: float(item[2].sum()))
-    ax = plot.row_transport(matrix)
-    cell = ", ".join(f"{key} {settings[key]}" for key in ("hidden", "clauses", "embedding"))
+    method, _, density = name.partition(" at ")
+    point = {key: settings[key] for key in ("hidden", "clauses", "embedding")}
+    moves = study.table("transport")
+    for key, value in {**point, "method": method, "formula": 0}.items():
+        moves = moves[moves[key] == value]
+    # Whole weights are kept, so that the density differs a little from the one that was asked for.
+    away = (moves["density"] - float(density)).abs()
+    ax = plot.row_transport(matrix, float(moves["same_permuted"][away == away.min()].sum()))
+    cell = ", ".join(f"{key} {value}" for key, value in point.items())
     ax.set_title(f"{name}; {cell}\n{ax.get_title()}", fontsize="medium")
     return ax
 
@@ -104,6 +113,7 @@ def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
         chosen = named[group] if group else ~np.logical_or.reduce(list(named.values()))
         if not chosen.any():
             raise PrecodeValueError(f"the study has no {GROUPS[group]}")
+        chosen |= table["method"] == NULL
         ax = plot.tickets(table[chosen], value)
         # The same scale for all groups, so that they can be compared.
         means = over_formulas(table, ["method", "density"], value)
@@ -140,7 +150,7 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
         Figure("How likely a location is a code at the end, by its distance at initialization.", _convergence),
         Figure(
             "How the distance of near locations changes in training, for those that become codes and those that do "
-            "not: wrong signs.",
+            "not: wrong signs. Dotted: the same at false clauses.",
             lambda claim, study: plot.motion(_behind(claim, "motion")),
         ),
         Figure(
@@ -203,7 +213,7 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
 """The figures of every claim."""
 
 
-def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> None:
+def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, progress: Progress = False) -> None:
     """Writes one HTML file that says of every claim whether it holds, how strongly, against which nulls, by which rule.
 
     Nothing in it is fetched from elsewhere; it links to the data in the folder ``tables`` beside it. A figure whose
@@ -213,6 +223,7 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> Non
         study: that was judged, finished or not.
         claims: in the order of the report.
         path: of the file; its folder is made where it is missing.
+        progress: True for a bar, or a function of (figures drawn, figures).
 
     Raises:
         PrecodeFileError: the file cannot be written, or a result is missing or was altered.
@@ -231,9 +242,14 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path) -> Non
         '<!DOCTYPE html>'
     """
     path, claims = Path(path), list(claims)
+    figures: dict[str, list[dict[str, str]]] = {claim.name: [] for claim in claims}
+    for claim, figure in tracked(
+        [(one, item) for one in claims for item in FIGURES.get(one.name, ())], progress, "figure"
+    ):
+        figures[claim.name].append(_figure(figure, claim, study))
     text = _template().render(
         claims=claims,
-        figures={claim.name: [_figure(item, claim, study) for item in FIGURES.get(claim.name, ())] for claim in claims},
+        figures=figures,
         study=study,
         config={name: getattr(study.config, name) for name in study.config.names()},
         methods=_methods(study),

@@ -212,7 +212,7 @@ def _paired(pairs: pd.DataFrame, measure: str, rules: Rules) -> pd.DataFrame:
 
 @claim("C6")
 def c6(tickets: pd.DataFrame, *, rules: Rules | None = None) -> Finding:
-    """C6: feature-space probes beat weight-based methods in accuracy and in code recovery.
+    """C6: light feature-space probes beat weight-based methods in accuracy and in code recovery.
 
     Args:
         tickets: see `contests`.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
+from precode._progress import Progress, tracked
 from precode.claims.balance import c4
 from precode.claims.claim import Claim
 from precode.claims.contests import c5, c6
@@ -19,6 +22,7 @@ def judge(
     transport: pd.DataFrame | None = None,
     *,
     rules: Rules | None = None,
+    progress: Progress = False,
 ) -> dict[str, Claim]:
     """Judges every claim.
 
@@ -27,6 +31,7 @@ def judge(
         tickets: the table of `Retrained.table`, with the cell's columns where there are several cells.
         transport: the table of `transport_tickets`, likewise.
         rules: the decision rules; those of the package by default.
+        progress: True for a bar, or a function of (claims judged, claims).
 
     Returns:
         The claims by name, C1 to C6; those whose tables were not given have "not enough data".
@@ -41,19 +46,20 @@ def judge(
         {'does not hold'}
     """
     rules = load_rules() if rules is None else rules
-    found = {
-        "C1": c1(observations, rules=rules),
-        "C2": c2(observations, rules=rules),
-        "C3": c3(observations, rules=rules),
-        "C4": c4(observations, tickets, rules=rules),
+    lacking = "no tickets were given" if tickets is None else "no row transport was given" if transport is None else ""
+    tests: dict[str, Callable[[], Claim]] = {
+        "C1": lambda: c1(observations, rules=rules),
+        "C2": lambda: c2(observations, rules=rules),
+        "C3": lambda: c3(observations, rules=rules),
+        "C4": lambda: c4(observations, tickets, rules=rules),
+        "C5": lambda: (
+            _missing("C5", lacking, rules)
+            if tickets is None or transport is None
+            else c5(tickets, transport, rules=rules)
+        ),
+        "C6": lambda: _missing("C6", lacking, rules) if tickets is None else c6(tickets, rules=rules),
     }
-    no_tickets = "no tickets were given"
-    if tickets is None or transport is None:
-        found["C5"] = _missing("C5", no_tickets if tickets is None else "no row transport was given", rules)
-    else:
-        found["C5"] = c5(tickets, transport, rules=rules)
-    found["C6"] = _missing("C6", no_tickets, rules) if tickets is None else c6(tickets, rules=rules)
-    return found
+    return {name: tests[name]() for name in tracked(list(tests), progress, "claim")}
 
 
 def _missing(name: str, reason: str, rules: Rules) -> Claim:

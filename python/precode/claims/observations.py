@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,13 +126,7 @@ def observe(
     numbers = list(range(len(runs))) if formulas is None else integers(formulas, "formulas", 0)
     if len(numbers) != len(runs):
         raise PrecodeShapeError(f"{len(numbers)} formula numbers for {len(runs)} networks: pass one for each")
-    sets = {
-        "formula": [list(task.clauses_of(output)) for task in runs.tasks],
-        "false": [
-            list(task.false_clauses(output=output, seed=runs.seed, index=stream))
-            for task, stream in zip(runs.tasks, runs.streams, strict=True)
-        ],
-    }
+    sets = _clauses(runs, output)
     cell: dict[str, Any] = {
         "hidden": runs.widths[1],
         "clauses": len(sets["formula"][0]),
@@ -155,6 +150,18 @@ def observe(
         for place, (name, value) in enumerate(cell.items()):
             table.insert(place, name, value)
     return Observations(**tables)
+
+
+def _clauses(runs: Runs, output: int) -> dict[str, list[list[Any]]]:
+    """Each network's clauses of every kind: those of its formula, and as many false ones."""
+    tasks = [] if runs.tasks is None else runs.tasks
+    return {
+        "formula": [list(task.clauses_of(output)) for task in tasks],
+        "false": [
+            list(task.false_clauses(output=output, seed=runs.seed, index=stream))
+            for task, stream in zip(tasks, runs.streams, strict=True)
+        ],
+    }
 
 
 def positives(template: str) -> int:
@@ -356,7 +363,7 @@ def _row_cosine(features: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def observe_motion(runs: Runs, locations: pd.DataFrame, *, output: int = 0) -> pd.DataFrame:
-    """Distance of the near locations of the formulas at every snapshot and at the end.
+    """Distance of the near locations, of the formulas and of false clauses, at every snapshot and at the end.
 
     Args:
         runs: see `observe`.
@@ -364,8 +371,8 @@ def observe_motion(runs: Runs, locations: pd.DataFrame, *, output: int = 0) -> p
         output: which output, where there are several.
 
     Returns:
-        One row a near location and moment: formula, clause, template, row, fate, epoch (of the snapshot, in fractions;
-        infinite for the final weights), hamming and soft.
+        One row a near location and moment: formula, clause, template, row, kind, fate, epoch (of the snapshot, in
+        fractions; infinite for the final weights), hamming and soft.
 
     Example:
         >>> from precode import Dnf, train
@@ -374,18 +381,22 @@ def observe_motion(runs: Runs, locations: pd.DataFrame, *, output: int = 0) -> p
         >>> observe_motion(runs, table)["epoch"].unique().tolist()
         [0.0, 1.0, inf]
     """
-    near = locations[(locations["kind"] == "formula") & locations["near"]]
-    keys = ["formula", "clause", "template", "row", "fate"]
-    place = tuple(near[name].to_numpy() for name in ("formula", "clause", "row"))
+    near = locations[locations["near"]]
+    keys = ["formula", "clause", "template", "row", "kind", "fate"]
+    kinds = [(near["kind"] == kind).to_numpy() for kind in KINDS]
+    templates_of = [(name, (near["template"] == name).to_numpy()) for name in near["template"].cat.categories]
+    place = near[["formula", "clause", "row"]].to_numpy()
     moments = {0.0: runs.start, **{step / runs.steps_per_epoch: runs.at(step) for step in runs.settings.snapshots}}
+    clauses = _clauses(runs, output)
     frames = []
     for epoch, networks in [*sorted(moments.items()), (float("inf"), runs)]:
-        frame = near[keys].assign(epoch=epoch)
-        for metric in ("hamming", "soft"):
-            values = np.zeros(len(near))
-            for name in near["template"].cat.categories if len(near) else ():
-                chosen = (near["template"] == name).to_numpy()
-                values[chosen] = networks.distance(name, metric, output=output)[place][chosen]
-            frame[metric] = values
+        frame = near[keys].assign(epoch=epoch, hamming=0.0, soft=0.0)
+        for kind, of_kind in zip(KINDS, kinds, strict=True):
+            source = _source(networks, clauses[kind], output)
+            for (name, of_template), metric in product(templates_of, ("hamming", "soft")):
+                chosen = of_kind & of_template
+                if chosen.any():
+                    values = distances(source, name, metric, "layer", "ignore")
+                    frame.loc[chosen, metric] = values[tuple(place[chosen].T)]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)

@@ -184,19 +184,19 @@ def convergence(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
 
 
 def motion_curves(motion: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
-    """Mean distance of near locations by template, fate and moment, with intervals over formulas.
+    """Mean distance of near locations by kind, template, fate and moment, with intervals over formulas.
 
     Returns:
-        One row a template, fate and epoch: formulas, hamming, soft and the ends of their intervals, such as hamming_low
-        (NaN where fewer formulas than needed have such locations).
+        One row a kind (of the formula, or of false clauses), template, fate and epoch: formulas, hamming, soft and the
+        ends of their intervals, such as hamming_low (NaN where fewer formulas than needed have such locations).
 
     Example:
         >>> from precode.claims import synthetic_study
         >>> curves = motion_curves(synthetic_study("planted", formulas=10, hidden=16, clauses=8).observations.motion)
-        >>> curves.query("fate == 'converged' and epoch == inf")["hamming"].tolist()
+        >>> curves.query("kind == 'formula' and fate == 'converged' and epoch == inf")["hamming"].tolist()
         [0.0, 0.0, 0.0]
     """
-    return summarize(motion, ["template", "fate", "epoch"], ["hamming", "soft"], rules)
+    return summarize(motion, ["kind", "template", "fate", "epoch"], ["hamming", "soft"], rules)
 
 
 @claim("C2")

@@ -152,12 +152,12 @@ def _shuffled(frame: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.bool_
 
 def _motion(locations: pd.DataFrame) -> pd.DataFrame:
     """Converging locations go to distance 0 on a straight line, rejected ones stay."""
-    near = locations[(locations["kind"] == "formula") & locations["near"]]
+    near = locations[locations["near"]]
     left = near["fate"].eq("rejected").to_numpy()
     frames = []
     for epoch, progress in [(0.0, 0.0), (0.2, 0.25), (0.6, 0.5), (1.0, 0.75), (float("inf"), 1.0)]:
         remaining = np.where(left, 1.0, 1.0 - progress)
-        frame = near[["formula", "clause", "template", "row", "fate"]].assign(epoch=epoch)
+        frame = near[["formula", "clause", "template", "row", "kind", "fate"]].assign(epoch=epoch)
         frames.append(frame.assign(hamming=near["hamming"] * remaining, soft=near["soft"] * remaining))
     return pd.concat(frames, ignore_index=True)
 

@@ -83,10 +83,11 @@ def study_command(
             click.echo(f"failed: {failure['kind']} {failure['settings']}: {failure['error']}", err=True)
         if done.finished == done.planned:
             click.echo("judging the claims", err=True)
-        claims = study.judge_study(done)
-        study.write_claims(done, claims)
+        claims = study.judge_study(done, progress=True)
+        click.echo("writing the tables", err=True)
+        study.write_claims(done, claims, progress=True)
         click.echo("drawing the report", err=True)
-        write_report(done, claims.values(), out / "report.html")
+        write_report(done, claims.values(), out / "report.html", progress=True)
     except PrecodeError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -225,7 +226,8 @@ def motion(
 ) -> Axes:
     """Distance of near locations from initialization to the end, by their fate (C2).
 
-    Means over formulas with their intervals as bands; "end" are the final weights.
+    Means over formulas with their intervals as bands; "end" are the final weights. Open and dotted: the near locations
+    of false clauses, of which some end as if they had become codes or not.
 
     Args:
         table: from `precode.claims.motion_curves`, or ``motion`` of claim C2.
@@ -237,22 +239,30 @@ def motion(
         PrecodeValueError: a column is missing, or there are no near locations of the template.
 
     Example:
-        >>> table = pd.DataFrame({"template": "2P", "fate": "converged", "epoch": [0.0, 1.0, np.inf],
+        >>> table = pd.DataFrame({"kind": "formula", "template": "2P", "fate": "converged", "epoch": [0.0, 1.0, np.inf],
         ...                       "hamming": [0.5, 0.2, 0.0], "hamming_low": 0.0, "hamming_high": 1.0})
         >>> [label.get_text() for label in motion(table).get_xticklabels()]
         ['0', '1', 'end']
     """
-    require(table, "template", "fate", "epoch", metric, f"{metric}_low", f"{metric}_high")
+    require(table, "kind", "template", "fate", "epoch", metric, f"{metric}_low", f"{metric}_high")
     chosen = _of_template(table, template)
     require_rows(chosen, "near locations")
     ax = axes(ax)
     finite = sorted(epoch for epoch in chosen["epoch"].unique() if np.isfinite(epoch))
     last = 1.8 * max(finite[-1], 1.0)
-    for fate, color, marker in (("converged", BLUE, "o"), ("rejected", ORANGE, "s")):
-        part = chosen[chosen["fate"].astype(str) == fate].sort_values("epoch")
-        at = part["epoch"].replace(np.inf, last)
-        ax.plot(at, part[metric], marker=marker, markersize=4, color=color, label=f"near at first, {fate}")
-        ax.fill_between(at, part[f"{metric}_low"], part[f"{metric}_high"], color=color, alpha=0.2, linewidth=0)
+    looks: dict[str, tuple[str, dict[str, Any], float]] = {
+        "formula": ("near at first, {}", {"linestyle": "-"}, 0.2),
+        "false": ("null: false clauses, {}", {"linestyle": ":", "markerfacecolor": "white"}, 0.08),
+    }
+    for (kind, (label, look, alpha)), (fate, color, marker) in product(
+        looks.items(), (("converged", BLUE, "o"), ("rejected", ORANGE, "s"))
+    ):
+        part = chosen[(chosen["kind"] == kind) & (chosen["fate"].astype(str) == fate)].sort_values("epoch")
+        if len(part):
+            at = part["epoch"].replace(np.inf, last)
+            ax.plot(at, part[metric], marker=marker, markersize=4, color=color, label=label.format(fate), **look)
+            ends = part[f"{metric}_low"], part[f"{metric}_high"]
+            ax.fill_between(at, *ends, color=color, alpha=alpha, linewidth=0)
     ax.set_xscale("symlog", linthresh=1)
     shown = [tick for tick in (0, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 8, 16, 32, 64) if tick <= finite[-1] or tick == 1]
     shown = [tick for tick in shown if tick == int(tick)] if finite[-1] > 1 else [0, *finite[1:]]

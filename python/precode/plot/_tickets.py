@@ -11,6 +11,7 @@ from precode.errors import PrecodeShapeError, PrecodeValueError
 from precode.plot._axes import (
     ABOVE,
     BLUE,
+    GRAY,
     LABELS,
     ORANGE,
     axes,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
+NULL = "random"
+"""The method that knows nothing."""
+
 ALPHA = 0.05
 """P-values below it are starred in the matrix of win rates."""
 
@@ -35,8 +39,8 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
 
     Lines are means over formulas, bands their 95 % interval (1.96 standard errors); cells of a study that share a
     formula's number count as one formula, and densities within 1 % of each other as the same. A control, such as
-    ``snip:shuffle-row``, is dotted in the colour of its method. With accuracy, the dashed line is that of the dense
-    networks. Methods have the same colours in every figure of a table.
+    ``snip:shuffle-row``, is dotted in the colour of its method; random tickets, the null of all, are gray. With
+    accuracy, the dashed line is that of the dense networks. Methods have the same colours in every figure of a table.
 
     Args:
         table: from `Retrained.table`, of one cell or several.
@@ -56,9 +60,12 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     if "formula" in table:
         table = table.groupby(["method", "density", "formula"], sort=False).mean(numeric_only=True).reset_index()
     groups = {str(name): group for name, group in table.groupby("method", sort=False)}
-    plain = [name for name in groups if name.partition(":")[0] not in groups or ":" not in name]
+    plain = [name for name in groups if (name.partition(":")[0] not in groups or ":" not in name) and name != NULL]
     ax = axes(ax, figsize=(8.0 if len(groups) > 5 else 6.4, 4.2))
     for name, group in groups.items():
+        if name == NULL:
+            line(ax, group.groupby("density")[value], GRAY, label=f"null: {name}", linestyle=":", marker="x")
+            continue
         number = plain.index(name if name in plain else name.partition(":")[0])
         marker, dashes = [("o", "-"), ("s", "--"), ("D", "-."), ("^", (0, (6, 1)))][number // 10 % 4]
         style = {"linestyle": ":" if ":" in name else dashes, "marker": marker, "markersize": 3.5}
@@ -130,21 +137,23 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def row_transport(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
+def row_transport(matrix: ArrayLike, null: float | None = None, *, ax: Axes | None = None) -> Axes:
     """From which row of the dense network to which row of the ticket codes went, as a heat map.
 
-    Codes on the diagonal stayed on their row; the title gives their share.
+    Codes on the diagonal stayed on their row; the title gives their share, beside what chance gives.
 
     Args:
         matrix: (j, j), of one network: an item of `precode.claims.transport_matrix`.
+        null: how many codes would be on the same row if the ticket's were on random rows of the same polarity
+            (same_permuted of `precode.claims.transport`, summed over families).
         ax: axes to draw on.
 
     Raises:
         PrecodeShapeError: not a square matrix.
 
     Example:
-        >>> row_transport(np.eye(4)).get_title()
-        '4 codes recovered, 100 % of them on the same row'
+        >>> row_transport(np.eye(4), null=1.0).get_title().splitlines()
+        ['4 codes recovered, 100 % of them on the same row', '(null: codes on random rows, 25 %)']
     """
     values = np.asarray(matrix, dtype=float)
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
@@ -152,8 +161,12 @@ def row_transport(matrix: ArrayLike, *, ax: Axes | None = None) -> Axes:
     ax = axes(ax, figsize=(5.2, 4.6))
     image = ax.imshow(values, cmap="Blues", vmin=0, vmax=max(values.max(initial=0.0), 1e-12), interpolation="none")
     total, stayed = values.sum(), np.trace(values)
-    share = f", {stayed / total:.0%} of them on the same row".replace("%", " %") if total else ""
-    ax.set_title(f"{total:.0f} codes recovered{share}", fontsize="medium")
+    title = f"{total:.0f} codes recovered"
+    if total:
+        title += f", {100 * stayed / total:.0f} % of them on the same row"
+        if null is not None:
+            title += f"\n(null: codes on random rows, {100 * null / total:.0f} %)"
+    ax.set_title(title, fontsize="medium")
     ax.set_xlabel("row of the ticket")
     ax.set_ylabel("row of the dense network")
     ax.figure.colorbar(image, ax=ax, label="codes [ours]", shrink=0.8)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from precode._files import write_atomically
+from precode._progress import Progress, tracked
 from precode.errors import PrecodeFileError, PrecodeValueError
 from precode.study import encoding
 from precode.study.folder import DATABASE, RESTORE, Kept, damaged, explained, is_begun, read_config, read_files
@@ -92,10 +93,14 @@ class Study:
         for file in self._of(name, encoding.ARRAYS):
             yield json.loads(self._settings[file.cell]), encoding.arrays_from_bytes(self._read(file))
 
-    def export(self, folder: str | Path) -> list[Path]:
+    def export(self, folder: str | Path, *, progress: Progress = False) -> list[Path]:
         """Writes every table as Parquet and as CSV; the same results give the same bytes.
 
         CSV files of more than `LONG` rows are compressed by gzip.
+
+        Args:
+            folder: is made where it is missing.
+            progress: True for a bar, or a function of (tables written, tables).
 
         Returns:
             The files.
@@ -103,7 +108,8 @@ class Study:
         Raises:
             PrecodeFileError: they cannot be written, or a result is missing or was altered.
         """
-        return [path for name in self.tables for path in write_table(Path(folder), name, self.table(name))]
+        names = tracked(self.tables, progress, "table")
+        return [path for name in names for path in write_table(Path(folder), name, self.table(name))]
 
     def _names(self, ending: str) -> list[str]:
         return sorted({file.name for file in self._files if file.file.endswith(f".{ending}")})

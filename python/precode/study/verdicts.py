@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from precode._files import write_atomically
+from precode._progress import Progress
 from precode.errors import PrecodeValueError
 from precode.readout import templates
 from precode.study.cells import numerics
@@ -62,11 +63,12 @@ def observations(study: Study) -> Observations:
     return Observations(read("locations"), read("motion"), study.table("nulls"), study.table("similarity"))
 
 
-def judge_study(study: Study) -> dict[str, Claim]:
+def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]:
     """Judges every claim of the paper from a finished study, by the rules that it was planned with.
 
     Args:
         study: all cells of which are finished.
+        progress: True for a bar, or a function of (claims judged, claims).
 
     Returns:
         The claims by name, C1 to C6; see `precode.claims.judge`.
@@ -82,10 +84,12 @@ def judge_study(study: Study) -> dict[str, Claim]:
             f"{study.folder}: {study.finished} of {study.planned} cells are finished: run the study to its end first"
         )
     check_rules(study.config.rules)
-    return judge(observations(study), study.table("tickets"), study.table("transport"))
+    return judge(observations(study), study.table("tickets"), study.table("transport"), progress=progress)
 
 
-def write_claims(study: Study, claims: dict[str, Claim], folder: str | Path | None = None) -> list[Path]:
+def write_claims(
+    study: Study, claims: dict[str, Claim], folder: str | Path | None = None, *, progress: Progress = False
+) -> list[Path]:
     """Writes the claims as JSON, and all tables of the study and of the claims as CSV and Parquet.
 
     The same results give the same bytes.
@@ -94,6 +98,7 @@ def write_claims(study: Study, claims: dict[str, Claim], folder: str | Path | No
         study: that was judged.
         claims: see `judge_study`.
         folder: for ``claims.json`` and the folder ``tables``; that of the study by default.
+        progress: True for a bar, or a function of (tables of the study written, tables).
 
     Returns:
         The files. The tables of a claim begin with its name: ``c1`` is the one behind its effect.
@@ -111,7 +116,7 @@ def write_claims(study: Study, claims: dict[str, Claim], folder: str | Path | No
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / CLAIMS, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    written = [folder / CLAIMS, *study.export(folder / TABLES)]
+    written = [folder / CLAIMS, *study.export(folder / TABLES, progress=progress)]
     for name, claim in claims.items():
         tables = {name.lower(): claim.details, **{f"{name.lower()}_{key}": item for key, item in claim.tables.items()}}
         for label, table in tables.items():
