@@ -14,7 +14,7 @@ import pytest
 
 import precode as pc
 from precode import plot
-from precode.claims import judge, load_rules, synthetic_study
+from precode.claims import Observations, judge, judge_parts, load_rules, synthetic_study
 from precode.report import FIGURES, write_report
 from precode.study import Kind, run
 from study_kinds import CONFIG
@@ -55,9 +55,22 @@ def study(tables, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(claims, study):
-    similar = {**claims["C1"].tables, "similarity": study.table("similarity")}
-    return [replace(claims["C1"], tables=similar), *list(claims.values())[1:]]
+def parts(tables):
+    """The claims in two widths, each by itself."""
+    both = [tables, synthetic_study("shuffled", formulas=FORMULAS, hidden=32, clauses=8, seed=1)]
+    return judge_parts(
+        Observations.concat([each.observations for each in both]),
+        pd.concat([each.tickets for each in both]),
+        pd.concat([each.transport for each in both]),
+        rules={**load_rules(), "resamples": 99},
+    )
+
+
+@pytest.fixture(scope="module")
+def judged(claims, parts, study):
+    own = {name: {**claim.tables, "parts": parts[parts["name"] == name]} for name, claim in claims.items()}
+    own["C1"]["similarity"] = study.table("similarity")
+    return [replace(claim, tables=own[name]) for name, claim in claims.items()]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +141,27 @@ def test_lines_of_tickets_are_means_over_formulas_of_all_cells():
     np.testing.assert_allclose(line.get_ydata(), [(0.85 + 0.95) / 2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.35"]
     plt.close(ax.figure)
+
+
+def test_parts_are_judged_as_if_they_were_all(claims, parts):
+    assert parts["by"].eq("hidden").all()
+    planted = parts[parts["part"] == "16"].set_index("name")
+    assert planted["verdict"].to_dict() == {name: claim.verdict for name, claim in claims.items()}
+    np.testing.assert_array_equal(planted["effect"], [claim.effect for claim in claims.values()])
+    shuffled = parts[parts["part"] == "32"]
+    assert set(shuffled["verdict"]) == {"does not hold"}
+    ax = plot.parts(parts[parts["name"] == "C1"], whole=0.1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["hidden 16", "hidden 32"]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() in (":", "--")] == [0.0, 0.1]
+    plt.close(ax.figure)
+
+
+def test_a_matrix_of_wins_says_when_formulas_are_too_few_for_stars(claims):
+    few, many = (claims["C6"].details.assign(formulas=number) for number in (6, 20))
+    titles = [plot.wins(details).get_title() for details in (few, many)]
+    assert "no stars" in titles[0]
+    assert "no stars" not in titles[1]
+    plt.close("all")
 
 
 def test_every_figure_of_motion_and_tickets_has_its_null(tables, claims):

@@ -72,7 +72,10 @@ def test_the_command_ends_with_claims_and_tables(own):
         assert claim["rule"].startswith(("Holds if", "Over "))
     assert {path.name for path in (out / "tables").iterdir()} == {
         f"{name}.{ending}"
-        for name in ("locations", "motion", "nulls", "similarity", "dense", "tickets", "transport")
+        for name in (
+            *("locations", "motion", "nulls", "similarity", "dense", "tickets", "transport"),
+            *(f"c{number}_parts" for number in range(1, 7)),
+        )
         for ending in ("csv", "parquet")
     }
     tickets = pd.read_csv(out / "tables" / "tickets.csv")

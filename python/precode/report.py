@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 import numpy as np
@@ -60,10 +60,12 @@ class Figure:
     Attributes:
         caption: what it shows, in words.
         draw: draws it from a claim and the study.
+        wide: whether it needs the width of the page.
     """
 
     caption: str
     draw: Callable[[Claim, Study], Axes]
+    wide: bool = False
 
 
 def _behind(claim: Claim, name: str) -> pd.DataFrame:
@@ -114,19 +116,42 @@ def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
         if not chosen.any():
             raise PrecodeValueError(f"the study has no {GROUPS[group]}")
         chosen |= table["method"] == NULL
-        ax = plot.tickets(table[chosen], value)
+        embeddings = list(table["embedding"].unique())
+        size = (2.4 + 3.4 * len(embeddings), 4.0)
+        _, panels = pyplot().subplots(
+            1, len(embeddings), sharey=True, squeeze=False, figsize=size, layout="constrained"
+        )
+        for ax, name in zip(panels[0], embeddings, strict=True):
+            plot.tickets(table[chosen & (table["embedding"] == name)], value, ax=ax)
+            ax.set_title(f"embedding: {name}", fontsize="medium")
+            if ax is not panels[0][-1]:
+                ax.get_legend().remove()
+            if ax is not panels[0][0]:
+                ax.set_ylabel("")
         # The same scale for all groups, so that they can be compared.
-        means = over_formulas(table, ["method", "density"], value)
+        means = over_formulas(table, ["embedding", "method", "density"], value)
         values = means[["low", "mean", "high"]].to_numpy()
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         if value == "accuracy":
             high = max(high, float(table["dense_accuracy"].mean()))
         margin = 0.05 * max(high - low, 0.01)
-        ax.set_ylim(low - margin, high + margin)
-        return ax
+        panels[0][0].set_ylim(low - margin, high + margin)
+        return cast("Axes", panels[0][0])
 
     return draw
 
+
+def _parts(claim: Claim, study: Study) -> Axes:
+    # What chance gives is no difference, but for a win rate, and for the share of codes on other rows.
+    null = {"C5": claim.nulls.get("permuted_rows", math.nan), "C6": claim.nulls.get("coin", math.nan)}
+    return plot.parts(_behind(claim, "parts"), null.get(claim.name, 0.0), claim.effect)
+
+
+PARTS = Figure(
+    "The claim in each part of the study by itself, coloured by the verdict that the part alone would give. These are "
+    "many looks at the same networks, without a correction: no verdict rests on them.",
+    _parts,
+)
 
 FIGURES: Mapping[str, tuple[Figure, ...]] = {
     "C1": (
@@ -145,6 +170,7 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "code; open: the final network of another formula.",
             lambda claim, study: plot.similarity(_behind(claim, "similarity")),
         ),
+        PARTS,
     ),
     "C2": (
         Figure("How likely a location is a code at the end, by its distance at initialization.", _convergence),
@@ -157,6 +183,7 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "The same, counted in weight that has the wrong sign.",
             lambda claim, study: plot.motion(_behind(claim, "motion"), "soft"),
         ),
+        PARTS,
     ),
     "C3": (
         Figure(
@@ -169,6 +196,7 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "rows reject more. Dotted: the nulls.",
             lambda claim, study: plot.slopes(claim.details, claim.nulls),
         ),
+        PARTS,
     ),
     "C4": (
         Figure(
@@ -181,6 +209,7 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "distance or motion.",
             lambda claim, study: plot.penalties(_behind(claim, "penalties")),
         ),
+        PARTS,
     ),
     "C5": (
         Figure(
@@ -193,10 +222,11 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "each row of the dense network are. On the diagonal they stayed.",
             _row_transport,
         ),
+        PARTS,
     ),
     "C6": (
         *(
-            Figure(f"{words} against density: {GROUPS[group]}. Bands are 95 % intervals.", _tickets(value, group))
+            Figure(f"{words} against density: {GROUPS[group]}. Bands are 95 % intervals.", _tickets(value, group), True)
             for value, words in MEASURES.items()
             for group in GROUPS
         ),
@@ -205,9 +235,11 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
                 f"How often each probe (rows) beats each weight-based method (columns): {words.lower()}. 0.50 is what "
                 "a coin gives; a star is a difference that survives the correction for many tests.",
                 lambda claim, study, value=value: plot.wins(claim.details, value),  # type: ignore[misc]
+                True,
             )
             for value, words in MEASURES.items()
         ),
+        PARTS,
     ),
 }
 """The figures of every claim."""
@@ -242,7 +274,7 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, pro
         '<!DOCTYPE html>'
     """
     path, claims = Path(path), list(claims)
-    figures: dict[str, list[dict[str, str]]] = {claim.name: [] for claim in claims}
+    figures: dict[str, list[dict[str, Any]]] = {claim.name: [] for claim in claims}
     for claim, figure in tracked(
         [(one, item) for one in claims for item in FIGURES.get(one.name, ())], progress, "figure"
     ):
@@ -298,12 +330,13 @@ def _joined(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _figure(figure: Figure, claim: Claim, study: Study) -> dict[str, str]:
-    """Caption, and the image as base64 or the reason why there is none."""
+def _figure(figure: Figure, claim: Claim, study: Study) -> dict[str, Any]:
+    """Caption and width, and the image as base64 or the reason why there is none."""
+    described = {"caption": figure.caption, "wide": figure.wide}
     try:
-        return {"caption": figure.caption, "image": _svg(lambda: figure.draw(claim, study))}
+        return {**described, "image": _svg(lambda: figure.draw(claim, study))}
     except PrecodeValueError as error:
-        return {"caption": figure.caption, "missing": str(error)}
+        return {**described, "missing": str(error)}
 
 
 def _svg(draw: Callable[[], Axes]) -> str:

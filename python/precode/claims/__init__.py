@@ -16,7 +16,7 @@ from precode.claims.claim import Claim
 from precode.claims.contests import c5, c6, contests, re_expression
 from precode.claims.counts import count_nulls
 from precode.claims.crowding import c3, dose_response, rejection_slopes
-from precode.claims.judge import claims_table, judge
+from precode.claims.judge import claims_table, judge, judge_parts
 from precode.claims.observations import Observations, observe, observe_locations, observe_motion, snapshot_steps
 from precode.claims.proximity import c1, c2, convergence, metric_aucs, motion_curves, near_shares
 from precode.claims.rules import load_rules
@@ -40,6 +40,7 @@ __all__ = [
     "count_nulls",
     "dose_response",
     "judge",
+    "judge_parts",
     "likelihood_ratios",
     "linear_cka",
     "load_rules",

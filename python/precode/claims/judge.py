@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from precode.claims.crowding import c3
 from precode.claims.observations import Observations
 from precode.claims.proximity import c1, c2
 from precode.claims.rules import Rules, load_rules, sentence
+from precode.claims.statistics import CELL
 
 
 def judge(
@@ -22,7 +23,6 @@ def judge(
     transport: pd.DataFrame | None = None,
     *,
     rules: Rules | None = None,
-    progress: Progress = False,
 ) -> dict[str, Claim]:
     """Judges every claim.
 
@@ -31,7 +31,6 @@ def judge(
         tickets: the table of `Retrained.table`, with the cell's columns where there are several cells.
         transport: the table of `transport_tickets`, likewise.
         rules: the decision rules; those of the package by default.
-        progress: True for a bar, or a function of (claims judged, claims).
 
     Returns:
         The claims by name, C1 to C6; those whose tables were not given have "not enough data".
@@ -46,20 +45,65 @@ def judge(
         {'does not hold'}
     """
     rules = load_rules() if rules is None else rules
-    lacking = "no tickets were given" if tickets is None else "no row transport was given" if transport is None else ""
-    tests: dict[str, Callable[[], Claim]] = {
-        "C1": lambda: c1(observations, rules=rules),
-        "C2": lambda: c2(observations, rules=rules),
-        "C3": lambda: c3(observations, rules=rules),
-        "C4": lambda: c4(observations, tickets, rules=rules),
-        "C5": lambda: (
-            _missing("C5", lacking, rules)
-            if tickets is None or transport is None
-            else c5(tickets, transport, rules=rules)
-        ),
-        "C6": lambda: _missing("C6", lacking, rules) if tickets is None else c6(tickets, rules=rules),
+    found = {
+        "C1": c1(observations, rules=rules),
+        "C2": c2(observations, rules=rules),
+        "C3": c3(observations, rules=rules),
+        "C4": c4(observations, tickets, rules=rules),
     }
-    return {name: tests[name]() for name in tracked(list(tests), progress, "claim")}
+    no_tickets = "no tickets were given"
+    if tickets is None or transport is None:
+        found["C5"] = _missing("C5", no_tickets if tickets is None else "no row transport was given", rules)
+    else:
+        found["C5"] = c5(tickets, transport, rules=rules)
+    found["C6"] = _missing("C6", no_tickets, rules) if tickets is None else c6(tickets, rules=rules)
+    return found
+
+
+def judge_parts(
+    observations: Observations,
+    tickets: pd.DataFrame | None = None,
+    transport: pd.DataFrame | None = None,
+    *,
+    rules: Rules | None = None,
+    progress: Progress = False,
+) -> pd.DataFrame:
+    """Judges every claim again in parts of a study: each width, number of clauses and embedding by itself.
+
+    A claim may hold in one part and fail in another. These are many looks at the same networks, without a correction:
+    they say where to look next, and no verdict rests on them.
+
+    Args:
+        observations: see `judge`.
+        tickets: see `judge`.
+        transport: see `judge`.
+        rules: see `judge`.
+        progress: True for a bar, or a function of (parts judged, parts).
+
+    Returns:
+        One row a part and claim: by (the column that the parts differ in), part (its value, as text), name, verdict,
+        effect, low, high, formulas and reason. Columns in which a study has one value make no parts.
+
+    Example:
+        >>> from precode.claims import Observations, synthetic_study
+        >>> studies = [synthetic_study("planted", formulas=10, hidden=hidden, clauses=8) for hidden in (16, 32)]
+        >>> both = Observations.concat([study.observations for study in studies])
+        >>> judge_parts(both).query("name == 'C1'")[["by", "part", "verdict"]].values.tolist()
+        [['hidden', '16', 'holds'], ['hidden', '32', 'holds']]
+    """
+    values = {name: observations.locations[name].unique() for name in CELL if name in observations.locations}
+    parts = [(name, value) for name, found in values.items() if len(found) > 1 for value in sorted(found)]
+    frames = []
+    for name, value in tracked(parts, progress, "part"):
+
+        def of_part(table: pd.DataFrame | None, name: str = name, value: Any = value) -> Any:
+            return None if table is None else table[table[name] == value]
+
+        seen = Observations(**{key: of_part(table) for key, table in vars(observations).items()})
+        claims = claims_table(judge(seen, of_part(tickets), of_part(transport), rules=rules))
+        frames.append(claims.drop(columns=["statement", "rule"]).assign(by=name, part=str(value)))
+    columns = ["by", "part", "name", "verdict", "effect", "low", "high", "formulas", "reason"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def _missing(name: str, reason: str, rules: Rules) -> Claim:

@@ -4,7 +4,7 @@ Figures of the claims draw tables of `precode.claims`, with their nulls. "[ours]
 ours, where that of arXiv 2605.17704 is not public.
 """
 
-from precode.plot._claims import convergence, crowding, distances, gains, metrics, motion, similarity, slopes
+from precode.plot._claims import convergence, crowding, distances, gains, metrics, motion, parts, similarity, slopes
 from precode.plot._codes import channels, weights
 from precode.plot._curves import curves, dynamics
 from precode.plot._tickets import penalties, recovery, row_transport, tickets, wins
@@ -19,6 +19,7 @@ __all__ = [
     "gains",
     "metrics",
     "motion",
+    "parts",
     "penalties",
     "recovery",
     "row_transport",

@@ -177,7 +177,7 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     """How often each probe beats each weight-based method at the same density, in the same cell and formula.
 
     Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the paired Wilcoxon test over formulas,
-    Holm-corrected over all pairs of the measure, has p < 0.05.
+    Holm-corrected over all pairs of the measure, has p < 0.05; the title says where formulas are too few for any.
 
     Args:
         table: details of claim C6.
@@ -214,7 +214,13 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     ax.set_yticks(range(rates.shape[0]), list(rates.index))
     ax.set_xlabel("weight-based method")
     ax.set_ylabel("probe")
-    ax.set_title(f"wins in: {LABELS.get(measure, measure)}", fontsize="medium")
+    title = f"wins in: {LABELS.get(measure, measure)}"
+    if "formulas" in chosen and (least := 2.0 ** (1 - chosen["formulas"].max())) * len(chosen) >= ALPHA:
+        title += (
+            f"\n(no stars: the least p-value of {chosen['formulas'].max()} formulas, {least:.1g}, "
+            f"does not survive {len(chosen)} tests)"
+        )
+    ax.set_title(title, fontsize="medium")
     ax.figure.colorbar(image, ax=ax, label="win rate (0.5: a coin)")
     return ax
 

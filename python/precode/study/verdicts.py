@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,23 +69,27 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
 
     Args:
         study: all cells of which are finished.
-        progress: True for a bar, or a function of (claims judged, claims).
+        progress: True for a bar, or a function of (parts of the study judged, parts).
 
     Returns:
-        The claims by name, C1 to C6; see `precode.claims.judge`.
+        The claims by name, C1 to C6; see `precode.claims.judge`. Their tables have ``parts``, the claim in each part of
+        the study by itself, see `precode.claims.judge_parts`; empty where the study has no parts.
 
     Raises:
         PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim; or other rules.
         PrecodeFileError: a file is missing or was altered.
     """
-    from precode.claims import judge
+    from precode.claims import judge, judge_parts
 
     if study.finished < study.planned:
         raise PrecodeValueError(
             f"{study.folder}: {study.finished} of {study.planned} cells are finished: run the study to its end first"
         )
     check_rules(study.config.rules)
-    return judge(observations(study), study.table("tickets"), study.table("transport"), progress=progress)
+    tables = observations(study), study.table("tickets"), study.table("transport")
+    claims, parts = judge(*tables), judge_parts(*tables, progress=progress)
+    own = {name: parts[parts["name"] == name].drop(columns="name").reset_index(drop=True) for name in claims}
+    return {name: replace(claim, tables={**claim.tables, "parts": own[name]}) for name, claim in claims.items()}
 
 
 def write_claims(
