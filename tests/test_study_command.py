@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from importlib import import_module
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -82,6 +83,20 @@ def test_the_command_ends_with_claims_and_tables(own):
     pd.testing.assert_frame_equal(tickets, pd.read_parquet(out / "tables" / "tickets.parquet"), check_dtype=False)
     assert len(tickets) == 2 * 3 * 2 * 2  # embeddings, methods, densities, formulas
     assert "seconds" not in tickets
+
+
+def test_row_transport_counts_the_codes_that_recovery_counts(own):
+    tables = own[1] / "tables"
+    tickets, moves = (pd.read_parquet(tables / f"{name}.parquet") for name in ("tickets", "transport"))
+    keys = ["hidden", "clauses", "embedding", "method", "density", "formula"]
+    sums = moves.groupby(keys)[["dense", "sparse", "same", "family"]].sum()
+    table = tickets.set_index(keys).join(sums)
+    assert table["dense"].gt(0).all()
+    assert table["family"].gt(0).any()
+    for name, counted in (("location", "same"), ("family", "family")):
+        np.testing.assert_allclose(table[counted] / table["dense"], table[f"recovery_{name}"], err_msg=name)
+        shared = table[counted] / table["sparse"].where(table["sparse"] > 0)
+        np.testing.assert_allclose(shared, table[f"precision_{name}"], err_msg=name)
 
 
 def test_a_study_that_was_stopped_ends_with_the_same_bytes(own, tmp_path):

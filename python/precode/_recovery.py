@@ -71,14 +71,10 @@ def recovery(
     source, other = dense._readout(output), sparse._readout(output)
     first = _mask(masks, "w1", sparse.weights["w1"])
     outputs = _mask(masks, "w2", sparse._layers[1][0])[:, output]
-    # Behind another embedding than the identity, every live weight of a row is in all of its cells.
-    identity = sparse.embedding.name == "identity"
-    rows_alive = first.max(2, keepdims=True)
-    alive = first if identity else np.repeat(rows_alive, source.features.shape[2], axis=2)
     counts, rows, covered = _precode.recovery(
         source.networks,
         other.networks,
-        alive,
+        cells_alive(sparse, masks),
         source.sets,
         templates(source.width),
         floor,
@@ -91,6 +87,17 @@ def recovery(
     columns |= {f"relaxed_{level}": relaxed["recovery"][:, number] for number, level in enumerate(LEVELS)}
     columns |= {"row_coverage": rows.mean(1), "clause_coverage": covered.mean(1)}
     return pd.DataFrame(columns | {"dead_rows": dead_rows, "live_paths": live_paths})
+
+
+def cells_alive(networks: Networks, masks: Mapping[str, torch.Tensor]) -> NDArray[np.bool_]:
+    """Cells of feature space, (R, rows, variables), that a mask of the first layer leaves alive.
+
+    Behind another embedding than the identity, every live weight of a row is in all of its cells.
+    """
+    weights = _mask(masks, "w1", networks.weights["w1"])
+    if networks.embedding.name == "identity":
+        return weights
+    return np.repeat(weights.max(2, keepdims=True), networks.embedding.matrix.shape[1], axis=2)
 
 
 def _ratios(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -10,6 +10,9 @@ import pandas as pd
 from precode import _precode
 from precode.errors import PrecodeTypeError, PrecodeValueError
 
+ALL_PROBES = "all probes"
+"""Stands for the mean over all feature probes where methods are compared."""
+
 
 @cache
 def records() -> dict[str, _precode.Method]:

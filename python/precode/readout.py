@@ -37,8 +37,7 @@ def templates(width: int) -> tuple[str, ...]:
         >>> templates(4), templates(2)
         (('4P', '3N1P', '2P2N'), ('2P', '1P1N'))
     """
-    partial = [positives for positives in (1, 2) if 0 < positives <= width - positives]
-    return tuple(_precode.pattern_name(positives, width - positives) for positives in (width, *partial))
+    return tuple(_precode.templates(width))
 
 
 @dataclass(frozen=True)

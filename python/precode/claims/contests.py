@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from precode._registry import ALL_PROBES
 from precode.claims.claim import Finding, claim
 from precode.claims.rules import Rules, load_rules
 from precode.claims.statistics import CELL, NotEnoughData, by_formula, estimate, require
@@ -128,9 +129,12 @@ def c5(tickets: pd.DataFrame, transport: pd.DataFrame, *, rules: Rules | None = 
     details = table.groupby(["method", "density"])[measures].mean()
     details["tickets"] = table.groupby(["method", "density"]).size()
     reason = f"{len(table)} of {len(tickets)} tickets match their dense network and are compared"
-    by_chance = nulls["permuted_rows"]
-    if effect.value < by_chance:
-        reason += f"; of codes on random rows {by_chance:.2f} would be on another: fewer move than by chance"
+    recalled, by_chance = nulls["recall: family"], nulls["recall: family_permuted"]
+    reason += f"; families are recalled to {recalled:.3f}, with clauses permuted to {by_chance:.3f}"
+    if effect.value < nulls["permuted_rows"]:
+        reason += (
+            f"; of codes on random rows {nulls['permuted_rows']:.2f} would be on another: fewer move than by chance"
+        )
     return Finding(effect, holds, partly, nulls, details.reset_index(), {"tickets": table}, reason)
 
 
@@ -179,7 +183,7 @@ def contests(tickets: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
 
 
 def _paired(pairs: pd.DataFrame, measure: str, rules: Rules) -> pd.DataFrame:
-    """Win rate and paired Wilcoxon test of every two methods in one measure, Holm-corrected over all of them."""
+    """Win rate and paired Wilcoxon test of every probe and rival in one measure, Holm-corrected over all of them."""
     rows = []
     for (probe, rival), part in pairs.groupby(["probe", "rival"]):
         means = by_formula(part, [measure, f"{measure}_win"]).dropna()
@@ -221,7 +225,8 @@ def c6(tickets: pd.DataFrame, *, rules: Rules | None = None) -> Finding:
     Returns:
         A `Claim`. Its details are the win-rate matrix in long form: measure, probe, rival, win_rate, low, high,
         difference (mean over formulas), formulas, p (paired Wilcoxon over formulas) and p_holm (over all pairs of a
-        measure). Its tables: ``strata`` (win rates in every cell and density) and ``contests``.
+        measure); and the same of all probes together, `ALL_PROBES`, corrected over the rivals. Its tables: ``strata``
+        (win rates in every cell and density) and ``contests``.
 
     Example:
         >>> from precode.claims import synthetic_study
@@ -239,7 +244,10 @@ def c6(tickets: pd.DataFrame, *, rules: Rules | None = None) -> Finding:
         for name, won in wins.items()
     }
     effect = min(wins.values(), key=lambda won: won.value)
-    details = pd.concat([_paired(pairs, name, rules) for name in measures], ignore_index=True)
+    together = pairs.assign(probe=ALL_PROBES)
+    details = pd.concat(
+        [_paired(part, name, rules) for name in measures for part in (together, pairs)], ignore_index=True
+    )
     keys = [name for name in (*CELL, "density") if name in pairs]
     strata = pairs.groupby([*keys, "probe", "rival"])[[f"{name}_win" for name in measures]].mean().reset_index()
     nulls = {"coin": 0.5, **{f"win rate in {name}": won.value for name, won in wins.items()}}

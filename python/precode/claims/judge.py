@@ -86,10 +86,10 @@ def judge_parts(
 
     Example:
         >>> from precode.claims import Observations, synthetic_study
-        >>> studies = [synthetic_study("planted", formulas=10, hidden=hidden, clauses=8) for hidden in (16, 32)]
+        >>> studies = [synthetic_study("planted", formulas=10, hidden=hidden) for hidden in (24, 32)]
         >>> both = Observations.concat([study.observations for study in studies])
         >>> judge_parts(both).query("name == 'C1'")[["by", "part", "verdict"]].values.tolist()
-        [['hidden', '16', 'holds'], ['hidden', '32', 'holds']]
+        [['hidden', '24', 'holds'], ['hidden', '32', 'holds']]
     """
     values = {name: observations.locations[name].unique() for name in CELL if name in observations.locations}
     parts = [(name, value) for name, found in values.items() if len(found) > 1 for value in sorted(found)]

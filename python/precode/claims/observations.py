@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -198,14 +198,20 @@ def _channels(aligned: NDArray[np.float64], output: NDArray[Any], template: str,
 
 
 def channels_of(
-    networks: Networks, clauses: Sequence[Sequence[Sequence[int]]], *, floor: float = 0.1, output: int = 0
+    networks: Networks,
+    clauses: Sequence[Sequence[Sequence[int]]],
+    *,
+    alive: NDArray[np.bool_] | None = None,
+    floor: float = 0.1,
+    output: int = 0,
 ) -> NDArray[np.bool_]:
     """Which rows carry every clause's templates with weights above the floor, (R, C, T, j).
 
     Args:
         networks: R networks.
         clauses: signed clauses of each network.
-        floor: fraction of each network's mean magnitude in feature space that weights must exceed.
+        alive: cells of feature space that are not pruned, (R, j, n); all by default. A code needs all of its own.
+        floor: fraction of each network's mean magnitude in feature space, of the cells alive, that weights must exceed.
         output: which output, where there are several.
 
     Example:
@@ -215,9 +221,11 @@ def channels_of(
         (1, 1, 3, 4)
     """
     source = _source(networks, clauses, output)
-    aligned = _aligned(source)
-    floors = floor * np.abs(source.features).mean((1, 2), dtype=np.float64)
-    names = templates(source.width)
+    if alive is not None:
+        source = replace(source, features=np.where(alive, source.features, 0))
+    magnitudes = np.abs(source.features).sum((1, 2), dtype=np.float64)
+    cells = source.features[0].size if alive is None else np.maximum(alive.sum((1, 2)), 1)
+    aligned, floors, names = _aligned(source), floor * magnitudes / cells, templates(source.width)
     return np.stack([_channels(aligned, source.output, name, floors) for name in names], axis=2)
 
 

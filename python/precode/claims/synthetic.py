@@ -65,8 +65,8 @@ def synthetic_study(
 
     The law of ``"planted"``: a location of the right polarity becomes a code with log-odds 0.6 - 0.9 d - 0.7 z, d its
     Hamming distance and z its graded demand in standard deviations of its formula; one of a false clause with log-odds
-    -0.6 - 1.5 d. Probes are more accurate and recover more; penalties help; seven in ten recovered codes change their
-    row. ``"shuffled"`` permutes these codes over the locations of their formula and takes every advantage away;
+    -2 wherever it is. Probes are more accurate and recover more; penalties help; seven in ten recovered codes change
+    their row. ``"shuffled"`` permutes these codes over the locations of their formula and takes every advantage away;
     ``"random-network"`` reads the codes of a network of random signs.
 
     Args:
@@ -137,7 +137,7 @@ def _planted(frame: pd.DataFrame, kind: str, rng: np.random.Generator) -> NDArra
     groups = graded.groupby([frame["formula"], frame["template"]], observed=True)
     crowding = (graded - groups.transform("mean")) / groups.transform("std")
     own = 0.6 - 0.9 * frame["hamming"] - 0.7 * crowding
-    logit = own if kind == "formula" else -0.6 - 1.5 * frame["hamming"]
+    logit = own if kind == "formula" else -2.0
     chance = frame["polarity"] / (1 + np.exp(-logit))
     return np.asarray(rng.random(len(frame)) < chance)
 

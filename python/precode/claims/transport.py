@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode._check import booleans
+from precode._recovery import cells_alive
 from precode.claims.observations import channels_of
 from precode.errors import PrecodeShapeError
 from precode.networks import Networks
@@ -27,14 +27,9 @@ def _both(
     if len(dense) != len(sparse) or dense.widths[1] != sparse.widths[1] or dense.tasks is None:
         raise PrecodeShapeError(f"{dense} and {sparse}: expected the same networks of known formulas")
     clauses = [list(task.clauses_of(output)) for task in dense.tasks]
-    first, last = (channels_of(side, clauses, floor=floor, output=output) for side in (dense, sparse))
-    # Masks of w1 are on weights; they say something of codes only where these are the weights themselves.
-    if masks is not None and "w1" in masks and dense.embedding.name == "identity":
-        alive = booleans(masks["w1"], "the mask of w1", "masks")
-        literals = np.array(clauses)
-        variables = np.where(literals < 0, ~literals, literals)
-        cells = alive[np.arange(len(alive))[:, None, None], :, variables]  # (R, C, k, j)
-        last &= np.expand_dims(cells.all(2), 2)
+    alive = cells_alive(sparse, masks or {})
+    first = channels_of(dense, clauses, floor=floor, output=output)
+    last = channels_of(sparse, clauses, alive=alive, floor=floor, output=output)
     weights = sparse.weights["w2"].detach().cpu().double().numpy()
     return templates(len(clauses[0][0])), first, last, weights if weights.ndim == 2 else weights[:, output]
 
@@ -53,7 +48,8 @@ def transport(
         dense: R trained networks.
         sparse: their sparse counterparts after retraining, row for row.
         masks: which weights are kept, ``w1`` (R, j, n): a code needs all of its cells alive.
-        floor: codes need weights above this fraction of the network's mean magnitude in feature space.
+        floor: codes need weights above this fraction of the network's mean magnitude in feature space, of the sparse
+            network's in the cells alive, as in `Retrained.table`.
         output: which output, where there are several.
 
     Returns:

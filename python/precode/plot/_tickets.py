@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from precode._registry import ALL_PROBES
 from precode.errors import PrecodeShapeError, PrecodeValueError
 from precode.plot._axes import (
     ABOVE,
@@ -177,7 +178,8 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     """How often each probe beats each weight-based method at the same density, in the same cell and formula.
 
     Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the paired Wilcoxon test over formulas,
-    Holm-corrected over all pairs of the measure, has p < 0.05; the title says where formulas are too few for any.
+    Holm-corrected over all pairs of the measure, has p < 0.05; the title says where formulas are too few for any. All
+    probes together, where the table has them, stand first, corrected over the rivals alone.
 
     Args:
         table: details of claim C6.
@@ -199,9 +201,9 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
         there = ", ".join(map(str, table["measure"].unique())) or "nothing"
         raise PrecodeValueError(f"no contests in {measure!r}: there are those in {there}")
     rates, p = (chosen.pivot_table(index="probe", columns="rival", values=name) for name in ("win_rate", "p_holm"))
-    rates = rates.loc[
-        rates.mean(axis=1).sort_values(ascending=False).index, rates.mean(axis=0).sort_values(ascending=True).index
-    ]
+    # Together first, then the best.
+    order = rates.mean(axis=1).where(rates.index != ALL_PROBES, np.inf).sort_values(ascending=False).index
+    rates = rates.loc[order, rates.mean(axis=0).sort_values(ascending=True).index]
     p = p.reindex(index=rates.index, columns=rates.columns)
     ax = axes(ax, figsize=(2.8 + 0.62 * rates.shape[1], 2.2 + 0.42 * rates.shape[0]))
     image = ax.imshow(rates, cmap="RdBu", vmin=0, vmax=1, aspect="auto", interpolation="none")
@@ -215,11 +217,13 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     ax.set_xlabel("weight-based method")
     ax.set_ylabel("probe")
     title = f"wins in: {LABELS.get(measure, measure)}"
-    if "formulas" in chosen and (least := 2.0 ** (1 - chosen["formulas"].max())) * len(chosen) >= ALPHA:
-        title += (
-            f"\n(no stars: the least p-value of {chosen['formulas'].max()} formulas, {least:.1g}, "
-            f"does not survive {len(chosen)} tests)"
-        )
+    if "formulas" in chosen:
+        single, formulas = chosen[chosen["probe"] != ALL_PROBES], chosen["formulas"].max()
+        if (least := 2.0 ** (1 - formulas)) * len(single) >= ALPHA:
+            title += (
+                f"\n(no stars for single probes: the least p-value of {formulas} formulas, {least:.1g}, "
+                f"does not survive {len(single)} tests)"
+            )
     ax.set_title(title, fontsize="medium")
     ax.figure.colorbar(image, ax=ax, label="win rate (0.5: a coin)")
     return ax

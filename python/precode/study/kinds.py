@@ -165,4 +165,4 @@ def tickets_seconds(settings: Settings) -> float:
 
 
 CODES = register(Kind("codes", points, codes, codes_seconds, version=2))
-TICKETS = register(Kind("tickets", ticket_points, tickets, tickets_seconds))
+TICKETS = register(Kind("tickets", ticket_points, tickets, tickets_seconds, version=2))

@@ -227,7 +227,7 @@ pub fn liveness(alive: &[bool], outputs: &[bool]) -> Result<Liveness> {
 mod tests {
     use super::*;
     use crate::formula::{Clause, Literal};
-    use crate::probe::templates;
+    use crate::template::templates;
     use proptest::prelude::*;
 
     fn clauses(signed: &[&[i64]], variables: usize) -> Clauses {
@@ -313,7 +313,7 @@ mod tests {
         assert!(recovery(&readout, &wide, &[true; 2], &clauses, &templates, FLOOR).is_err());
         assert!(recovery(&readout, &readout, &[true; 3], &clauses, &templates, FLOOR).is_err());
         assert!(recovery(&readout, &readout, &[true; 2], &clauses, &templates, -1.0).is_err());
-        let wide: Vec<Template> = crate::probe::templates(4).collect();
+        let wide: Vec<Template> = templates(4).collect();
         assert!(recovery(&readout, &readout, &[true; 2], &clauses, &wide, FLOOR).is_err());
     }
 }

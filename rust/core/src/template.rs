@@ -106,6 +106,28 @@ fn parse_counts(name: &str) -> Option<(usize, usize)> {
     Some((positives.unwrap_or(0), negatives.unwrap_or(0)))
 }
 
+/// The templates that compute clauses of a width: all positive on positive rows; on negative rows one positive
+/// sign, and two beside as many negative ones or more (arXiv 2504.08842, sections 4.1 and 6.5: `4P`, `3N1P`,
+/// `2P2N`). The single literal of a clause of one is negative there, which is our definition.
+///
+/// ```
+/// use precode_core::template::templates;
+/// let names = |width| templates(width).map(|t| t.to_string()).collect::<Vec<_>>();
+/// assert_eq!(names(4), ["4P", "3N1P", "2P2N"]);
+/// assert_eq!(names(2), ["2P", "1P1N"]);
+/// assert_eq!(names(1), ["1P", "1N"]);
+/// ```
+pub fn templates(width: usize) -> impl Iterator<Item = Template> {
+    let negative = (1..=2).filter(move |&positives| 2 * positives <= width);
+    let negative = negative.map(move |positives| (positives, width - positives));
+    let lone = (width == 1).then_some((0, 1));
+    std::iter::once((width, 0)).chain(lone).chain(negative).map(|(positives, negatives)| Template {
+        polarity: if negatives == 0 { Polarity::Positive } else { Polarity::Negative },
+        positives,
+        negatives,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

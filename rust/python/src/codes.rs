@@ -209,6 +209,12 @@ pub fn pattern_name(positives: usize, negatives: usize) -> String {
     precode_core::template::pattern_name(positives, negatives)
 }
 
+/// Names of the templates that compute clauses of a width.
+#[pyfunction]
+pub fn templates(width: usize) -> Vec<String> {
+    precode_core::template::templates(width).map(|template| template.to_string()).collect()
+}
+
 /// (rows, n) matrix of a named embedding.
 #[pyfunction]
 pub fn embedding_matrix<'py>(

@@ -25,7 +25,7 @@ mod _precode {
     use super::codes::{
         channels, conflicts, crowding, distances, embedding_matrix, epoch_order, feature_capacity,
         hamming_probabilities, mean_row_cosine, pattern_counts, pattern_name, permute_rows, random_signs,
-        signs,
+        signs, templates,
     };
     #[pymodule_export]
     use super::methods::{controls, find_stack_tickets, methods};

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::codes::{Clauses, Readout, Real};
 use crate::distance::{Metric, PolarityRule, Scale, distances};
 use crate::error::{Result, shape_error, value_error};
-use crate::template::{Polarity, Template};
+use crate::template::Template;
 
 /// What chosen locations cost the others, in the unit of the scores. All defaults are ours, from a trial on
 /// formulas that no result is reported for.
@@ -82,26 +82,6 @@ impl Probe {
         penalties: Penalties { sharing: 1.0, demand: 0.0, ..Self::DISTANCE.penalties },
         ..Self::DISTANCE
     };
-}
-
-/// The templates that compute clauses of a width: all positive on positive rows; on negative rows one positive
-/// sign, and two beside as many negative ones or more (arXiv 2504.08842, section 4.1: `4P`, `3N1P`, `2P2N`).
-///
-/// ```
-/// use precode_core::probe::templates;
-/// let names = |width| templates(width).map(|t| t.to_string()).collect::<Vec<_>>();
-/// assert_eq!(names(4), ["4P", "3N1P", "2P2N"]);
-/// assert_eq!(names(2), ["2P", "1P1N"]);
-/// ```
-pub fn templates(width: usize) -> impl Iterator<Item = Template> {
-    let negative = (1..=2).filter(move |&positives| 2 * positives <= width);
-    let negative = negative.map(move |positives| (positives, width - positives));
-    let lone = (width == 1).then_some((0, 1));
-    std::iter::once((width, 0)).chain(lone).chain(negative).map(|(positives, negatives)| Template {
-        polarity: if negatives == 0 { Polarity::Positive } else { Polarity::Negative },
-        positives,
-        negatives,
-    })
 }
 
 /// Cells that the probe keeps, (R, rows, variables): exactly `budget` of each network's.

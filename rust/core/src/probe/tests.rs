@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::formula::{Clause, Literal};
+use crate::template::templates;
 
 const PLAIN: Probe = Probe { penalties: Penalties::NONE, ..Probe::DISTANCE };
 

@@ -2,8 +2,9 @@
 
 use precode_core::blind::{self, Affinity};
 use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::probe::{Probe, probe, templates};
+use precode_core::probe::{Probe, probe};
 use precode_core::realize::Map;
+use precode_core::template::templates;
 use precode_core::{Clause, Clauses, Readout, Template};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
