@@ -313,7 +313,7 @@ mod tests {
         assert!(recovery(&readout, &wide, &[true; 2], &clauses, &templates, FLOOR).is_err());
         assert!(recovery(&readout, &readout, &[true; 3], &clauses, &templates, FLOOR).is_err());
         assert!(recovery(&readout, &readout, &[true; 2], &clauses, &templates, -1.0).is_err());
-        let wide: Vec<Template> = templates(4).collect();
+        let wide: Vec<Template> = crate::template::templates(4).collect();
         assert!(recovery(&readout, &readout, &[true; 2], &clauses, &wide, FLOOR).is_err());
     }
 }
