@@ -127,6 +127,11 @@ def points(ax: Axes, at: ArrayLike, mean: ArrayLike, low: ArrayLike, high: Array
     return ax.errorbar(at, middle, yerr=bars, **style)
 
 
+def offsets(count: int, half: float) -> Any:
+    """Small shifts, so that intervals beside each other can be told apart."""
+    return np.linspace(-half, half, count) if count > 1 else np.zeros(count)
+
+
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
 """Where a legend hides nothing."""
 

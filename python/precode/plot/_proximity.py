@@ -1,8 +1,7 @@
-"""The claims about codes and their locations: tables of `precode.claims` as figures, beside every null."""
+"""C1 and C2 as figures: where codes were at initialization, and what became of near locations, beside every null."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,11 @@ from precode.plot._axes import (
     ABOVE,
     BLUE,
     GRAY,
-    GREEN,
     NULLS,
     ORANGE,
-    YELLOW,
     axes,
     legend,
+    offsets,
     over_formulas,
     points,
     require,
@@ -42,9 +40,6 @@ METRICS = {
     "random": "random numbers",
 }
 """Distances and controls in words."""
-
-VERDICTS = {"holds": (GREEN, "o"), "partly": (YELLOW, "s"), "does not hold": (ORANGE, "D")}
-"""Colour and marker of every verdict."""
 
 NEAR = 1
 """Wrong signs up to which a location is near."""
@@ -82,7 +77,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
     ax.bar(seen["distance"], seen["mean"], width=0.85, color=BLUE, alpha=0.35, label="final codes, observed")
     points(ax, seen["distance"], seen["mean"], seen["low"], seen["high"], fmt="none", color=BLUE)
     names = [name for name in NULLS if (shares["null"] == name).any()]
-    for offset, name in zip(_offsets(len(names), 0.3), names, strict=True):
+    for offset, name in zip(offsets(len(names), 0.3), names, strict=True):
         part, (label, color, marker) = shares[shares["null"] == name], NULLS[name]
         style = {"fmt": f"{marker}:", "color": color, "label": f"null: {label}"}
         points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **style)
@@ -280,158 +275,6 @@ def motion(
     return ax
 
 
-def crowding(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Dose-response: how often near locations are rejected, against how crowded their row is (C3).
-
-    One line for every superposition pressure C/j, clauses to a row, with intervals over formulas; its dotted line is
-    the null of no effect, the same rejection at every dose.
-
-    Args:
-        table: from `precode.claims.dose_response`, or ``doses`` of claim C3.
-        ax: axes to draw on.
-
-    Raises:
-        PrecodeValueError: a column is missing, or there are no rows.
-
-    Example:
-        >>> table = pd.DataFrame({"pressure": 0.5, "dose": [1, 2], "rejected": [0.4, 0.6], "rejected_low": 0.3,
-        ...                       "rejected_high": 0.7, "locations": 9})
-        >>> len(crowding(table).lines) > 0
-        True
-    """
-    require(table, "pressure", "dose", "rejected", "rejected_low", "rejected_high", "locations")
-    require_rows(table, "near locations")
-    ax = axes(ax)
-    groups = list(table.groupby("pressure"))
-    for (pressure, part), color, offset in zip(groups, _shades(len(groups)), _offsets(len(groups), 0.1), strict=True):
-        look = {"fmt": "o-", "color": color, "label": f"{pressure:g}"}
-        points(ax, part["dose"] + offset, part["rejected"], part["rejected_low"], part["rejected_high"], **look)
-        ax.axhline(np.average(part["rejected"], weights=part["locations"]), color=color, linestyle=":", linewidth=1)
-    ax.plot([], [], ":", color=GRAY, label="null: no effect")
-    doses = sorted(table["dose"].unique())
-    words = {doses[0]: f"{doses[0]}\nleast", doses[-1]: f"{doses[-1]}\nmost"}
-    ax.set_xticks(doses, [words.get(dose, str(dose)) for dose in doses])
-    ax.set_xlabel("crowding of the row, in equal groups (graded demand) [ours]")
-    ax.set_ylabel("share of near locations rejected")
-    legend(ax, title="clauses to a row, C/j", title_fontsize="small")
-    return ax
-
-
-def slopes(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax: Axes | None = None) -> Axes:
-    """Effect of crowding on rejection, with the distance controlled, against superposition pressure C/j (C3).
-
-    Args:
-        table: details of claim C3.
-        nulls: `Claim.nulls` of C3: the slope under each null, a dotted line.
-        ax: axes to draw on.
-
-    Raises:
-        PrecodeValueError: a column is missing, or there are no rows.
-
-    Example:
-        >>> table = pd.DataFrame({"pressure": [0.25, 0.5], "slope": [0.1, 0.4], "low": 0.0, "high": 0.5})
-        >>> [label.get_text() for label in slopes(table, {"permuted_demand": 0.0}).get_xticklabels()]
-        ['0.25', '0.5']
-    """
-    require(table, "pressure", "slope", "low", "high")
-    require_rows(table, "strata of C/j")
-    ax = axes(ax)
-    at = range(len(table))
-    points(ax, at, table["slope"], table["low"], table["high"], fmt="o", color=BLUE, label="clauses of the formula")
-    _null_lines(ax, nulls)
-    ax.axhline(0, color="0.6", linewidth=0.8)
-    ax.set_xticks(at, [f"{pressure:g}" for pressure in table["pressure"]])
-    ax.set_xlim(-0.5, len(table) - 0.5)
-    ax.set_xlabel("clauses to a row, C/j")
-    ax.set_ylabel("log-odds of rejection\nfor one SD of crowding [ours]")
-    legend(ax, ncols=2, **ABOVE)
-    return ax
-
-
-def gains(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax: Axes | None = None) -> Axes:
-    """What interference adds to proximity in telling future codes, against superposition pressure C/j (C4).
-
-    Filled: gain in cross-validated AUC, means over formulas with 95 % intervals (1.96 standard errors); open: with
-    interference permuted inside every formula.
-
-    Args:
-        table: from `precode.claims.prediction_gains`, or details of claim C4.
-        nulls: `Claim.nulls` of C4, for the gain at false clauses, a dotted line.
-        ax: axes to draw on.
-
-    Raises:
-        PrecodeValueError: a column is missing, or there are no rows.
-
-    Example:
-        >>> table = pd.DataFrame({"hidden": 16, "clauses": 8, "formula": [0, 1], "gain": [0.03, 0.05],
-        ...                       "gain_permuted": 0.0})
-        >>> [label.get_text() for label in gains(table).get_xticklabels()]
-        ['0.5']
-    """
-    require(table, "hidden", "clauses", "formula", "gain", "gain_permuted")
-    require_rows(table, "formulas")
-    ax = axes(ax)
-    table = table.assign(pressure=table["clauses"] / table["hidden"])
-    pressures = sorted(table["pressure"].unique())
-    for column, label, color, face, offset in (
-        ("gain", "interference of the row", BLUE, BLUE, -0.08),
-        ("gain_permuted", "null: interference permuted", GRAY, "white", 0.08),
-    ):
-        means = over_formulas(table, ["pressure"], column)
-        look = {"fmt": "o", "color": color, "markerfacecolor": face, "label": label}
-        points(ax, np.arange(len(means)) + offset, means["mean"], means["low"], means["high"], **look)
-    _null_lines(ax, {name: value for name, value in (nulls or {}).items() if name != "permuted_interference"})
-    ax.axhline(0, color="0.6", linewidth=0.8)
-    ax.set_xticks(range(len(pressures)), [f"{pressure:g}" for pressure in pressures])
-    ax.set_xlim(-0.5, len(pressures) - 0.5)
-    ax.set_xlabel("clauses to a row, C/j")
-    ax.set_ylabel("gain in AUC over proximity alone [ours]")
-    legend(ax, ncols=2, **ABOVE)
-    return ax
-
-
-def parts(table: pd.DataFrame, null: float = 0.0, whole: float | None = None, *, ax: Axes | None = None) -> Axes:
-    """A claim's effect in each part of a study by itself: every width, number of clauses and embedding.
-
-    Points with 95 % intervals over formulas, coloured by the verdict that the part alone would give; dashed: the whole
-    study; dotted: the null.
-
-    Args:
-        table: from `precode.claims.judge_parts`, of one claim, or ``parts`` of a claim.
-        null: the effect where there is nothing to find.
-        whole: the effect in the whole study.
-        ax: axes to draw on.
-
-    Raises:
-        PrecodeValueError: a column is missing, or there are no parts with an effect.
-
-    Example:
-        >>> table = pd.DataFrame({"by": "hidden", "part": ["16", "32"], "verdict": ["holds", "partly"],
-        ...                       "effect": [0.3, 0.1], "low": [0.2, 0.0], "high": [0.4, 0.2]})
-        >>> [label.get_text() for label in parts(table).get_yticklabels()]
-        ['hidden 16', 'hidden 32']
-    """
-    require(table, "by", "part", "verdict", "effect", "low", "high")
-    table = table[table["effect"].notna()].reset_index(drop=True)
-    require_rows(table, "parts of the study with an effect")
-    ax = axes(ax, figsize=(6.4, 1.8 + 0.28 * len(table)))
-    for verdict, (color, marker) in VERDICTS.items():
-        mine = table[table["verdict"] == verdict]
-        if len(mine):
-            look = {"fmt": marker, "color": color, "label": verdict, "across": True}
-            points(ax, mine.index, mine["effect"], mine["low"], mine["high"], **look)
-    ax.axvline(null, color="black", linestyle=":", linewidth=1, label="null")
-    if whole is not None:
-        ax.axvline(whole, color=GRAY, linestyle="--", linewidth=1, label="whole study")
-    for edge in np.flatnonzero(table["by"].ne(table["by"].shift()).to_numpy()[1:]):
-        ax.axhline(edge + 0.5, color="0.85", linewidth=0.8)
-    ax.set_yticks(table.index, [f"{by} {part}" for by, part in zip(table["by"], table["part"], strict=True)])
-    ax.invert_yaxis()
-    ax.set_xlabel("effect in this part alone [ours]")
-    legend(ax, ncols=3, **ABOVE)
-    return ax
-
-
 def _of_template(table: pd.DataFrame, template: str | None) -> pd.DataFrame:
     """Rows of a template, of the all-positive one by default."""
     names = table["template"].astype(str)
@@ -456,22 +299,3 @@ def _mark_near(ax: Axes) -> None:
         va="top",
         fontsize="small",
     )
-
-
-def _offsets(count: int, half: float) -> Any:
-    """Small shifts, so that intervals beside each other can be told apart."""
-    return np.linspace(-half, half, count) if count > 1 else np.zeros(count)
-
-
-def _shades(count: int) -> list[Any]:
-    """Colours from light to dark for something ordered."""
-    from matplotlib import colormaps
-
-    return [colormaps["viridis_r"](value) for value in np.linspace(0.15, 1.0, count)]
-
-
-def _null_lines(ax: Axes, nulls: Mapping[str, float] | None) -> None:
-    for name, value in (nulls or {}).items():
-        if np.isfinite(value):
-            label, color, _ = NULLS.get(name, (name.replace("_", " "), GREEN, ""))
-            ax.axhline(value, color=color, linestyle=":", linewidth=1.5, label=f"null: {label}")
