@@ -36,6 +36,12 @@ class Curves:
             fraction of positive entries; `epochs` the mean number run.
         trials: the same columns for every single trial, with its number in `trial`.
         interrupted: whether Ctrl-C ended the run before the last point.
+
+    Example:
+        >>> from precode import curves
+        >>> measured = curves(hidden=[8], clauses=[2], trials=2, epochs=1, progress=False)
+        >>> len(measured.table), len(measured.trials), measured.interrupted
+        (1, 2, False)
     """
 
     table: pd.DataFrame

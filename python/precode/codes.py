@@ -61,6 +61,14 @@ class Codes:
     """Codes of one network or a stack; made by `decode`, `Networks.codes` or `Runs.codes`.
 
     Arrays have a leading network axis if a stack was decoded. Axes: C clauses, j rows, k literals.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> codes = train(Dnf.random(clauses=4, seed=0), hidden=16, samples=640, epochs=2).codes()
+        >>> codes.channels().shape, codes.code_size().shape  # (R, C, j), (R, C)
+        ((1, 4, 16), (1, 4))
+        >>> codes.distance("4P", "hamming").max() <= 4, len(codes.patterns()) > 0
+        (np.True_, True)
     """
 
     def __init__(self, source: Readout, floor: float = 0.0) -> None:

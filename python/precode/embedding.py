@@ -28,6 +28,11 @@ class Embedding:
         name: one of `NAMES`, or ``"matrix"``.
         matrix: C0, float32 (rows, variables).
         seed: key of a random embedding.
+
+    Example:
+        >>> embedding = resolve("hadamard", 4)
+        >>> embedding.matrix.tolist()[0], embedding.rows
+        ([0.5, 0.5, 0.5, 0.5], 4)
     """
 
     name: str

@@ -78,6 +78,15 @@ class Networks:
             ``w2`` (R, o, j) and ``b2`` (R, o); deeper networks have ``w3``, ...
         tasks: the formula of each network, or None where data were given without one.
         embedding: C0.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> tasks = [Dnf.random(clauses=4, seed=0, index=index) for index in range(2)]
+        >>> runs = train(tasks, hidden=8, samples=640, epochs=1)
+        >>> runs.start.widths, runs.start.features.shape
+        ((32, 8, 1), torch.Size([2, 8, 32]))
+        >>> list(runs.start.evaluate(runs.data)), runs.start.module(1)[0]
+        (['network', 'loss', 'error'], Linear(in_features=32, out_features=8, bias=True))
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], tasks: Sequence[Dnf] | None, embedding: Embedding) -> None:

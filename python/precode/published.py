@@ -27,7 +27,12 @@ def _raw() -> dict[str, Any]:
 
 
 def citation() -> str:
-    """Where the values come from and how exact they are."""
+    """Where the values come from and how exact they are.
+
+    Example:
+        >>> "2504.08842" in citation()
+        True
+    """
     return str(_raw()["citation"])
 
 
@@ -60,7 +65,12 @@ def curves() -> pd.DataFrame:
 
 
 def negative_rows() -> pd.DataFrame:
-    """Figure 8, hidden 32: columns pattern, clauses, rows, random (rows per clause on negative rows)."""
+    """Figure 8, hidden 32: columns pattern, clauses, rows, random (rows per clause on negative rows).
+
+    Example:
+        >>> sorted(negative_rows()["pattern"].unique())
+        ['2P2N', '3N1P']
+    """
     raw = _raw()["figure_8_negative_rows_hidden_32"]
     rows = [
         {
@@ -79,6 +89,10 @@ def dynamics() -> pd.DataFrame:
     """Figure 12, hidden 32 and 4 clauses: one row an epoch, columns epoch, train_bce and patterns such as 4P_positive.
 
     Every plotted value is a multiple of 1/4, so the figure looks like one run although its caption says ten.
+
+    Example:
+        >>> {"epoch", "train_bce", "4P_positive"} <= set(dynamics())
+        True
     """
     raw = _raw()["figure_12_dynamics_hidden_32_clauses_4"]
     return pd.DataFrame({name: values for name, values in raw.items() if isinstance(values, list)})

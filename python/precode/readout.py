@@ -133,7 +133,13 @@ def readout(
     embedding: EmbeddingLike = None,
     output: int = 0,
 ) -> Readout:
-    """Lays bare weights out for reading codes; see `precode.decode` for the arguments and errors."""
+    """Lays bare weights out for reading codes; see `precode.decode` for the arguments and errors.
+
+    Example:
+        >>> read = readout(np.ones((3, 8)), np.ones(3), [[0, 1], [2, 3]])
+        >>> read.features.shape, read.sets, read.stacked
+        ((1, 3, 8), [[[0, 1], [2, 3]]], False)
+    """
     output = integer(output, "output", 0, COUNT)
     first, last = as_floats(w1, "w1"), as_floats(w2, "w2")
     items = _listed(clauses)

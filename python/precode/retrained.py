@@ -24,6 +24,15 @@ class Retrained:
     Attributes:
         tickets: what was retrained.
         test: the data set of each network that accuracy is measured on.
+
+    Example:
+        >>> from precode import Dnf, find_tickets, train
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=2)
+        >>> retrained = find_tickets(runs, ["random", "snip"], 0.25).retrain()
+        >>> retrained.table()[["method", "density", "kept"]].values.tolist()
+        [['random', 0.25, 64], ['snip', 0.25, 64]]
+        >>> retrained.networks("snip", 0.25).codes().channels().shape
+        (1, 4, 8)
     """
 
     def __init__(

@@ -21,6 +21,12 @@ class BrokenClause:
         true_counts: fewest and most True variables of an input; by default the number of positive literals of
             the chosen clauses and up to two more, which for width 4 are the published 4 to 6 for both labels.
             With negated literals or several outputs the default is our choice; the published text is silent.
+
+    Example:
+        >>> from precode import Dnf
+        >>> data = Dnf.random(clauses=4, seed=0).sample(100, sampler=BrokenClause(true_counts=(5, 5)))
+        >>> set(data.x.sum(1).tolist()), int(data.y.sum())
+        ({5}, 50)
     """
 
     true_counts: tuple[int, int] | None = None
@@ -33,6 +39,11 @@ class Biased:
     Attributes:
         probability: of True, in [0, 1]; 0.5 draws uniform inputs.
         balanced: redraw until every combination of labels occurs equally often.
+
+    Example:
+        >>> from precode import Dnf
+        >>> Dnf([[0, 1]], 4).sample(100, sampler=Biased(probability=0.3, balanced=True)).y.sum().item()
+        50
     """
 
     probability: float = 0.5
@@ -41,7 +52,13 @@ class Biased:
 
 @dataclass(frozen=True)
 class TruthTable:
-    """All 2^n inputs in order, variable 0 changing fastest; at most 16 variables. The sample count is ignored."""
+    """All 2^n inputs in order, variable 0 changing fastest; at most 16 variables. The sample count is ignored.
+
+    Example:
+        >>> from precode import Dnf
+        >>> Dnf([[0, 1]], 4).sample(1, sampler=TruthTable()).x.shape
+        torch.Size([16, 4])
+    """
 
 
 Sampler: TypeAlias = BrokenClause | Biased | TruthTable

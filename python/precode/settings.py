@@ -27,6 +27,10 @@ class Optimizer:
 
     Raises:
         PrecodeValueError: momentum without ``"sgd"``.
+
+    Example:
+        >>> Optimizer("sgd", lr=0.1, momentum=0.9).rule
+        'sgd'
     """
 
     rule: str = "adam"
@@ -53,6 +57,10 @@ class EarlyStopping:
     Raises:
         PrecodeValueError: a patience out of range.
         PrecodeTypeError: a patience that is no integer.
+
+    Example:
+        >>> EarlyStopping(patience=5, watch="validation").patience
+        5
     """
 
     patience: int = 10
@@ -79,6 +87,11 @@ class TrainSettings:
         first_epoch: number of the first epoch in that order.
         early_stopping: when networks stop before the last epoch.
         snapshots: optimizer steps after which weights are kept, increasing; 0 is the start.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1, batch=32).settings.batch
+        32
     """
 
     epochs: int

@@ -47,6 +47,13 @@ class Found:
         epochs: epochs of training that finding them took, for each network, the dense run included where it was used.
         seconds: wall-clock time of the search, divided among the tickets found together.
         notes: what the method reports of itself, by name, (R,).
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1)
+        >>> found = find_tickets(runs, "magnitude", 0.125).get("magnitude", 0.125)
+        >>> found.kept.tolist(), found.total, found.masks["w1"].shape
+        ([32], 256, torch.Size([1, 8, 32]))
     """
 
     method: str
@@ -83,6 +90,15 @@ class Tickets:
         found: in the order of the methods, then of the densities.
         granularity: what was kept as one.
         scope: over what scores were compared.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1)
+        >>> tickets = find_tickets(runs, ["random", "snip"], [0.5, 0.25])
+        >>> [(found.method, found.density) for found in tickets]
+        [('random', 0.5), ('random', 0.25), ('snip', 0.5), ('snip', 0.25)]
+        >>> tickets.ticket(0, "snip", 0.25).kept, len(tickets.retrain().table())
+        (64, 4)
     """
 
     def __init__(self, dense: Runs, found: Sequence[Found], granularity: str, scope: str) -> None:

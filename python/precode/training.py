@@ -55,6 +55,14 @@ class Runs(Networks):
         streams: number of each network's random streams.
         sampler: what the data were drawn by; None if they were given.
         seconds: wall-clock time of training.
+
+    Example:
+        >>> from precode import Dnf
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=2, snapshots=[5])
+        >>> runs.steps_per_epoch, runs.epochs_run.tolist(), runs.at(5).weights["w1"].shape
+        (10, [2], torch.Size([1, 8, 32]))
+        >>> runs.history["epoch"].tolist()
+        [1, 2]
     """
 
     def __init__(

@@ -55,6 +55,12 @@ class Observations:
         motion: near locations at every moment; see `observe_motion`.
         nulls: counts by initial distance, observed and under every null; see `precode.claims.count_nulls`.
         similarity: CKA and SVCCA of the hidden layer; see `precode.claims.similarity`.
+
+    Example:
+        >>> from precode.claims import synthetic_study
+        >>> seen = [synthetic_study("planted", formulas=2, hidden=8, clauses=4, seed=s).observations for s in range(2)]
+        >>> len(Observations.concat(seen).locations) == 2 * len(seen[0].locations)
+        True
     """
 
     locations: pd.DataFrame

@@ -44,6 +44,11 @@ class SyntheticStudy:
         observations: see `observe`.
         tickets: the columns of `Retrained.table` that the claims use.
         transport: see `transport_tickets`.
+
+    Example:
+        >>> study = synthetic_study("shuffled", formulas=2, hidden=8, clauses=4)
+        >>> study.scenario, sorted(study.tickets["method"].unique())[:2]
+        ('shuffled', ['distance', 'distance-plain'])
     """
 
     scenario: str

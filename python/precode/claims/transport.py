@@ -163,6 +163,13 @@ def transport_tickets(retrained: Retrained, *, floor: float = 0.1, output: int =
         retrained: from `Tickets.retrain`.
         floor: see `transport`.
         output: see `transport`.
+
+    Example:
+        >>> from precode import Dnf, find_tickets, train
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=16, samples=640, epochs=2)
+        >>> table = transport_tickets(find_tickets(runs, "magnitude", [0.5, 0.25]).retrain())
+        >>> len(table), bool((table["same"] <= table["family"]).all())  # densities x clauses x templates
+        (24, True)
     """
     frames = []
     for item in retrained.tickets.found:

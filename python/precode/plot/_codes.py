@@ -26,6 +26,12 @@ def weights(codes: Codes, network: int = 0, *, ax: Axes | None = None) -> Axes:
         codes: from `precode.decode` or `Runs.codes`.
         network: which network of a stack.
         ax: axes to draw on.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> codes = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1).codes()
+        >>> len(weights(codes).images)
+        1
     """
     ax = axes(ax, figsize=(7.2, 5.4))
     features, output, clauses, carried = _one(codes, network)
@@ -63,6 +69,12 @@ def channels(codes: Codes, network: int = 0, *, template: str | None = None, ax:
         network: which network of a stack.
         template: see `Codes.channels`.
         ax: axes to draw on.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> codes = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1).codes()
+        >>> channels(codes, template="3N1P").get_xlabel()[:6]
+        'neuron'
     """
     ax = axes(ax, figsize=(6.4, 3.2))
     _, output, clauses, carried = _one(codes, network)

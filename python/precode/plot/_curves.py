@@ -36,6 +36,11 @@ def curves(
 
     Raises:
         PrecodeValueError: there is no such column.
+
+    Example:
+        >>> table = pd.DataFrame({"hidden": 32, "clauses": [4, 4, 8, 8], "trial": [0, 1, 0, 1], "train_error": 0.0})
+        >>> curves(table, "train_error").get_ylabel()
+        'training error'
     """
     require(trials, column)
     ax = axes(ax)
@@ -79,6 +84,12 @@ def dynamics(
 
     Raises:
         PrecodeValueError: there is no such column.
+
+    Example:
+        >>> from precode import dynamics as measured
+        >>> table = measured(trials=2, moments=[0, 1], samples=640)
+        >>> dynamics(table, columns=("4P_positive",)).get_xlabel()
+        'epoch'
     """
     require(table, *columns, "train_bce")
     ax = axes(ax)

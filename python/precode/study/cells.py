@@ -48,6 +48,12 @@ class Kind:
         compute: from a cell's settings, its results.
         seconds: from a cell's settings, an estimate of what it takes on one core.
         version: to be raised when `compute` changes its results.
+
+    Example:
+        >>> from precode.study import StudyConfig
+        >>> kind = Kind("squares", lambda config: [{"x": 2}, {"x": 3}], lambda cell: {}, lambda cell: 0.1)
+        >>> [cell.settings for cell in plan(StudyConfig.preset("quick"), [kind]).cells]
+        [{'x': 2}, {'x': 3}]
     """
 
     name: str
@@ -119,7 +125,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a study, in the order of its tables; made by `plan`."""
+    """The cells of a study, in the order of its tables; made by `plan`.
+
+    Example:
+        >>> from precode.study import StudyConfig
+        >>> planned = plan(StudyConfig.preset("quick"))
+        >>> planned.table()["kind"].value_counts().to_dict()
+        {'codes': 6, 'tickets': 6}
+    """
 
     cells: tuple[Cell, ...]
 
@@ -162,6 +175,12 @@ def plan(config: StudyConfig, kinds: Iterable[Kind] | None = None) -> Plan:
 
     Raises:
         PrecodeValueError: a kind's settings have no JSON form, two cells are the same, or there are none.
+
+    Example:
+        >>> from precode.study import StudyConfig
+        >>> cells = plan(StudyConfig.preset("quick", methods=["imp"])).cells
+        >>> len(cells), cells[0].kind, cells[0].settings["clauses"]
+        (12, 'codes', 8)
     """
     if not isinstance(config, StudyConfig):
         raise PrecodeTypeError(f"config must be a StudyConfig, not {type(config).__name__}")

@@ -44,6 +44,18 @@ class Study:
 
     Raises:
         PrecodeFileError: no study is there, or it is damaged; the message names what.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from precode.study import Kind, StudyConfig, run
+        >>> def squares(cell):
+        ...     return {"squares": pd.DataFrame({"y": [cell["x"] ** 2]})}
+        >>> kind = Kind("squares", lambda config: [{"x": 2}, {"x": 3}], squares, lambda cell: 0.1)
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = run(StudyConfig.preset("quick"), folder, kinds=[kind], progress=False)
+        ...     study = Study(folder)
+        ...     study.tables, study.table("squares")["y"].tolist(), study.finished
+        (['squares'], [4, 9], 2)
     """
 
     def __init__(self, folder: str | Path, *, interrupted: bool = False) -> None:

@@ -74,6 +74,20 @@ def run(
         UnsupportedError: the executor cannot compute any more; what is finished is kept.
         PrecodeValueError: a setting out of range.
         PrecodeTypeError: an argument of the wrong type.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import pandas as pd
+        >>> def squares(cell):
+        ...     if cell["x"] == 3:
+        ...         raise ValueError("an unlucky number")
+        ...     return {"squares": pd.DataFrame({"y": [cell["x"] ** 2]})}
+        >>> kind = Kind("squares", lambda config: [{"x": 2}, {"x": 3}], squares, lambda cell: 0.1)
+        >>> with TemporaryDirectory() as folder, warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # of the cell that fails
+        ...     study = run(StudyConfig.preset("quick"), folder, kinds=[kind], retries=0, progress=False)
+        ...     study.table("squares")["y"].tolist(), study.failures["error"].tolist()
+        ([4], ['ValueError: an unlucky number'])
     """
     retries = integer(retries, "retries", 0)
     known = {kind.name: kind for kind in (KINDS.values() if kinds is None else kinds)}
