@@ -158,6 +158,10 @@ def hash_file(path: str | Path) -> str:
 
     Raises:
         PrecodeFileError: it cannot be read.
+
+    Example:
+        >>> hash_file(RULES) == StudyConfig.preset("quick").rules
+        True
     """
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()

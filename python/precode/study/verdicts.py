@@ -34,6 +34,10 @@ def check_rules(rules: str) -> None:
 
     Raises:
         PrecodeValueError: the rules differ.
+
+    Example:
+        >>> from precode.study import StudyConfig
+        >>> check_rules(StudyConfig.preset("paper").rules)
     """
     if rules != (here := hash_file(RULES)):
         raise PrecodeValueError(
@@ -51,6 +55,16 @@ def observations(study: Study) -> Observations:
     Raises:
         PrecodeValueError: there are none.
         PrecodeFileError: a file is missing or was altered.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from precode.study import StudyConfig, run
+        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 640}
+        >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
+        >>> with TemporaryDirectory() as folder:
+        ...     study = run(config, folder, progress=False)
+        ...     observations(study).locations["kind"].unique().tolist()
+        ['formula', 'false']
     """
     from precode.claims.observations import FATES, KINDS, Observations
 
@@ -78,6 +92,16 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
     Raises:
         PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim; or other rules.
         PrecodeFileError: a file is missing or was altered.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from precode.study import StudyConfig, run
+        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 640}
+        >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
+        >>> with TemporaryDirectory() as folder:
+        ...     study = run(config, folder, progress=False)
+        ...     judge_study(study)["C1"]
+        Claim(C1 not enough data: 2 formulas with a value, 10 are needed)
     """
     from precode.claims import judge, judge_parts
 
@@ -110,6 +134,17 @@ def write_claims(
 
     Raises:
         PrecodeFileError: they cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from precode.study import StudyConfig, run
+        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 640}
+        >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
+        >>> with TemporaryDirectory() as folder:
+        ...     study = run(config, folder, progress=False)
+        ...     written = write_claims(study, judge_study(study))
+        >>> written[0].name, sorted({path.suffix for path in written[1:]})
+        ('claims.json', ['.csv', '.parquet'])
     """
     folder = study.folder if folder is None else Path(folder)
     record = {
