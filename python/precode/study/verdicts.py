@@ -59,7 +59,7 @@ def observations(study: Study) -> Observations:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import StudyConfig, run
-        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 640}
+        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 99}
         >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
@@ -96,7 +96,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import StudyConfig, run
-        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 640}
+        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 99}
         >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
@@ -138,7 +138,7 @@ def write_claims(
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import StudyConfig, run
-        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 640}
+        >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 99}
         >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
