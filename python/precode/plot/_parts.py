@@ -63,7 +63,7 @@ def parts(table: pd.DataFrame, null: float = 0.0, whole: float | None = None, *,
     for edge in np.flatnonzero(table["by"].ne(table["by"].shift()).to_numpy()[1:]):
         ax.axhline(edge + 0.5, color="0.85", linewidth=0.8)
     ax.set_yticks(table.index, [f"{by} {part}" for by, part in zip(table["by"], table["part"], strict=True)])
-    ax.invert_yaxis()
+    ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlabel("effect in this part alone [ours]")
     legend(ax, ncols=3, **ABOVE)
     return ax
