@@ -188,7 +188,8 @@ def test_the_matrix_of_wins_has_every_rate_at_its_place(claims):
     for text in ax.texts:
         column, row = text.get_position()
         pair = rates.loc[probes[row], rivals[column]]
-        assert text.get_text() == f"{pair['win_rate']:.2f}{'*' if pair['p_holm'] < 0.05 else ''}"
+        starred = pair["p_holm"] < 0.05 and np.sign(pair["win_rate"] - 0.5) == np.sign(pair["difference"])
+        assert text.get_text() == f"{pair['win_rate']:.2f}{'*' if starred else ''}"
     assert len(ax.texts) == len(rates)
     plt.close(ax.figure)
 

@@ -3,6 +3,12 @@
 import gzip
 import io
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from importlib import import_module
 
@@ -120,6 +126,31 @@ def test_processes_compute_the_same(own, tmp_path):
     assert contents(tmp_path / "out") == contents(in_process)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9 on this platform")
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from precode.cli.study import _pool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = _pool(1, 1)()\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 60).result()\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as command:
+        worker = int(command.stdout.readline())
+        command.kill()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(worker, signal.SIGKILL)
+        pytest.fail("the worker went on for ten seconds")
+
+
 def test_a_dry_run_computes_nothing(tmp_path):
     result = call("--preset", "paper", "--out", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
@@ -127,6 +158,24 @@ def test_a_dry_run_computes_nothing(tmp_path):
     assert len(cells) == 2 * 3 * 4 * 3  # kinds, widths, numbers of clauses, embeddings
     assert len({line.split()[-1] for line in cells}) == len(cells)
     assert "72 cells, about" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("snipp",)}, "snipp"),
+        ({"methods": ("imp:nope",)}, "nope"),
+        ({"densities": (0.0001,)}, "keeps none of the 256 weights of hidden = 8"),
+        ({"clauses": (60_000,)}, "60000|60,000|clauses"),
+    ],
+)
+def test_what_no_cell_could_compute_is_refused_before_any_work(tmp_path, changes, message):
+    config = tmp_path / "config.json"
+    config.write_text(replace(CONFIG, hidden=(8,), **changes).to_json())
+    result = call("--config", config, "--out", tmp_path / "out", "--workers", 1)
+    assert result.exit_code == 1
+    assert re.search(message, result.output)
     assert not (tmp_path / "out").exists()
 
 

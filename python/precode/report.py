@@ -21,6 +21,7 @@ from precode._progress import Progress, tracked
 from precode._registry import controls, methods
 from precode.claims import Claim, load_rules
 from precode.claims.rules import Rules, sentence
+from precode.claims.statistics import CELL
 from precode.errors import PrecodeValueError
 from precode.plot._axes import NULLS, over_formulas, pyplot
 from precode.plot._tickets import NULL
@@ -84,27 +85,30 @@ def _convergence(claim: Claim, study: Study) -> Axes:
 
 
 def _row_transport(claim: Claim, study: Study) -> Axes:
-    left_out = load_rules()["C5"]["exclude"]
+    compared = _behind(claim, "tickets").query("formula == 0")
     known = [
         (settings, name, matrices[0])
         for settings, arrays in study.arrays("row_transport")
         for name, matrices in arrays.items()
-        if ":" not in name and name.partition(" ")[0] not in left_out
+        if len(_of_ticket(compared, settings, name))
     ]
     if not known:
-        raise PrecodeValueError("row transport was kept of references and controls only")
+        raise PrecodeValueError("no ticket whose row transport was kept matches its dense network")
     settings, name, matrix = max(known, key=lambda item: float(item[2].sum()))
-    method, _, density = name.partition(" at ")
-    point = {key: settings[key] for key in ("hidden", "clauses", "embedding")}
-    moves = study.table("transport")
-    for key, value in {**point, "method": method, "formula": 0}.items():
-        moves = moves[moves[key] == value]
-    # Whole weights are kept, so that the density differs a little from the one that was asked for.
-    away = (moves["density"] - float(density)).abs()
-    ax = plot.row_transport(matrix, float(moves["same_permuted"][away == away.min()].sum()))
-    cell = ", ".join(f"{key} {value}" for key, value in point.items())
+    moves = _of_ticket(study.table("transport").query("formula == 0"), settings, name)
+    ax = plot.row_transport(matrix, float(moves["same_permuted"].sum()))
+    cell = ", ".join(f"{key} {settings[key]}" for key in CELL)
     ax.set_title(f"{name}; {cell}\n{ax.get_title()}", fontsize="medium")
     return ax
+
+
+def _of_ticket(table: pd.DataFrame, settings: Mapping[str, Any], name: str) -> pd.DataFrame:
+    """Rows of one cell and ticket, which is named as in ``row_transport``: "imp at 0.125"."""
+    method, _, density = name.partition(" at ")
+    for key, value in {**{key: settings[key] for key in CELL}, "method": method}.items():
+        table = table[table[key] == value]
+    # Whole weights are kept, so that the density differs a little from the one that was asked for.
+    return table[np.isclose(table["density"], float(density), rtol=0.01)]
 
 
 def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
@@ -149,7 +153,8 @@ def _parts(claim: Claim, study: Study) -> Axes:
 
 PARTS = Figure(
     "The claim in each part of the study by itself, coloured by the verdict that the part alone would give. These are "
-    "many looks at the same networks, without a correction: no verdict rests on them.",
+    "many looks at the same networks, without a correction: no verdict rests on them. Parts with too few data are "
+    "left out.",
     _parts,
 )
 
@@ -218,8 +223,8 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             lambda claim, study: plot.recovery(_behind(claim, "tickets")),
         ),
         Figure(
-            "Row transport of one ticket, the one that recovers most codes: on which row of the ticket the codes of "
-            "each row of the dense network are. On the diagonal they stayed.",
+            "Row transport of one ticket, the matching one that recovers most codes: on which row of the ticket the "
+            "codes of each row of the dense network are. On the diagonal they stayed.",
             _row_transport,
         ),
         PARTS,

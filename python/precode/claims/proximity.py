@@ -125,7 +125,7 @@ def c1(observations: Observations, *, rules: Rules | None = None) -> Finding:
     }
     tables = {"distances": _distances(observations.nulls), "shares": shares, "similarity": observations.similarity}
     shown = {name: value for name, value in {"observed share": float(means["observed"].mean()), **nulls}.items()}
-    reason = "; ".join(filter(None, [f"the strongest null is {strongest}", limit]))
+    reason = "; ".join(filter(None, [f"the strongest null of chance is {strongest}", limit]))
     return Finding(excess, holds, partly, shown, details, tables, reason)
 
 

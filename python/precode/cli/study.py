@@ -7,8 +7,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,7 +78,10 @@ def study_command(
             warnings.filterwarnings("ignore", message=r"interrupted: |\d+ of \d+ cells failed")
             done = study.run(config, out, executor=executor, repair=repair)
         if done.interrupted:
-            click.echo(f"interrupted: {done.finished} of {done.planned} cells are finished and kept", err=True)
+            click.echo(
+                f"interrupted: {done.finished} of {done.planned} cells are finished and kept; run it again to go on",
+                err=True,
+            )
             sys.exit(130)
         for failure in done.failures.to_dict("records"):
             click.echo(f"failed: {failure['kind']} {failure['settings']}: {failure['error']}", err=True)
@@ -126,8 +130,17 @@ def _pool(workers: int, threads: int) -> Callable[[], ProcessPoolExecutor]:
 def _share_cores(threads: int) -> None:
     import torch
 
+    # A process whose parent was killed would otherwise finish its cells for nobody.
+    Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _cells(planned: Plan) -> str:

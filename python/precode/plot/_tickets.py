@@ -177,9 +177,10 @@ def row_transport(matrix: ArrayLike, null: float | None = None, *, ax: Axes | No
 def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = None) -> Axes:
     """How often each probe beats each weight-based method at the same density, in the same cell and formula.
 
-    Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the paired Wilcoxon test over formulas,
-    Holm-corrected over all pairs of the measure, has p < 0.05; the title says where formulas are too few for any. All
-    probes together, where the table has them, stand first, corrected over the rivals alone.
+    Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the mean difference is on the same side,
+    and its paired Wilcoxon test over formulas, Holm-corrected over all pairs of the measure, has p < 0.05; the title
+    says where formulas are too few for any. All probes together, where the table has them, stand first, corrected over
+    the rivals alone.
 
     Args:
         table: details of claim C6.
@@ -191,25 +192,28 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
 
     Example:
         >>> table = pd.DataFrame({"measure": "accuracy", "probe": "motion", "rival": ["imp", "snip"],
-        ...                       "win_rate": [0.6, 0.9], "p_holm": [0.3, 0.01]})
+        ...                       "win_rate": [0.6, 0.9], "difference": [0.01, 0.05], "p_holm": [0.3, 0.01]})
         >>> [text.get_text() for text in wins(table).texts]
         ['0.60', '0.90*']
     """
-    require(table, "measure", "probe", "rival", "win_rate", "p_holm")
+    require(table, "measure", "probe", "rival", "win_rate", "difference", "p_holm")
     chosen = table[table["measure"] == measure]
     if chosen.empty:
         there = ", ".join(map(str, table["measure"].unique())) or "nothing"
         raise PrecodeValueError(f"no contests in {measure!r}: there are those in {there}")
-    rates, p = (chosen.pivot_table(index="probe", columns="rival", values=name) for name in ("win_rate", "p_holm"))
+    rates, change, p = (
+        chosen.pivot_table(index="probe", columns="rival", values=name) for name in ("win_rate", "difference", "p_holm")
+    )
     # Together first, then the best.
     order = rates.mean(axis=1).where(rates.index != ALL_PROBES, np.inf).sort_values(ascending=False).index
     rates = rates.loc[order, rates.mean(axis=0).sort_values(ascending=True).index]
-    p = p.reindex(index=rates.index, columns=rates.columns)
+    # A rate may say the opposite of the mean difference: many small wins, few great losses.
+    starred = ((p < ALPHA) & ((rates - 0.5) * change > 0)).reindex(index=rates.index, columns=rates.columns)
     ax = axes(ax, figsize=(2.8 + 0.62 * rates.shape[1], 2.2 + 0.42 * rates.shape[0]))
     image = ax.imshow(rates, cmap="RdBu", vmin=0, vmax=1, aspect="auto", interpolation="none")
     for row, column in zip(*np.nonzero(rates.notna().to_numpy()), strict=True):
         rate = rates.iloc[row, column]
-        text = f"{rate:.2f}{'*' if p.iloc[row, column] < ALPHA else ''}"
+        text = f"{rate:.2f}{'*' if starred.iloc[row, column] else ''}"
         color = "white" if abs(rate - 0.5) > 0.32 else "black"
         ax.text(column, row, text, ha="center", va="center", fontsize="x-small", color=color)
     ax.set_xticks(range(rates.shape[1]), list(rates.columns), rotation=40, ha="right", rotation_mode="anchor")

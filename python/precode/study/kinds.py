@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from precode._registry import resolve_methods
+from precode.errors import PrecodeValueError
 from precode.retrained import Retrained
 from precode.study.cells import Kind, Results, Settings, register, training_seconds
 from precode.study.config import StudyConfig
@@ -52,14 +54,29 @@ def points(config: StudyConfig) -> Iterator[Settings]:
     """The settings that both kinds share: one point for every width, number of clauses and embedding.
 
     Formula number i is the same for all widths and embeddings, and so are its data: comparisons are paired.
+
+    Raises:
+        PrecodeValueError: a number of clauses that formulas cannot have.
     """
+    for clauses in config.clauses:
+        Dnf.random(variables=SETTING["variables"], clauses=clauses, width=SETTING["width"], seed=config.seed)
     shared = {name: getattr(config, name) for name in ("formulas", "epochs", "samples", "seed")}
     for hidden, clauses, embedding in product(config.hidden, config.clauses, config.embeddings):
         yield {"hidden": hidden, "clauses": clauses, "embedding": embedding, **shared, **SETTING}
 
 
 def ticket_points(config: StudyConfig) -> Iterator[Settings]:
-    """The settings of the cells of tickets."""
+    """The settings of the cells of tickets.
+
+    Raises:
+        PrecodeValueError: an unknown method, or a density that keeps no weight of the smallest width.
+    """
+    resolve_methods(config.methods, clauses=True)
+    weights = min(config.hidden) * SETTING["variables"]
+    if round(min(config.densities) * weights) < 1:
+        raise PrecodeValueError(
+            f"densities = {min(config.densities)}: keeps none of the {weights} weights of hidden = {min(config.hidden)}"
+        )
     for settings in points(config):
         yield {**settings, "methods": config.methods, "densities": config.densities, "test": TEST}
 

@@ -243,7 +243,7 @@ class Store:
                 named.append(f"{DATABASE} is older than the results of {len(lost)} cells (was {DATABASE}-wal lost?)")
             if named:
                 more = f"; and {len(named) - 5} more" if len(named) > 5 else ""
-                remedy = f"{RESTORE}, or repair it: these cells are then computed again"
+                remedy = f"{RESTORE}, or repair it (repair=True, --repair): these cells are then computed again"
                 raise damaged(self.folder, "; ".join(named[:5]) + more, remedy)
         if broken:
             whole = [file for file in files if file.cell not in broken]

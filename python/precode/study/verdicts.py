@@ -103,6 +103,8 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         ...     judge_study(study)["C1"]
         Claim(C1 not enough data: 2 formulas with a value, 10 are needed)
     """
+    from threadpoolctl import threadpool_limits
+
     from precode.claims import judge, judge_parts
 
     if study.finished < study.planned:
@@ -111,7 +113,9 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         )
     check_rules(study.config.rules)
     tables = observations(study), study.table("tickets"), study.table("transport")
-    claims, parts = judge(*tables), judge_parts(*tables, progress=progress)
+    # Matrices are small: several threads would wait for each other, much so beside other work.
+    with threadpool_limits(1):
+        claims, parts = judge(*tables), judge_parts(*tables, progress=progress)
     own = {name: parts[parts["name"] == name].drop(columns="name").reset_index(drop=True) for name in claims}
     return {name: replace(claim, tables={**claim.tables, "parts": own[name]}) for name, claim in claims.items()}
 
