@@ -3,9 +3,7 @@
 import gzip
 import io
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from importlib import import_module
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -141,13 +140,12 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
         worker = int(command.stdout.readline())
         command.kill()
     for _ in range(100):
-        try:
-            os.kill(worker, 0)
-        except ProcessLookupError:
+        # Where nobody buries the dead, it is there still as a zombie.
+        if not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE:
             break
         time.sleep(0.1)
     else:
-        os.kill(worker, signal.SIGKILL)
+        psutil.Process(worker).kill()
         pytest.fail("the worker went on for ten seconds")
 
 
@@ -270,6 +268,13 @@ def test_an_estimate_grows_with_the_work():
 
 
 # ---------------------------------------------------------------- verdicts
+
+
+def test_what_is_no_study_is_not_judged(tmp_path):
+    with pytest.raises(pc.PrecodeTypeError, match=r"such as Study\('out'\), not str"):
+        judge_study("out")
+    with pytest.raises(pc.PrecodeTypeError, match=r"observe or Observations\.concat, not be dict"):
+        judge({})
 
 
 def test_verdicts_survive_the_folder(tmp_path, monkeypatch):

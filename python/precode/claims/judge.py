@@ -15,6 +15,7 @@ from precode.claims.observations import Observations
 from precode.claims.proximity import c1, c2
 from precode.claims.rules import Rules, load_rules, sentence
 from precode.claims.statistics import CELL
+from precode.errors import PrecodeTypeError
 
 
 def judge(
@@ -36,6 +37,7 @@ def judge(
         The claims by name, C1 to C6; those whose tables were not given have "not enough data".
 
     Raises:
+        PrecodeTypeError: not observations.
         PrecodeValueError: a table lacks columns.
 
     Example:
@@ -44,6 +46,10 @@ def judge(
         >>> {claim.verdict for claim in judge(study.observations, study.tickets, study.transport).values()}
         {'does not hold'}
     """
+    if not isinstance(observations, Observations):
+        raise PrecodeTypeError(
+            f"observations must come from observe or Observations.concat, not be {type(observations).__name__}"
+        )
     rules = load_rules() if rules is None else rules
     found = {
         "C1": c1(observations, rules=rules),

@@ -11,7 +11,7 @@ import pandas as pd
 
 from precode._files import write_atomically
 from precode._progress import Progress
-from precode.errors import PrecodeValueError
+from precode.errors import PrecodeTypeError, PrecodeValueError
 from precode.readout import templates
 from precode.study.cells import numerics
 from precode.study.config import RULES, hash_file
@@ -90,6 +90,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         the study by itself, see `precode.claims.judge_parts`; empty where the study has no parts.
 
     Raises:
+        PrecodeTypeError: not a study.
         PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim; or other rules.
         PrecodeFileError: a file is missing or was altered.
 
@@ -107,6 +108,8 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
 
     from precode.claims import judge, judge_parts
 
+    if not isinstance(study, Study):
+        raise PrecodeTypeError(f"study must be a Study, such as Study({str(study)[:40]!r}), not {type(study).__name__}")
     if study.finished < study.planned:
         raise PrecodeValueError(
             f"{study.folder}: {study.finished} of {study.planned} cells are finished: run the study to its end first"
