@@ -228,6 +228,17 @@ def test_observing_what_cannot_be_observed(runs):
 # ---------------------------------------------------------------- row transport
 
 
+def test_masks_of_row_transport_are_arrays_or_tensors_of_booleans(runs):
+    mask = np.random.default_rng(0).random(runs.weights["w1"].shape) < 0.7
+    tables = [transport(runs, runs, {"w1": kind}) for kind in (mask, torch.from_numpy(mask), mask.astype(float))]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+    with pytest.raises(pc.PrecodeValueError, match="the mask of w1"):
+        transport(runs, runs, {"w1": 0.5 * mask})
+    with pytest.raises(pc.PrecodeShapeError, match="the mask of w1 has shape"):
+        transport(runs, runs, {"w1": mask[:1]})
+
+
 def test_row_transport_against_sets(runs):
     other = pc.train(runs.tasks, hidden=12, seed=9, samples=640, epochs=4, lr=0.01)
     mask = torch.from_numpy(np.random.default_rng(0).random((3, 12, 16)) < 0.9)

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from precode import _precode
-from precode._check import numbers
+from precode._check import booleans, numbers
 from precode.errors import PrecodeShapeError
 from precode.networks import Networks
 from precode.readout import templates
@@ -28,7 +28,7 @@ MEASURES = ("recovery", "precision", "jaccard")
 def recovery(
     dense: Networks,
     sparse: Networks,
-    masks: Mapping[str, torch.Tensor],
+    masks: Mapping[str, Any],
     *,
     floor: float = 0.1,
     output: int = 0,
@@ -54,7 +54,8 @@ def recovery(
         the first layer on rows whose output weight is alive. Ratios are NaN where there is nothing to divide by.
 
     Raises:
-        PrecodeShapeError: networks of different sizes, or of other than one hidden layer.
+        PrecodeShapeError: networks of different sizes, of other than one hidden layer, or not of a mask's shape.
+        PrecodeTypeError: a mask that is not Boolean.
         PrecodeValueError: the networks have no tasks, or weights that are not finite; a negative floor.
 
     Example:
@@ -89,7 +90,7 @@ def recovery(
     return pd.DataFrame(columns | {"dead_rows": dead_rows, "live_paths": live_paths})
 
 
-def cells_alive(networks: Networks, masks: Mapping[str, torch.Tensor]) -> NDArray[np.bool_]:
+def cells_alive(networks: Networks, masks: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Cells of feature space, (R, rows, variables), that a mask of the first layer leaves alive.
 
     Behind another embedding than the identity, every live weight of a row is in all of its cells.
@@ -111,11 +112,11 @@ def _ratios(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         }
 
 
-def _mask(masks: Mapping[str, torch.Tensor], name: str, weight: torch.Tensor) -> NDArray[np.bool_]:
+def _mask(masks: Mapping[str, Any], name: str, weight: torch.Tensor) -> NDArray[np.bool_]:
     """The live weights of a layer; all of them where there is no mask."""
     if name not in masks:
         return np.ones(weight.shape, dtype=bool)
-    mask = masks[name].cpu().numpy()
+    mask = booleans(masks[name], f"the mask of {name}", "masks")
     if mask.size != weight.numel():
         raise PrecodeShapeError(f"the mask of {name} has shape {mask.shape}: expected {tuple(weight.shape)}")
-    return np.ascontiguousarray(mask.reshape(weight.shape))
+    return mask.reshape(weight.shape)

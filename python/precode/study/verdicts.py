@@ -104,9 +104,8 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         ...     judge_study(study)["C1"]
         Claim(C1 not enough data: 2 formulas with a value, 10 are needed)
     """
+    from precode.claims import judge, judge_parts  # isort: skip - says what is not installed
     from threadpoolctl import threadpool_limits
-
-    from precode.claims import judge, judge_parts
 
     if not isinstance(study, Study):
         raise PrecodeTypeError(f"study must be a Study, such as Study({str(study)[:40]!r}), not {type(study).__name__}")
