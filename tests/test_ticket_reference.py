@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import recovery_reference
 import reference
 import ticket_reference as ref
 
@@ -250,7 +251,11 @@ CLAUSES = [[0, 1, 2, 3], [4, 5, ~6, 7]]
 
 
 def test_codes_by_hand():
-    assert [sorted(ref.templates(k)) for k in (1, 2, 4)] == [["1P"], ["1P1N", "2P"], ["2P2N", "3N1P", "4P"]]
+    assert [sorted(recovery_reference.templates(k)) for k in (1, 2, 4)] == [
+        ["1P"],
+        ["1P1N", "2P"],
+        ["2P2N", "3N1P", "4P"],
+    ]
     w2 = np.array([1.0, 1.0, -1.0, -1.0, 0.0])
     c1 = np.array(
         [
@@ -263,30 +268,30 @@ def test_codes_by_hand():
     )
     one, two = "3N1P", "2P2N"
     whole = {(0, "4P", 0), (1, "4P", 0), (0, one, 2), (1, two, 2)}
-    assert ref.codes(c1, w2, CLAUSES) == whole
-    assert ref.codes(c1, w2, CLAUSES, relaxed=True) == whole
+    assert recovery_reference.codes(c1, w2, CLAUSES) == whole
+    assert recovery_reference.codes(c1, w2, CLAUSES, relaxed=True) == whole
     # At the floor is not above it.
-    assert ref.codes(c1, w2, CLAUSES, floor=1.0) == set()
-    assert ref.codes(2 * c1, w2, CLAUSES, floor=1.0) == whole
+    assert recovery_reference.codes(c1, w2, CLAUSES, floor=1.0) == set()
+    assert recovery_reference.codes(2 * c1, w2, CLAUSES, floor=1.0) == whole
     alive = np.ones(c1.shape, dtype=bool)
     alive[0, [0, 4, 5, 6]] = False  # three cells of the first clause, one of the second
     alive[1, 3] = False  # the wrong sign
     alive[2, [1, 2]] = False  # two cells, + and - left
-    assert ref.codes(c1, w2, CLAUSES, alive) == {(1, two, 2)}
+    assert recovery_reference.codes(c1, w2, CLAUSES, alive) == {(1, two, 2)}
     relaxed = {(0, "4P", 0), (0, "4P", 1), (0, one, 2), (0, two, 2), (1, two, 2)}
-    assert ref.codes(c1, w2, CLAUSES, alive, relaxed=True) == relaxed
+    assert recovery_reference.codes(c1, w2, CLAUSES, alive, relaxed=True) == relaxed
 
 
 def test_recovery_by_hand():
     true = {(0, "4P", 0), (0, "4P", 1), (1, "4P", 2), (1, "2P2N", 3)}
     found = {(0, "4P", 1), (0, "4P", 5), (0, "4P", 6), (1, "4P", 7), (2, "4P", 7)}
-    levels = ref.recovery(found, true)
+    levels = recovery_reference.recovery(found, true)
     # Shared by location: row 1. By family: clause 0 twice, clause 1 once.
     assert levels["location"] == agreement(1, 5, 4)
     assert levels["family"] == agreement(3, 5, 4)
     assert levels["clause"] == agreement(2, 3, 2)
-    assert set(ref.recovery(true, true)["family"].values()) == {4, 1.0}
-    empty = ref.recovery(set(), true)["location"]
+    assert set(recovery_reference.recovery(true, true)["family"].values()) == {4, 1.0}
+    empty = recovery_reference.recovery(set(), true)["location"]
     assert math.isnan(empty["precision"])
     assert (empty["recall"], empty["jaccard"]) == (0, 0)
 
