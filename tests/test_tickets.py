@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 import precode as pc
+import recovery_reference
 import ticket_reference as reference
 from precode.cli import main
 
@@ -299,6 +300,29 @@ def test_the_table_is_complete(retrained):
     assert frame.columns == list(table.columns)
     assert frame["accuracy"].to_list() == table["accuracy"].tolist()
     assert "magnitude" in retrained._repr_html_()
+
+
+def test_recovery_is_that_of_a_plain_count(retrained):
+    table = retrained.table().groupby(["method", "density"], sort=False)
+    dense, tasks = retrained.tickets.dense, retrained.tickets.dense.tasks
+    for item in retrained.tickets:
+        rows = table.get_group((item.method, item.density)).to_dict("records")
+        sparse = retrained.networks(item.method, item.density)
+        for row, task, network in zip(rows, tasks, range(len(tasks)), strict=True):
+
+            def codes(networks, alive, relaxed=False, task=task, network=network):
+                w1, w2 = (networks.weights[name][network].double().numpy() for name in ("w1", "w2"))
+                floor = 0.1 * np.abs(w1[alive]).mean()
+                return recovery_reference.codes(w1, w2, task.clauses, alive, floor, relaxed)
+
+            alive = item.masks["w1"][network].numpy()
+            true = codes(dense, np.ones_like(alive))
+            exact, relaxed = (recovery_reference.recovery(codes(sparse, alive, kind), true) for kind in (False, True))
+            for level in ("location", "family"):
+                assert row[f"recovery_{level}"] == pytest.approx(exact[level]["recall"], nan_ok=True)
+                assert row[f"precision_{level}"] == pytest.approx(exact[level]["precision"], nan_ok=True)
+                assert row[f"jaccard_{level}"] == pytest.approx(exact[level]["jaccard"], nan_ok=True)
+                assert row[f"relaxed_{level}"] == pytest.approx(relaxed[level]["recall"], nan_ok=True)
 
 
 def test_a_ticket_of_a_stack_fits_the_module_of_its_network(retrained, tmp_path):
