@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import precode as pc
-from precode import analyses
+from precode.tickets import analyses
 
 TASK = pc.Dnf.random(clauses=6, seed=0)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import precode as pc
 import reference
-from precode.readout import readout, templates
+from precode.codes.readouts import readout, templates
 
 
 def network(rows, n, seed, zeros=0.1):

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from matplotlib import pyplot as plt
 
 import precode as pc
-from precode._files import write_atomically
+from precode._internal.files import write_atomically
 from precode.cli import main
 
 COLUMNS = [
@@ -222,7 +222,7 @@ def test_help_explains_every_flag():
 def test_ctrl_c_on_the_command_line_keeps_the_table(tmp_path):
     file = tmp_path / "curves.json"
     many = ",".join(map(str, range(2, 300)))
-    command = [sys.executable, "-m", "precode.cli", "curves", "--hidden", "8", "--clauses", many, "--trials", "4"]
+    command = [sys.executable, "-m", "precode", "curves", "--hidden", "8", "--clauses", many, "--trials", "4"]
     process = subprocess.Popen(
         [*command, "--json", str(file)],
         stdout=subprocess.PIPE,
@@ -262,7 +262,7 @@ def test_figures_that_cannot_be_written_are_refused_before_any_work(tmp_path, mo
     def worked(*_, **__):
         raise AssertionError("worked")
 
-    monkeypatch.setattr("precode._curves.curves", worked)
+    monkeypatch.setattr("precode.experiments.founding_curves.curves", worked)
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "below", "/proc/none"):
         result = CliRunner().invoke(main, [*ARGUMENTS, "--figures", str(folder)])
@@ -274,7 +274,7 @@ def test_ctrl_c_while_drawing_keeps_what_was_written(tmp_path, monkeypatch):
     def interrupted(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("precode._curves.dynamics", interrupted)
+    monkeypatch.setattr("precode.experiments.founding_curves.dynamics", interrupted)
     file = tmp_path / "curves.json"
     result = CliRunner().invoke(main, [*ARGUMENTS, "--json", str(file), "--figures", str(tmp_path)])
     assert result.exit_code == 130

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import precode as pc
 from precode import _precode
-from precode._batches import Batches, isolated
+from precode.modules.batches import Batches, isolated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

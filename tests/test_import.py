@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import precode
-from precode._extension import check_torch
+from precode._internal.extension import check_torch
 
 
 def test_the_extension_was_compiled_against_the_installed_torch():

@@ -6,7 +6,7 @@ from scipy import stats
 
 import precode as pc
 import reference
-from precode.readout import templates
+from precode.codes.readouts import templates
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 6])

@@ -15,7 +15,8 @@ import pytest
 import precode as pc
 from precode import plot
 from precode.claims import Observations, judge, judge_parts, load_rules, synthetic_study
-from precode.report import FIGURES, write_report
+from precode.report import write_report
+from precode.report.document import FIGURES
 from precode.study import Kind, run
 from study_kinds import CONFIG
 

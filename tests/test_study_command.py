@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 import precode as pc
-from precode._registry import records
 from precode.claims import judge, load_rules, synthetic_study, transport_tickets
 from precode.claims.contests import re_expression
 from precode.cli import main
 from precode.study import CODES, KINDS, TICKETS, Kind, StudyConfig, hash_file, judge_study, plan, run, write_claims
 from precode.study.config import RULES
 from precode.study.results import LONG, write_table
+from precode.tickets.registry import records
 
 CONFIG = StudyConfig(
     hidden=(8,),

@@ -178,7 +178,7 @@ def test_initial_weights_set_the_widths():
 
 
 def test_the_fused_engine_is_refused_on_other_devices_before_a_transfer(monkeypatch):
-    monkeypatch.setattr("precode.settings.available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
+    monkeypatch.setattr("precode.networks.settings.available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
     with pytest.raises(pc.UnsupportedError, match="fused engine runs on the CPU, not on 'cuda:1'"):
         pc.train(T, **SMALL, engine="fused", device="cuda:1")
     with pytest.raises(pc.UnsupportedError, match="'mps' is not available: use one of cpu, cuda:0, cuda:1"):

@@ -4,20 +4,15 @@ The setting is that of Adler, Alistarh and Shavit (arXiv 2504.08842): small netw
 formulas, whose feature-channel codes are read from the signs of their weights.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import torch  # noqa: F401 - libtorch must be loaded before the extension
 
-from precode._extension import TORCH_VERSION  # first: it says clearly why the extension cannot be loaded
+from precode._internal.extension import TORCH_VERSION  # first: it says clearly why the extension cannot be loaded
 
 # isort: split
-from precode import analyses, nulls, plot, published
-from precode._curves import Curves, curves, dynamics
-from precode._distance import distance, motion
-from precode._find_ticket import find_ticket
-from precode._recovery import recovery
-from precode._registry import controls, methods
-from precode.codes import Codes, decode
-from precode.dataset import Dataset
-from precode.errors import (
+from precode._internal.errors import (
     PrecodeError,
     PrecodeFileError,
     PrecodeShapeError,
@@ -25,18 +20,37 @@ from precode.errors import (
     PrecodeValueError,
     UnsupportedError,
 )
-from precode.interference import conflicts, crowding, feature_capacity, mean_row_cosine
-from precode.networks import Networks
-from precode.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
-from precode.retrained import Retrained
-from precode.sampler import Biased, BrokenClause, TruthTable
-from precode.settings import EarlyStopping, Optimizer
-from precode.task import Dnf
-from precode.ticket import Ticket
-from precode.tickets import Tickets, find_tickets
-from precode.training import Runs, train
+from precode.codes import (
+    Codes,
+    code_distance,
+    code_distance_counts,
+    code_distance_kernel,
+    conflicts,
+    crowding,
+    decode,
+    distance,
+    feature_capacity,
+    mean_row_cosine,
+    motion,
+    nearest_codes,
+    nulls,
+)
+from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
+from precode.modules import find_ticket
+from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
+from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
+
+if TYPE_CHECKING:
+    from precode import bench, claims, experiments, plot, report, study
+    from precode.experiments import Curves, curves, dynamics, published
 
 __version__ = "0.1.0"
+
+LAZY = {
+    **dict.fromkeys(("bench", "claims", "experiments", "plot", "report", "study"), ""),
+    **dict.fromkeys(("Curves", "curves", "dynamics", "published"), "experiments"),
+}
+"""Names that are imported when they are first used, by the room that has them: some need packages of an extra."""
 
 __all__ = [
     "TORCH_VERSION",
@@ -61,6 +75,8 @@ __all__ = [
     "TruthTable",
     "UnsupportedError",
     "analyses",
+    "bench",
+    "claims",
     "code_distance",
     "code_distance_counts",
     "code_distance_kernel",
@@ -71,6 +87,7 @@ __all__ = [
     "decode",
     "distance",
     "dynamics",
+    "experiments",
     "feature_capacity",
     "find_ticket",
     "find_tickets",
@@ -82,5 +99,18 @@ __all__ = [
     "plot",
     "published",
     "recovery",
+    "report",
+    "study",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module 'precode' has no attribute {name!r}")
+    room = LAZY[name]
+    return getattr(import_module(f"precode.{room}"), name) if room else import_module(f"precode.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from precode._objective import ModuleObjective
-from precode.sampler import Sampler
-from precode.training import TrainSettings
+from precode.formulas.samplers import Sampler
+from precode.modules.objective import ModuleObjective
+from precode.networks.training import TrainSettings
 
 __all__ = [
     "TORCH_VERSION",

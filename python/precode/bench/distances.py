@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from precode._internal.errors import PrecodeValueError
 from precode.bench import contest, machine
 from precode.bench.contest import Entry, interleave, spread
-from precode.errors import PrecodeValueError
-from precode.pairs import code_distance, code_distance_counts, code_distance_kernel
+from precode.codes.pairs import code_distance, code_distance_counts, code_distance_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

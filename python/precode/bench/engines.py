@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
+from precode._internal.errors import UnsupportedError
 from precode.bench.contest import Entry
 from precode.bench.machine import forget_peak, resident, return_memory
 from precode.bench.workload import SEED, Workload
-from precode.dataset import Dataset
-from precode.errors import UnsupportedError
-from precode.training import Runs, train
+from precode.formulas.datasets import Dataset
+from precode.networks.training import Runs, train
 
 LEVEL_VARIABLE = "PRECODE_FUSED_LEVEL"
 LEVELS = ("portable", "avx2", "avx512")

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from precode._internal.errors import UnsupportedError
 from precode.bench.workload import Problem
-from precode.errors import UnsupportedError
-from precode.training import Optimizer
+from precode.networks.training import Optimizer
 
 Tensors = dict[str, torch.Tensor]
 SIZES = (1, 16, 128, 512)

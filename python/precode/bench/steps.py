@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 import pandas as pd
 import torch
 
+from precode._internal.errors import PrecodeValueError
 from precode.bench import contest, engines, machine
 from precode.bench.contest import Entry, interleave, spread
 from precode.bench.peers import Peer, Trainer
 from precode.bench.workload import CHECK_STEPS, Cell, Workload
-from precode.errors import PrecodeValueError
 
 TOLERANCE = 0.01
 """How far a peer's weights may be from the fused engine's after `CHECK_STEPS` steps: the Euclidean norm of the

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from precode import _precode
-from precode.dataset import Dataset
-from precode.errors import PrecodeValueError
-from precode.networks import named
-from precode.task import Dnf
-from precode.training import Optimizer, _optimizer, sample_all
+from precode._internal.errors import PrecodeValueError
+from precode.formulas.datasets import Dataset
+from precode.formulas.dnf import Dnf
+from precode.networks.stacks import named
+from precode.networks.training import Optimizer, _optimizer, sample_all
 
 SEED = 0
 NETWORK_STEPS = 40_000

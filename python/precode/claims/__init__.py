@@ -5,7 +5,7 @@ All definitions, thresholds and rules here are ours: those of arXiv 2605.17704 a
 
 from importlib.util import find_spec
 
-from precode.errors import PrecodeError
+from precode._internal.errors import PrecodeError
 
 if missing := [name for name in ("scipy", "sklearn", "statsmodels") if find_spec(name) is None]:
     raise PrecodeError(f"the claims need {', '.join(missing)}: pip install 'precode[study]'")

@@ -9,10 +9,10 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from precode._registry import ALL_PROBES
 from precode.claims.claim import Finding, claim
 from precode.claims.rules import Rules, load_rules
 from precode.claims.statistics import CELL, NotEnoughData, by_formula, estimate, require
+from precode.tickets.registry import ALL_PROBES
 
 TICKETS = ["method", "density", "formula", "accuracy", "dense_accuracy"]
 TRANSPORT = ["method", "density", "formula", "dense", "same", "family", "same_permuted", "family_permuted"]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode.codes import decode
-from precode.errors import PrecodeValueError
-from precode.nulls import hamming_probabilities, permute_rows, random_network
+from precode._internal.errors import PrecodeValueError
+from precode.codes.decoding import decode
+from precode.codes.nulls import hamming_probabilities, permute_rows, random_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from precode.networks import Networks
+    from precode.networks.stacks import Networks
 
 DRAWS = 20
 """Draws of the random nulls; their counts are means over the draws."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from precode._progress import Progress, tracked
+from precode._internal.errors import PrecodeTypeError
+from precode._internal.progress import Progress, tracked
 from precode.claims.balance import c4
 from precode.claims.claim import Claim
 from precode.claims.contests import c5, c6
@@ -15,7 +16,6 @@ from precode.claims.observations import Observations
 from precode.claims.proximity import c1, c2
 from precode.claims.rules import Rules, load_rules, sentence
 from precode.claims.statistics import CELL
-from precode.errors import PrecodeTypeError
 
 
 def judge(

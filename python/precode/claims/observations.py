@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode._check import integer, integers
-from precode._distance import distances
+from precode._internal.check import integer, integers
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.claims.counts import count_nulls
 from precode.claims.similarity import similarity
-from precode.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
-from precode.interference import conflicts, crowding, feature_capacity
-from precode.networks import Networks
-from precode.readout import Readout, readout, templates
-from precode.training import Runs
+from precode.codes.distances import distances
+from precode.codes.interference import conflicts, crowding, feature_capacity
+from precode.codes.readouts import Readout, readout, templates
+from precode.networks.stacks import Networks
+from precode.networks.training import Runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode.errors import PrecodeShapeError
+from precode._internal.errors import PrecodeShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from precode.networks import Networks
-    from precode.training import Runs
+    from precode.networks.stacks import Networks
+    from precode.networks.training import Runs
 
 SAMPLES = 1000
 """Training inputs that hidden activations are compared on."""

@@ -13,8 +13,8 @@ from scipy import stats
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
+from precode._internal.errors import PrecodeValueError
 from precode.claims.rules import Rules, load_rules
-from precode.errors import PrecodeValueError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

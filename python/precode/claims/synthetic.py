@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from precode import _precode
-from precode import embedding as embeddings
-from precode._check import KEY, integer
+from precode._internal.check import KEY, integer
+from precode._internal.errors import PrecodeValueError
 from precode.claims.counts import count_nulls
 from precode.claims.judge import judge
 from precode.claims.observations import KINDS, Observations, fates, observe_locations
 from precode.claims.rules import Rules, load_rules
 from precode.claims.transport import count_transport
-from precode.errors import PrecodeValueError
-from precode.networks import Networks, named
-from precode.nulls import random_network
-from precode.task import Dnf
+from precode.codes import embedding as embeddings
+from precode.codes.nulls import random_network
+from precode.formulas.dnf import Dnf
+from precode.networks.stacks import Networks, named
 
 if TYPE_CHECKING:
     import torch

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode._recovery import cells_alive
+from precode._internal.errors import PrecodeShapeError
 from precode.claims.observations import channels_of
-from precode.errors import PrecodeShapeError
-from precode.networks import Networks
-from precode.readout import templates
+from precode.codes.readouts import templates
+from precode.networks.stacks import Networks
+from precode.tickets.recoveries import cells_alive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from precode.retrained import Retrained
+    from precode.tickets.stacked import Retrained
 
 
 def _both(

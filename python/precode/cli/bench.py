@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from precode._files import write_atomically
+from precode._internal.errors import PrecodeError
+from precode._internal.files import write_atomically
 from precode.cli.options import Numbers
 from precode.cli.output import as_json, check_folder
-from precode.errors import PrecodeError
 
 
 @click.command(name="bench")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 import pandas as pd
 
-from precode import embedding as embeddings
-from precode import published
-from precode._files import write_atomically
+from precode._internal.errors import PrecodeError
+from precode._internal.files import write_atomically
 from precode.cli.options import Numbers
 from precode.cli.output import as_json, check_folder, make_folder
-from precode.errors import PrecodeError
+from precode.codes import embedding as embeddings
+from precode.experiments import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,12 +71,12 @@ def curves_command(
     Prints one row for each hidden width and number of clauses, means over the trials. Patterns such as 4P_positive are
     rows per clause. Ctrl-C keeps the finished points.
     """
-    from precode._curves import curves
+    from precode.experiments.founding_curves import curves
 
     if json_file:
         check_folder(json_file)
     if figures:
-        from precode.plot._axes import pyplot
+        from precode.plot.axes import pyplot
 
         pyplot()  # refuses before any work if matplotlib is missing
         make_folder(figures)
@@ -113,7 +113,7 @@ def curves_command(
 def _draw(trials: pd.DataFrame, embedding: str, negated: int, seed: int, engine: str, folder: Path) -> None:
     """Draws and writes one figure after the other, so that an interrupt keeps the finished ones."""
     from precode import plot
-    from precode._curves import dynamics
+    from precode.experiments.founding_curves import dynamics
 
     for column in ("4P_positive", "train_error", "3N1P_negative"):
         _save(plot.curves(trials, column), folder / f"{column}.png")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from precode.errors import PrecodeError, PrecodeFileError, PrecodeValueError
+from precode._internal.errors import PrecodeError, PrecodeFileError, PrecodeValueError
 
 if TYPE_CHECKING:
     from precode.claims import Claim

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from precode import embedding as embeddings
-from precode._files import write_atomically
+from precode._internal.errors import PrecodeError
+from precode._internal.files import write_atomically
 from precode.cli.options import Fractions
 from precode.cli.output import as_json, check_folder
-from precode.errors import PrecodeError
+from precode.codes import embedding as embeddings
 
 
 @click.command(name="tickets")

@@ -4,12 +4,12 @@ Figures of the claims draw tables of `precode.claims`, with their nulls. "[ours]
 ours, where that of arXiv 2605.17704 is not public.
 """
 
-from precode.plot._codes import channels, weights
-from precode.plot._crowding import crowding, gains, slopes
-from precode.plot._curves import curves, dynamics
-from precode.plot._parts import parts
-from precode.plot._proximity import convergence, distances, metrics, motion, similarity
-from precode.plot._tickets import penalties, recovery, row_transport, tickets, wins
+from precode.plot.code_maps import channels, weights
+from precode.plot.nearness import convergence, distances, metrics, motion, similarity
+from precode.plot.pressure import crowding, gains, slopes
+from precode.plot.retraining import penalties, recovery, row_transport, tickets, wins
+from precode.plot.trajectories import curves, dynamics
+from precode.plot.verdicts import parts
 
 __all__ = [
     "channels",

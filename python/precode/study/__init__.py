@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from precode.errors import PrecodeError
+from precode._internal.errors import PrecodeError
 
 if find_spec("pyarrow") is None:
     raise PrecodeError("studies need pyarrow: pip install 'precode[study]'")

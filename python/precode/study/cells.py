@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from precode.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
 from precode.study import encoding
 from precode.study.config import StudyConfig
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from precode import _precode
-from precode._registry import records
-from precode.errors import PrecodeFileError, PrecodeTypeError, PrecodeValueError
+from precode._internal.errors import PrecodeFileError, PrecodeTypeError, PrecodeValueError
+from precode.tickets.registry import records
 
 VERSION = 1
 """The version of the configuration's form."""

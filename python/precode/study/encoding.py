@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import torch
 
 from precode import _precode
-from precode._check import dense
-from precode.errors import PrecodeTypeError
+from precode._internal.check import dense
+from precode._internal.errors import PrecodeTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from precode.errors import PrecodeFileError
+from precode._internal.errors import PrecodeFileError
 from precode.study.config import StudyConfig
 
 CONFIG = "study.json"

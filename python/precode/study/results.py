@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from precode._files import write_atomically
-from precode._progress import Progress, tracked
-from precode.errors import PrecodeFileError, PrecodeValueError
+from precode._internal.errors import PrecodeFileError, PrecodeValueError
+from precode._internal.files import write_atomically
+from precode._internal.progress import Progress, tracked
 from precode.study import encoding
 from precode.study.folder import DATABASE, RESTORE, Kept, damaged, explained, is_begun, read_config, read_files
 

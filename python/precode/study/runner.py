@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 from tqdm.auto import tqdm
 
-from precode._check import integer
-from precode._progress import Progress
-from precode.errors import PrecodeTypeError, UnsupportedError
+from precode._internal.check import integer
+from precode._internal.errors import PrecodeTypeError, UnsupportedError
+from precode._internal.progress import Progress
 from precode.study import cells
 from precode.study.cells import KINDS, Cell, Computed, Kind, plan
 from precode.study.config import StudyConfig

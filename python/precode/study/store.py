@@ -10,8 +10,8 @@ from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 
-from precode._files import write_atomically
-from precode.errors import PrecodeFileError, PrecodeValueError
+from precode._internal.errors import PrecodeFileError, PrecodeValueError
+from precode._internal.files import write_atomically
 from precode.study.cells import Cell, Computed
 from precode.study.config import StudyConfig
 from precode.study.folder import (

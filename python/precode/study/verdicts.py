@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from precode._files import write_atomically
-from precode._progress import Progress
-from precode.errors import PrecodeTypeError, PrecodeValueError
-from precode.readout import templates
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.files import write_atomically
+from precode._internal.progress import Progress
+from precode.codes.readouts import templates
 from precode.study.cells import numerics
 from precode.study.config import RULES, hash_file
 from precode.study.folder import explained

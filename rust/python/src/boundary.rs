@@ -19,7 +19,7 @@ use crate::tasks;
 /// How often a running computation is interrupted for signals and the progress callback.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The exception of `precode.errors` that stands for an error.
+/// The exception of `precode._internal.errors` that stands for an error.
 pub fn raise(py: Python<'_>, error: impl Into<precode_torch::Error>) -> PyErr {
     let error = error.into();
     let class = match &error {
@@ -36,7 +36,7 @@ pub fn raise(py: Python<'_>, error: impl Into<precode_torch::Error>) -> PyErr {
 }
 
 fn named_error(py: Python<'_>, class: &str, message: String) -> PyErr {
-    let class = py.import("precode.errors").and_then(|errors| errors.getattr(class));
+    let class = py.import("precode._internal.errors").and_then(|errors| errors.getattr(class));
     match class.and_then(|class| Ok(class.cast_into::<PyType>()?)) {
         Ok(class) => PyErr::from_type(class, message),
         Err(error) => error,

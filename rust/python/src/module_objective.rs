@@ -13,7 +13,7 @@ use crate::boundary::{PyTensor, internal_error, raise};
 use crate::methods::{Search, Tickets};
 use crate::tasks::{self, SignedClauses};
 
-/// `precode._objective.ModuleObjective`, which answers on the thread that asks, with the GIL held: the user's code runs
+/// `precode.modules.objective.ModuleObjective`, which answers on the thread that asks, with the GIL held: the user's code runs
 /// where the user called from. Its tensors have no network axis.
 struct ModuleObjective<'py> {
     object: Bound<'py, PyAny>,

@@ -115,7 +115,7 @@ pub fn sample_all(
     Ok(sets.into_iter().map(|data| Samples(Arc::new(data))).collect())
 }
 
-/// A sampler of `precode.sampler`, by the name of its class.
+/// A sampler of `precode.formulas.samplers`, by the name of its class.
 pub struct SamplerArgument(Sampler);
 
 impl FromPyObject<'_, '_> for SamplerArgument {

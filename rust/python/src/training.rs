@@ -84,7 +84,7 @@ impl EarlyStoppingArgument {
     }
 }
 
-/// Settings of a run, by the attributes of `precode.training.TrainSettings`.
+/// Settings of a run, by the attributes of `precode.networks.settings.TrainSettings`.
 #[derive(FromPyObject)]
 pub struct Settings {
     epochs: u32,

@@ -1,0 +1,141 @@
+"""Competition for rows: crowding, conflicts, feature capacity and the cosine of rows.
+
+Crowding and conflicts are our definitions; capacity and cosine are those of arXiv 2510.04500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from precode import _precode
+from precode._internal.check import COUNT, integer
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode.codes.readouts import ClauseSets, EmbeddingLike, Readout, Weights, as_floats, readout, templates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def crowding(
+    w1: Weights,
+    w2: Weights,
+    clauses: ClauseSets,
+    *,
+    template: str | None = None,
+    near: int = 1,
+    scale: str = "layer",
+    embedding: EmbeddingLike = None,
+    output: int = 0,
+) -> dict[str, NDArray[Any]]:
+    """Demand on every location's row by the *other* clauses for the same template. Our definitions.
+
+    Args:
+        w1: see `precode.decode`.
+        w2: see `precode.decode`.
+        clauses: see `precode.decode`.
+        template: see `precode.distance`.
+        near: wrong signs up to which a location counts as near.
+        scale: see `precode.distance`.
+        embedding: see `precode.decode`.
+        output: see `precode.decode`.
+
+    Returns:
+        ``near`` (C, j), other clauses whose location on the row is near and of the right polarity; ``graded``
+        (C, j), the sum over other clauses of max(0, sum t c / scale); ``positive_entries`` (j,), positive weights of
+        the row in feature space. With a leading axis for a stack.
+
+    Example:
+        >>> import torch
+        >>> w1 = torch.tensor([[1.0, 1.0, 2.0]])
+        >>> crowding(w1, torch.tensor([1.0]), [[0, 1], [1, 2]], scale="none")["graded"]
+        array([[3.],
+               [2.]])
+    """
+    source = readout(w1, w2, clauses, embedding=embedding, output=output)
+    near_counts, graded, positive = _precode.crowding(
+        source.networks, source.sets, source.template(template), integer(near, "near", 0, COUNT), scale
+    )
+    return {
+        "near": source.squeeze(near_counts),
+        "graded": source.squeeze(graded),
+        "positive_entries": source.squeeze(positive),
+    }
+
+
+def conflicts(
+    w1: Weights,
+    w2: Weights,
+    clauses: ClauseSets,
+    *,
+    names: Sequence[str] | None = None,
+    near: int = 1,
+    embedding: EmbeddingLike = None,
+    output: int = 0,
+) -> NDArray[np.uint32]:
+    """Interference of every location, (C, j): opposite demands on its variables. Our definition.
+
+    It counts the shared variables on which near locations of other clauses on the same row want the opposite sign.
+
+    Args:
+        w1: see `precode.decode`.
+        w2: see `precode.decode`.
+        clauses: see `precode.decode`.
+        names: templates that locations may have, by default `templates` of the clauses' width; each location takes the
+            nearest of its row's polarity.
+        near: wrong signs up to which a location counts as near.
+        embedding: see `precode.decode`.
+        output: see `precode.decode`.
+
+    Raises:
+        PrecodeValueError: no names, an unknown one, or `near` out of range.
+
+    Example:
+        >>> import torch
+        >>> w1 = torch.tensor([[2.0, 1.0, -1.0]])
+        >>> conflicts(w1, torch.tensor([-1.0]), [[0, 1], [1, 2]])
+        array([[1],
+               [1]], dtype=uint32)
+    """
+    source = readout(w1, w2, clauses, embedding=embedding, output=output)
+    if isinstance(names, str):
+        raise PrecodeTypeError(f"names must be a sequence of templates, not the string {names!r}")
+    chosen = list(templates(source.width) if names is None else names)
+    if not chosen:
+        raise PrecodeValueError(f"names = []: expected at least one template, such as {templates(source.width)[0]!r}")
+    return source.squeeze(_precode.conflicts(source.networks, source.sets, chosen, integer(near, "near", 0, COUNT)))
+
+
+def _rows_only(w1: Weights, embedding: EmbeddingLike) -> Readout:
+    first = as_floats(w1, "w1")
+    return readout(first, np.zeros(first.shape[:-1], dtype=first.dtype), [[0]], embedding=embedding)
+
+
+def feature_capacity(w1: Weights, *, embedding: EmbeddingLike = None) -> NDArray[np.float64]:
+    """Share of each variable's column that is its own, (n,): (w_i·w_i)² / Σ_j (w_i·w_j)² (arXiv 2510.04500).
+
+    1 when no other column overlaps with it; 0 for a column of zeros.
+
+    Example:
+        >>> import torch
+        >>> feature_capacity(torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
+        array([0.5, 0.5])
+    """
+    source = _rows_only(w1, embedding)
+    return source.squeeze(_precode.feature_capacity(source.networks))
+
+
+def mean_row_cosine(w1: Weights, *, embedding: EmbeddingLike = None) -> NDArray[np.float64]:
+    """Mean cosine of all pairs of rows, a scalar array (arXiv 2510.04500).
+
+    Rows of zeros are left out; NaN with fewer than two rows.
+
+    Example:
+        >>> import torch
+        >>> float(mean_row_cosine(torch.eye(3)))
+        0.0
+    """
+    source = _rows_only(w1, embedding)
+    return np.asarray(source.squeeze(_precode.mean_row_cosine(source.networks)))

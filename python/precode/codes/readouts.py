@@ -1,0 +1,187 @@
+"""From bare weights and clauses, in any accepted form, to what codes are read from.
+
+Weights are one network or a stack, as torch tensors or NumPy arrays; contiguous float32 and float64 arrays on the CPU
+are read in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+
+from precode import _precode
+from precode._internal.check import COUNT, dense, integer, literals, plain
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode.codes import embedding as embeddings
+from precode.formulas.dnf import Dnf
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Weights: TypeAlias = "torch.Tensor | NDArray[Any]"
+ClauseSets: TypeAlias = "Dnf | Sequence[Dnf] | Sequence[Any] | NDArray[Any]"
+EmbeddingLike: TypeAlias = "str | embeddings.Embedding | torch.Tensor | NDArray[Any] | None"
+
+
+def templates(width: int) -> tuple[str, ...]:
+    """Templates that compute a clause of `width` literals (arXiv 2504.08842, sections 4.1 and 6.5).
+
+    The first lives on positive rows; the others, which detect that only a part of the clause is there, on negative
+    rows.
+
+    Example:
+        >>> templates(4), templates(2)
+        (('4P', '3N1P', '2P2N'), ('2P', '1P1N'))
+    """
+    return tuple(_precode.templates(width))
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Networks in feature space beside the clauses that codes are read for; made by `readout`.
+
+    Attributes:
+        features: C1 = W1 C0, (R, rows, variables), contiguous.
+        output: output weights (R, rows), contiguous.
+        sets: signed clauses, one set for all networks or one for each.
+        stacked: whether a stack was given; otherwise results lose their leading axis.
+    """
+
+    features: NDArray[Any]
+    output: NDArray[Any]
+    sets: list[list[list[int]]]
+    stacked: bool
+
+    @property
+    def networks(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The pair of arrays that the extension takes."""
+        return self.features, self.output
+
+    @property
+    def width(self) -> int:
+        """Literals of a clause, k."""
+        return len(self.sets[0][0]) if self.sets and self.sets[0] else 0
+
+    def squeeze(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Drops the leading network axis if one bare network was given."""
+        return values if self.stacked else values[0]
+
+    def template(self, name: str | None) -> str:
+        """The template's name; the all-positive one by default."""
+        return templates(self.width)[0] if name is None else name
+
+
+def as_floats(values: Weights, name: str) -> NDArray[Any]:
+    """A float32 or float64 view of weights.
+
+    Raises:
+        PrecodeTypeError: not a dense tensor or array of real numbers.
+    """
+    if isinstance(values, torch.Tensor):
+        values = dense(values, name)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise PrecodeTypeError(f"{name} must be a tensor or array of real numbers, not {kind}")
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32 if values.dtype == np.float16 else np.float64)
+    return values
+
+
+def _listed(clauses: Any) -> list[Any]:
+    """One formula, or clauses in any form, as a list."""
+    clauses = plain(clauses)
+    if isinstance(clauses, Dnf):
+        return [clauses]
+    if isinstance(clauses, str | bytes | dict) or not isinstance(clauses, Iterable):
+        raise PrecodeTypeError(
+            "clauses must be a Dnf, or sequences of integers (v or ~v), one set or one for each network, not "
+            f"{type(clauses).__name__}"
+        )
+    return [item if isinstance(item, Dnf | str) else _items(item) for item in map(plain, clauses)]
+
+
+def _items(clause: Any) -> Any:
+    return list(map(plain, clause)) if isinstance(clause, Iterable) else clause
+
+
+def clause_sets(items: Sequence[Any], output: int = 0) -> list[list[list[int]]]:
+    """Signed clauses of one output, one set for all networks or one for each.
+
+    Raises:
+        PrecodeTypeError: not clauses.
+        PrecodeShapeError: a task does not have that output.
+    """
+    if items and all(isinstance(item, Dnf) for item in items):
+        if any(output >= item.outputs for item in items):
+            raise PrecodeShapeError(f"output = {output}, but a task has {min(i.outputs for i in items)} outputs")
+        return [item._formula.outputs[output] for item in items]
+    if any(isinstance(item, Dnf) for item in items):
+        raise PrecodeTypeError("clauses must be all Dnf formulas or all sequences of integers, not a mixture")
+    deep = any(isinstance(item, list) and any(isinstance(inner, Iterable) for inner in item) for item in items)
+    return [[literals(clause) for clause in _items(one)] for one in (items if deep else [items])]
+
+
+def readout(
+    w1: Weights,
+    w2: Weights,
+    clauses: ClauseSets,
+    *,
+    embedding: EmbeddingLike = None,
+    output: int = 0,
+) -> Readout:
+    """Lays bare weights out for reading codes; see `precode.decode` for the arguments and errors.
+
+    Example:
+        >>> read = readout(np.ones((3, 8)), np.ones(3), [[0, 1], [2, 3]])
+        >>> read.features.shape, read.sets, read.stacked
+        ((1, 3, 8), [[[0, 1], [2, 3]]], False)
+    """
+    output = integer(output, "output", 0, COUNT)
+    first, last = as_floats(w1, "w1"), as_floats(w2, "w2")
+    items = _listed(clauses)
+    sets = clause_sets(items, output)
+    stacked = first.ndim == 3
+    if first.ndim not in (2, 3):
+        raise PrecodeShapeError(f"w1 of shape {first.shape}: expected (rows, inputs) or (networks, rows, inputs)")
+    first = _in_feature_space(first, embedding, [item.variables for item in items if isinstance(item, Dnf)])
+    if last.ndim == first.ndim:  # an axis of outputs
+        if output >= last.shape[-2]:
+            raise PrecodeShapeError(f"output = {output}, but w2 of shape {last.shape} has {last.shape[-2]}")
+        last = last[..., output, :]
+    if last.shape != first.shape[:-1]:
+        raise PrecodeShapeError(
+            f"w2 of shape {np.shape(w2)} does not fit w1 of shape {np.shape(w1)}: expected one output weight for "
+            f"each of {first.shape[-2]} rows"
+        )
+    if not stacked:
+        first, last = first[None], last[None]
+    dtype = np.result_type(first, last)
+    return Readout(np.ascontiguousarray(first, dtype=dtype), np.ascontiguousarray(last, dtype=dtype), sets, stacked)
+
+
+def _in_feature_space(first: NDArray[Any], embedding: EmbeddingLike, variables: Sequence[int]) -> NDArray[Any]:
+    """C1 = W1 C0, with the variables of the tasks that codes are read for, where they are known.
+
+    Raises:
+        PrecodeShapeError: weights, embedding and tasks do not fit together.
+        PrecodeValueError: a random embedding by name.
+    """
+    inputs = first.shape[-1]
+    if embedding is None:
+        for expected in set(variables) - {inputs}:
+            raise PrecodeShapeError(f"w1 takes {inputs} inputs but the task has {expected} variables: pass embedding=")
+        return first
+    if isinstance(embedding, str) and embedding == "random":
+        raise PrecodeValueError("embedding 'random' has a seed that a name does not tell: pass its matrix")
+    if len(set(variables)) > 1:
+        raise PrecodeShapeError(f"tasks of {min(variables)} and {max(variables)} variables: decode them one at a time")
+    c0 = embeddings.resolve(embedding, variables[0] if variables else inputs)
+    if c0.rows != inputs:
+        raise PrecodeShapeError(
+            f"w1 of shape {first.shape} takes {inputs} inputs, but the embedding has {c0.rows} rows"
+        )
+    return np.asarray(first @ c0.matrix.astype(first.dtype))

@@ -1,0 +1,179 @@
+"""The parameters of any `nn.Module`, by the names they have when nothing is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+
+PRUNABLE_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""The layers whose weights are pruned where none are named."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of values that a ticket can hold."""
+
+
+class Masked(nn.Module):
+    """The parametrization that keeps pruned weights at zero: a weight is its trained tensor where the mask is True.
+
+    The optimizer steps the trained tensor, whatever its rule; what the layer computes with is zero at pruned weights
+    because it is computed so. A pruned weight also gets no gradient, so that a trained tensor that starts at zero there
+    stays at zero, under momentum and weight decay too.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with zeros where the mask is False; unlike a product, also where a value is not finite."""
+        return torch.where(self.mask, weight, 0.0)
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """What is kept when the weight is assigned to."""
+        return weight
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter and where it is.
+
+    Attributes:
+        name: its name in the unpruned module, such as ``0.weight``.
+        parameter: the tensor that is trained.
+        owner: the layer it belongs to.
+        attribute: its name there.
+        pruned: what keeps its pruned weights at zero, if anything.
+        mask: with zeros or False at pruned weights, if it is pruned.
+        tied: other names of the same tensor.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    owner: nn.Module
+    attribute: str
+    pruned: Literal["ticket", "torch"] | None
+    mask: torch.Tensor | None
+    tied: tuple[str, ...] = ()
+
+    @torch.no_grad()
+    def put(self, values: torch.Tensor) -> None:
+        """Gives the parameter other values, in place."""
+        self.parameter.copy_(values)
+        if self.pruned == "torch" and self.mask is not None:  # whose layers compute their weight when they are called
+            setattr(self.owner, self.attribute, self.parameter * self.mask)
+
+    def prune(self, mask: torch.Tensor) -> None:
+        """Keeps weights at zero where the mask is False."""
+        masked = Masked(mask.to(self.parameter.device)).train(self.owner.training)
+        parametrize.register_parametrization(self.owner, self.attribute, masked, unsafe=True)
+        self.owner.get_submodule(f"parametrizations.{self.attribute}").training = self.owner.training
+        self.owner.get_submodule("parametrizations").training = self.owner.training
+
+    def unprune(self) -> None:
+        """The inverse of `prune`; pruned weights are zero, and may be trained again."""
+        parametrize.remove_parametrizations(self.owner, self.attribute, leave_parametrized=False)
+
+
+def _own(layer: nn.Module, prefix: str) -> Iterator[Slot]:
+    """The parameters of one layer, without those of its children."""
+    for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
+        base = name.removesuffix("_orig")
+        mask = layer._buffers.get(f"{base}_mask") if base != name else None
+        if mask is None:
+            yield Slot(prefix + name, parameter, layer, name, None, None)
+        else:
+            yield Slot(prefix + base, parameter, layer, base, "torch", mask)
+    if not parametrize.is_parametrized(layer):
+        return
+    for name, chain in layer.get_submodule("parametrizations").named_children():
+        if len(list(chain.children())) == 1 and isinstance(masked := chain.get_submodule("0"), Masked):
+            original = chain.get_parameter("original")
+            yield Slot(prefix + name, original, layer, name, "ticket", masked.mask)
+        else:
+            for inner, parameter in chain.named_parameters():
+                full = f"{prefix}parametrizations.{name}.{inner}"
+                yield Slot(full, parameter, layer, name, None, None)
+
+
+def _layers(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    """All layers with the prefixes of their parameters' names, shared ones once, without parametrizations."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    yield prefix, module
+    skip = "parametrizations" if parametrize.is_parametrized(module) else None
+    for name, child in module.named_children():
+        if name != skip:
+            yield from _layers(child, f"{prefix}{name}.", seen)
+
+
+def check_module(module: object) -> None:
+    """Refuses what is not an `nn.Module`.
+
+    Raises:
+        PrecodeTypeError: it is something else.
+    """
+    if not isinstance(module, nn.Module):
+        raise PrecodeTypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")
+
+
+def slots(module: nn.Module) -> dict[str, Slot]:
+    """All parameters of a module by their names; one that has several is listed by its first.
+
+    Raises:
+        PrecodeTypeError: not a module, or a parameter that is not a dense tensor of floats.
+        PrecodeValueError: a parameter without values yet.
+    """
+    check_module(module)
+    found: dict[str, Slot] = {}
+    first: dict[int, str] = {}
+    tied: dict[str, list[str]] = {}
+    for prefix, layer in _layers(module, "", set()):
+        for slot in _own(layer, prefix):
+            parameter = slot.parameter
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise PrecodeValueError(f"'{slot.name}' has no values yet: call the module once on a batch")
+            if parameter.layout != torch.strided or parameter.is_meta or parameter.dtype not in DTYPES:
+                raise PrecodeTypeError(
+                    f"'{slot.name}' is a tensor of {parameter.dtype} on {parameter.device} ({parameter.layout}): "
+                    "expected dense float16, bfloat16, float32 or float64 values in memory"
+                )
+            name = first.setdefault(id(parameter), slot.name)
+            if name == slot.name:
+                found[name] = slot
+            else:
+                tied.setdefault(name, []).append(slot.name)
+    for name, others in tied.items():
+        slot = found[name]
+        found[name] = Slot(name, slot.parameter, slot.owner, slot.attribute, slot.pruned, slot.mask, tied=tuple(others))
+    return found
+
+
+def layer_weights(module: nn.Module) -> list[str]:
+    """Names of the weights of all linear and convolutional layers, shared layers once."""
+    return [f"{prefix}weight" for prefix, layer in _layers(module, "", set()) if isinstance(layer, PRUNABLE_LAYERS)]
+
+
+def check_free(slot: Slot) -> None:
+    """Refuses a weight that cannot get a mask.
+
+    Raises:
+        PrecodeValueError: it is pruned already, or shared with another layer.
+    """
+    if slot.pruned:
+        remedy = "ticket.remove_(module)" if slot.pruned == "ticket" else "torch.nn.utils.prune.remove"
+        raise PrecodeValueError(f"'{slot.name}' is pruned already: undo that first with {remedy}")
+    if slot.tied:
+        raise PrecodeValueError(
+            f"'{slot.name}' is shared with {', '.join(slot.tied)}: a mask would separate them; untie them, or leave "
+            "it out of prunable"
+        )

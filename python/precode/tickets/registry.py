@@ -1,0 +1,102 @@
+"""The registry of ticket methods, as it is compiled into the extension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import pandas as pd
+
+from precode import _precode
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+
+ALL_PROBES = "all probes"
+"""Stands for the mean over all feature probes where methods are compared."""
+
+
+@cache
+def records() -> dict[str, _precode.Method]:
+    """Every method's record by its name."""
+    return {record["name"]: record for record in _precode.methods()}
+
+
+def methods() -> pd.DataFrame:
+    """Every ticket method: one row each.
+
+    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses), schedule, cost beside
+    retraining, nested (whether the ticket of a smaller density is a part of that of a larger one), random (whether it
+    draws random numbers of its own), features (whether it prunes and trains the first layer in feature space),
+    reference, and deviations from the published method or its official code. A control is put on any of them behind a
+    colon, such as ``"snip:shuffle-row"``; see `controls`.
+
+    Example:
+        >>> methods().set_index("name").loc["snip", "reference"]
+        'arXiv 1810.02340, eq. 5'
+    """
+    table = pd.DataFrame([{**item, "needs": ", ".join(needs(item))} for item in records().values()])
+    return table[
+        ["name", "title", "needs", "schedule", "cost", "nested", "random", "features", "reference", "deviations"]
+    ]
+
+
+def needs(item: _precode.Method) -> list[str]:
+    """What a method cannot do without, in words."""
+    wanted = {
+        "data": item["needs_data"],
+        "gradients": item["needs_gradients"],
+        "dense run": item["needs_dense_run"],
+        "clauses": item["needs_clauses"],
+    }
+    return [name for name, needed in wanted.items() if needed]
+
+
+def controls() -> pd.DataFrame:
+    """Every control that can be put on a method: columns name and title.
+
+    Example:
+        >>> controls()["name"].tolist()
+        ['shuffle-layer', 'shuffle-row', 'shuffle-column', 'reinit', 'invert']
+    """
+    return pd.DataFrame(_precode.controls())
+
+
+def record(method: str) -> _precode.Method:
+    """The record of a method, with or without a control.
+
+    Raises:
+        PrecodeTypeError: not a name.
+        PrecodeValueError: no such method or control; the message lists those there are.
+    """
+    if not isinstance(method, str):
+        raise PrecodeTypeError(f"a method must be a name such as 'snip', not {type(method).__name__}")
+    name, colon, control = method.partition(":")
+    if name not in records():
+        raise PrecodeValueError(f"method {name!r} is unknown: use one of {', '.join(records())}")
+    known = [item["name"] for item in _precode.controls()]
+    if colon and control not in known:
+        raise PrecodeValueError(f"control {control!r} is unknown: use one of {', '.join(known)}")
+    return records()[name]
+
+
+def resolve_methods(wanted: str | Iterable[str], *, clauses: bool) -> list[str]:
+    """The methods of an argument that takes ``"all"``, one name or several, without repetitions.
+
+    Args:
+        wanted: the argument.
+        clauses: whether the clauses are known; without them ``"all"`` leaves out the methods that need them.
+
+    Raises:
+        PrecodeTypeError: not names.
+        PrecodeValueError: no such method, none at all, or one that needs clauses where there are none.
+    """
+    if isinstance(wanted, str) and wanted == "all":
+        return [name for name, item in records().items() if clauses or not item["needs_clauses"]]
+    if not isinstance(wanted, Iterable):
+        raise PrecodeTypeError(f"methods must be names such as 'snip', not {type(wanted).__name__}")
+    listed = list(dict.fromkeys([wanted] if isinstance(wanted, str) else wanted))
+    if not listed:
+        raise PrecodeValueError("no methods: name at least one, or 'all'")
+    for name in listed:
+        if record(name)["needs_clauses"] and not clauses:
+            raise PrecodeValueError(f"method {name!r} needs clauses: the networks were trained without a formula")
+    return listed

@@ -1,0 +1,166 @@
+"""Finds tickets in stacks of networks by every method of the registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from precode import _precode
+from precode._internal.check import KEY, fractions, integer
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.progress import Progress, reporter
+from precode.codes import embedding as embeddings
+from precode.codes.readouts import clause_sets
+from precode.networks.stacks import Networks
+from precode.networks.training import Runs
+from precode.tickets.registry import record, resolve_methods
+from precode.tickets.stacked import Found, Tickets
+
+PRUNABLE = ("w1", "all")
+
+
+def find_tickets(
+    runs: Runs,
+    methods: str | Iterable[str] = "all",
+    densities: float | Iterable[float] = (0.25, 0.125),
+    *,
+    prunable: str = "w1",
+    granularity: str = "weight",
+    scope: str = "global",
+    seed: int = 0,
+    output: int = 0,
+    engine: str = "auto",
+    progress: Progress = False,
+) -> Tickets:
+    """Finds lottery tickets in a stack of trained networks by any of the methods of `precode.methods`.
+
+    Every ticket starts from the same initial weights as its dense network (methods that do not are marked in the
+    registry) and keeps exactly round(density * weights) of the prunable weights, half to even, ties to the lowest
+    flat index.
+
+    Args:
+        runs: dense networks, from `train`.
+        methods: names, ``"all"``, or names with a control such as ``"snip:shuffle-row"``; see `precode.methods`.
+        densities: fractions of the prunable weights that are kept, in (0, 1].
+        prunable: ``"w1"``, the first layer, or ``"all"`` layers; biases are never pruned.
+        granularity: what is kept as one: a ``"weight"``, a ``"row"`` (neuron) or a ``"column"`` (input).
+        scope: scores are compared over all prunable weights (``"global"``) or ``"per-layer"``.
+        seed: key of the methods' own randomness.
+        output: the output whose weights give rows their polarity, for methods that read codes.
+        engine: what trains the networks of methods that train; see `train`.
+        progress: False, True for a bar over the methods, or a function of (methods done, in all).
+
+    Raises:
+        PrecodeValueError: an unknown method or a density out of range; a density that keeps no weight; a method that
+            needs clauses in networks trained without a formula.
+        KeyboardInterrupt: Ctrl-C; nothing is kept.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train([Dnf.random(clauses=4, seed=0)] * 2, hidden=16, epochs=3, samples=2000)
+        >>> tickets = find_tickets(runs, ["magnitude", "snip"], 0.25)
+        >>> tickets.table()[["method", "density", "formula", "kept", "total"]]
+              method  density  formula  kept  total
+        0  magnitude     0.25        0   128    512
+        1  magnitude     0.25        1   128    512
+        2       snip     0.25        0   128    512
+        3       snip     0.25        1   128    512
+        >>> bool(tickets.retrain().table()["accuracy"].between(0.5, 1).all())
+        True
+    """
+    if not isinstance(runs, Runs):
+        raise PrecodeTypeError(f"runs must be the result of precode.train, not {type(runs).__name__}")
+    wanted = resolve_methods(methods, clauses=runs.tasks is not None)
+    kept = list(dict.fromkeys(fractions(densities, "density")))
+    if prunable not in PRUNABLE:
+        raise PrecodeValueError(f"prunable = {prunable!r}: use one of {', '.join(PRUNABLE)}")
+    seed = integer(seed, "seed", 0, KEY)
+    output = integer(output, "output", 0, runs.widths[-1] - 1)
+    found = []
+    with reporter(progress, len(wanted), "method") as report:
+        for number, method in enumerate(wanted):
+            if report:
+                report(number)
+            found += _find(runs, method, kept, prunable, granularity, scope, seed, output, engine)
+        if report:
+            report(len(wanted))
+    return Tickets(runs, found, granularity, scope)
+
+
+def _find(
+    runs: Runs,
+    method: str,
+    densities: Sequence[float],
+    prunable: str,
+    granularity: str,
+    scope: str,
+    seed: int,
+    output: int,
+    engine: str,
+) -> list[Found]:
+    """The tickets of one method, one item a density."""
+    began = time.perf_counter()
+    result = _precode.find_stack_tickets(
+        runs.start._layers,
+        (runs._layers, float(runs.epochs_run.mean())),
+        [item._packed for item in runs.data],
+        [item._packed for item in runs.validation],
+        runs.embedding.argument,
+        runs.embedding.seed,
+        None if runs.tasks is None else clause_sets(runs.tasks, output),
+        replace(runs.settings, snapshots=()),
+        engine,
+        prunable,
+        method,
+        densities,
+        granularity,
+        scope,
+        seed,
+        runs.streams,
+        None,
+    )
+    seconds = (time.perf_counter() - began) / (len(densities) * len(runs))
+    scores, features = result["scores"], record(method)["features"]
+    found = []
+    for number, density in enumerate(densities):
+        masks = dict(zip(result["prunable"], result["masks"][number], strict=True))
+        values = result["start"][number] if result["start"] else None
+        named = None if values is None else dict(zip(result["parameters"], values, strict=True))
+        found.append(
+            Found(
+                method=method,
+                density=density,
+                masks=masks,
+                start=_start(runs, named, masks, features),
+                first_epoch=result["start_epoch"],
+                scores=None if scores is None else dict(zip(result["prunable"], scores[number], strict=True)),
+                gradients=result["gradients"][number],
+                epochs=result["epochs"][number],
+                seconds=seconds,
+                notes={name: note[number] for name, note in result["notes"].items()},
+            )
+        )
+    return found
+
+
+def _start(
+    runs: Runs, values: Mapping[str, torch.Tensor] | None, masks: Mapping[str, torch.Tensor], features: bool
+) -> Networks:
+    """The networks as a ticket's training starts: initial or other values, multiplied by the masks.
+
+    Tickets of feature space have C1 = W1 C0 in place of W1, behind the identity.
+    """
+    weights = dict(runs.start.weights)
+    if values is not None:
+        weights = {name: values[name].reshape(weight.shape) for name, weight in weights.items()}
+    networks = Networks(weights, runs.tasks, runs.embedding)
+    if features:
+        identity = embeddings.resolve("identity", runs.embedding.matrix.shape[1])
+        networks = Networks({**weights, "w1": networks.features}, runs.tasks, identity)
+    weights = dict(networks.weights)
+    for name, mask in masks.items():
+        weights[name] = weights[name] * mask.reshape(weights[name].shape)
+    return Networks(weights, runs.tasks, networks.embedding)

@@ -1,0 +1,369 @@
+"""Tickets: which weights are kept, and the values they start from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from precode import _precode
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode.tickets import masked
+
+
+def _versions() -> dict[str, str]:
+    return {"precode": _precode.VERSION, "torch": str(torch.__version__)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ticket:
+    """A sparse subnetwork of a module: masks, and start values that are zero wherever they prune.
+
+    The start values are ``theta_0 * mask``, bit by bit, for every parameter that has a mask; all other parameters
+    start as they are. Buffers, such as the statistics of batch normalization, belong to the module and not to the
+    ticket. Tensors are those of a single network, on any device.
+
+    Attributes:
+        masks: Boolean tensors by parameter name, True where a weight is kept.
+        start: start values of all parameters by name (float16, bfloat16, float32 or float64; finite).
+        method: name of the method that found it.
+        density: the fraction kept that was asked for, in (0, 1].
+        granularity: what was kept or pruned as one: weight, row or column.
+        scope: over what scores were compared: global or per-layer.
+        settings: settings of the method.
+        cost: what finding it took, by name: gradients (a Hessian-vector product counts as two) and epochs.
+        config: how it was found, such as the seed.
+        final: trained values of all parameters, zero where the masks prune, or None.
+        versions: versions of the software that found it.
+
+    Raises:
+        PrecodeTypeError: masks that are not Boolean, values that are not floats, settings that JSON cannot hold.
+        PrecodeShapeError: a mask and its values differ in shape.
+        PrecodeValueError: a value that is not finite, or not zero where its mask prunes; a mask without values; masks
+            that keep nothing; a density out of range.
+
+    Example:
+        >>> mask = torch.tensor([[True, False]])
+        >>> ticket = Ticket({"weight": mask}, {"weight": torch.tensor([[0.5, 0.0]])}, method="by hand", density=0.5)
+        >>> ticket
+        Ticket(method='by hand', density=0.5, kept=1 of 2 in 1 tensor)
+        >>> linear = ticket.apply_(torch.nn.Linear(2, 1, bias=False))
+        >>> linear.weight.tolist()
+        [[0.5, 0.0]]
+    """
+
+    masks: dict[str, torch.Tensor]
+    start: dict[str, torch.Tensor]
+    method: str
+    density: float
+    granularity: str = "weight"
+    scope: str = "global"
+    settings: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    final: dict[str, torch.Tensor] | None = None
+    versions: dict[str, str] = field(default_factory=_versions)
+
+    def __post_init__(self) -> None:
+        for name in ("masks", "start", "final"):
+            tensors = getattr(self, name)
+            if not (name == "final" and tensors is None):
+                object.__setattr__(self, name, _tensors(tensors, name))
+        if not isinstance(self.method, str):
+            raise PrecodeTypeError(f"method must be a string, not {type(self.method).__name__}")
+        if isinstance(self.density, bool) or not isinstance(self.density, float | int):
+            raise PrecodeTypeError(f"density must be a number, not {type(self.density).__name__}")
+        if not 0 < self.density <= 1:
+            raise PrecodeValueError(f"density = {self.density}: the fraction of weights kept must be in (0, 1]")
+        for name in ("settings", "cost", "config", "versions"):
+            object.__setattr__(self, name, _plain(getattr(self, name), name))
+        for name, mask in self.masks.items():
+            if mask.dtype != torch.bool:
+                raise PrecodeTypeError(f"the mask of '{name}' has type {mask.dtype}: masks are torch.bool")
+        for kind, values in (("start", self.start), ("final", self.final)):
+            if values is not None:
+                _check_values(kind, values, self.masks)
+        if self.final is not None:
+            _check_final(self.final, self.start)
+        if not self.kept:
+            raise PrecodeValueError("the masks keep no weight: a ticket keeps at least one")
+
+    @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return sum(int(mask.sum()) for mask in self.masks.values())
+
+    @property
+    def total(self) -> int:
+        """Number of weights that masks were chosen for."""
+        return sum(mask.numel() for mask in self.masks.values())
+
+    # Files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the ticket as one safetensors file with a JSON manifest, whole or not at all.
+
+        Masks are ``mask.<name>``, start values ``start.<name>``, trained values ``final.<name>``. The manifest (key
+        ``precode`` of the metadata) states everything else, and a SHA-256 over all of it.
+
+        Raises:
+            PrecodeFileError: it cannot be written; a file that was there is as it was.
+            PrecodeValueError: unknown granularity or scope.
+        """
+        parts = {"mask": self.masks, "start": self.start, "final": self.final or {}}
+        tensors = [(f"{part}.{name}", tensor) for part, named in parts.items() for name, tensor in named.items()]
+        about = {
+            name: getattr(self, name)
+            for name in ("method", "settings", "density", "granularity", "scope", "cost", "versions", "config")
+        }
+        _precode.save_ticket(path, tensors, json.dumps(about, allow_nan=False))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Ticket:
+        """Reads a ticket's file onto the CPU; nothing in it is trusted, and nothing of it is run.
+
+        Raises:
+            PrecodeFileError: there is no such file, or it is damaged, altered, of another version, or no ticket; the
+                message says which.
+        """
+        tensors, manifest = _precode.load_ticket(path)
+        parts: dict[str, dict[str, torch.Tensor]] = {"mask": {}, "start": {}, "final": {}}
+        for full, tensor in tensors:
+            part, _, name = full.partition(".")
+            parts[part][name] = tensor
+        return cls(parts["mask"], parts["start"], final=parts["final"] or None, **json.loads(manifest)["about"])
+
+    # Modules
+
+    def apply_(self, module: nn.Module, *, rewind: bool = True) -> nn.Module:
+        """Prunes a module in place: pruned weights are zero from now on, whatever the optimizer.
+
+        Each masked weight becomes a parametrization (`torch.nn.utils.parametrize`): the layer computes with the trained
+        tensor where the mask is True and with zero elsewhere. The trained tensor is the same `nn.Parameter` as before,
+        so an optimizer made before stays valid; in the state dict it is
+        ``<layer>.parametrizations.weight.original``, with the mask beside it.
+
+        Args:
+            module: of the ticket's parameter names, shapes and types, on any device.
+            rewind: give all parameters their start values; if False, they keep theirs, with zeros where pruned.
+
+        Returns:
+            The module.
+
+        Raises:
+            PrecodeValueError: other parameters than the ticket's; a masked weight that is pruned already, parametrized
+                or shared.
+            PrecodeShapeError: another shape or type. In each case nothing is changed.
+        """
+        slots = self._fit(module, free=True)
+        for name, slot in slots.items():
+            if rewind or name in self.masks:
+                slot.put(self.start[name] if rewind else _pruned(slot.parameter, self.masks[name]))
+        for name, mask in self.masks.items():
+            slots[name].prune(mask)
+        return module
+
+    def remove_(self, module: nn.Module) -> nn.Module:
+        """Undoes `apply_`: the masked weights are plain parameters again, with the values they have now.
+
+        Pruned weights are zero and may be trained again. To get the dense weights back, load a state dict saved before
+        `apply_`.
+
+        Returns:
+            The module.
+
+        Raises:
+            PrecodeValueError: the ticket is not applied to this module; nothing is changed.
+            PrecodeShapeError: as for `apply_`.
+        """
+        slots = self._fit(module)
+        for name in self.masks:
+            if slots[name].pruned != "ticket":
+                raise PrecodeValueError(f"'{name}' has no mask of a ticket: apply_ comes before remove_")
+        for name, mask in self.masks.items():
+            slots[name].put(_pruned(slots[name].parameter, mask))
+            slots[name].unprune()
+        return module
+
+    def rewind_(self, module: nn.Module) -> nn.Module:
+        """Gives all parameters their start values again, in place; masks stay as they are.
+
+        Returns:
+            The module.
+
+        Raises:
+            PrecodeValueError, PrecodeShapeError: as for `apply_`.
+        """
+        for name, slot in self._fit(module).items():
+            slot.put(self.start[name])
+        return module
+
+    def to_torch_prune(self, module: nn.Module, *, rewind: bool = True) -> nn.Module:
+        """Prunes a module in place with `torch.nn.utils.prune` (``weight_orig`` and ``weight_mask``).
+
+        Args:
+            module: as for `apply_`.
+            rewind: as for `apply_`.
+
+        Returns:
+            The module.
+
+        Raises:
+            PrecodeValueError, PrecodeShapeError: as for `apply_`.
+        """
+        slots = self._fit(module, free=True)
+        if rewind:
+            for name, slot in slots.items():
+                slot.put(self.start[name])
+        for name, mask in self.masks.items():
+            slot = slots[name]
+            prune.custom_from_mask(slot.owner, slot.attribute, mask.to(slot.parameter.device))  # type: ignore[no-untyped-call]
+        return module
+
+    @classmethod
+    def from_torch_prune(cls, module: nn.Module) -> Ticket:
+        """The masks that `torch.nn.utils.prune` put on a module, with its present values as start values.
+
+        Raises:
+            PrecodeValueError: nothing is pruned so; a mask with other values than 0 and 1.
+        """
+        return cls._of(module, "torch", "torch.nn.utils.prune")
+
+    @classmethod
+    def from_parametrized(cls, module: nn.Module) -> Ticket:
+        """The masks that `apply_` put on a module, with its present values as start values.
+
+        Raises:
+            PrecodeValueError: nothing is pruned so.
+        """
+        return cls._of(module, "ticket", "parametrization")
+
+    @classmethod
+    def _of(cls, module: nn.Module, by: Literal["ticket", "torch"], method: str) -> Ticket:
+        slots = masked.slots(module)
+        masks = {name: slot.mask for name, slot in slots.items() if slot.pruned == by and slot.mask is not None}
+        if not masks:
+            raise PrecodeValueError(f"no parameter of the module is pruned by {method}")
+        for name, mask in masks.items():
+            if not bool(((mask == 0) | (mask == 1)).all()):
+                raise PrecodeValueError(f"the mask of '{name}' has values other than 0 and 1")
+        kept = {name: mask != 0 for name, mask in masks.items()}
+        start = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
+        start |= {name: start[name] * mask for name, mask in kept.items()}
+        density = sum(int(mask.sum()) for mask in kept.values()) / sum(mask.numel() for mask in kept.values())
+        if not density:
+            raise PrecodeValueError("the masks keep no weight: a ticket keeps at least one")
+        return cls(kept, start, method=method, density=density)
+
+    def _fit(self, module: nn.Module, *, free: bool = False) -> dict[str, masked.Slot]:
+        """The module's parameters, if they are those of the ticket; with `free`, if none has a mask yet."""
+        slots = masked.slots(module)
+        names = {"the ticket": self.start.keys() - slots, "the module": slots.keys() - self.start}
+        if any(names.values()):
+            only = "; ".join(f"only {there} has {', '.join(sorted(some)[:5])}" for there, some in names.items() if some)
+            raise PrecodeValueError(
+                f"the ticket is of another module ({only}): apply it to one with the parameters it was found for"
+            )
+        for name, slot in slots.items():
+            start, now = self.start[name], slot.parameter
+            if start.shape != now.shape:
+                raise PrecodeShapeError(
+                    f"'{name}' has shape {tuple(start.shape)} in the ticket and {tuple(now.shape)} in the module: "
+                    "apply it to a module of the same sizes"
+                )
+            if start.dtype != now.dtype:
+                raise PrecodeShapeError(
+                    f"'{name}' has type {start.dtype} in the ticket and {now.dtype} in the module: convert the module, "
+                    f"as by module.to({start.dtype})"
+                )
+            if free and name in self.masks:
+                masked.check_free(slot)
+        return slots
+
+    # Comparison and display
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ticket):
+            return NotImplemented
+        names = ("method", "density", "granularity", "scope", "settings", "cost", "config")
+        return all(getattr(self, name) == getattr(other, name) for name in names) and all(
+            _equal(getattr(self, name) or {}, getattr(other, name) or {}) for name in ("masks", "start", "final")
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        tensors = f"{len(self.masks)} tensor{'s' * (len(self.masks) != 1)}"
+        return f"Ticket(method={self.method!r}, density={self.density}, kept={self.kept} of {self.total} in {tensors})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{' × '.join(map(str, mask.shape))}</td><td>{int(mask.sum())}</td>"
+            f"<td>{float(mask.float().mean()):.4g}</td></tr>"
+            for name, mask in self.masks.items()
+        )
+        head = "<tr><th>tensor</th><th>shape</th><th>kept</th><th>density</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
+
+
+def _tensors(tensors: Any, name: str) -> dict[str, torch.Tensor]:
+    """A dictionary of dense tensors by name."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(key, str) for key in tensors):
+        raise PrecodeTypeError(f"{name} must be tensors by parameter name, not {type(tensors).__name__}")
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+            raise PrecodeTypeError(f"{name}['{key}'] must be a dense torch.Tensor, not {type(tensor).__name__}")
+    return {key: tensor.detach() for key, tensor in tensors.items()}
+
+
+def _plain(values: Any, name: str) -> dict[str, Any]:
+    """What a file would give back of a dictionary."""
+    try:
+        plain = json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise PrecodeTypeError(f"{name} must be made of what JSON can hold: {error}") from error
+    if not isinstance(plain, dict):
+        raise PrecodeTypeError(f"{name} must be a dictionary, not {type(values).__name__}")
+    return plain
+
+
+def _check_values(kind: str, values: dict[str, torch.Tensor], masks: dict[str, torch.Tensor]) -> None:
+    """Refuses values that do not fit the masks."""
+    for name, tensor in values.items():
+        if tensor.dtype not in masked.DTYPES:
+            raise PrecodeTypeError(f"{kind}['{name}'] has type {tensor.dtype}: values are floats of 16 to 64 bits")
+        if not bool(torch.isfinite(tensor).all()):
+            raise PrecodeValueError(f"{kind}['{name}'] has values that are not finite (did training diverge?)")
+    for name, mask in masks.items():
+        if name not in values:
+            raise PrecodeValueError(f"'{name}' has a mask but no {kind} values")
+        if values[name].shape != mask.shape:
+            raise PrecodeShapeError(
+                f"'{name}' has {kind} values of shape {tuple(values[name].shape)}, but a mask of {tuple(mask.shape)}"
+            )
+        if bool(values[name].masked_fill(mask.to(values[name].device), 0).any()):
+            raise PrecodeValueError(f"{kind}['{name}'] is not zero where its mask prunes: multiply it by its mask")
+
+
+def _check_final(final: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> None:
+    """Refuses trained values of other parameters than the start values."""
+    described = [{key: (value.shape, value.dtype) for key, value in part.items()} for part in (final, start)]
+    if described[0] != described[1]:
+        raise PrecodeShapeError("final must have the names, shapes and types of start")
+
+
+def _pruned(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return weight.detach() * mask.to(weight.device)
+
+
+def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype and torch.equal(a[name].cpu(), b[name].cpu()) for name in a
+    )
