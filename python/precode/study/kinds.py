@@ -15,8 +15,8 @@ from precode.networks.training import Runs, train
 from precode.study.cells import Kind, Results, Settings, register, training_seconds
 from precode.study.config import StudyConfig
 from precode.tickets.registry import resolve_methods
-from precode.tickets.stacked import Retrained
 from precode.tickets.search import find_tickets
+from precode.tickets.stacked import Retrained
 
 SETTING: Mapping[str, Any] = {"variables": 32, "width": 4, "batch": 64, "optimizer": "adam", "floor": 0.1}
 """What all cells share beside the configuration: formulas, training, and the noise floor of codes. The first four are
