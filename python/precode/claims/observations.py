@@ -183,7 +183,10 @@ def positives(template: str) -> int:
 def _source(networks: Networks, clauses: Sequence[Sequence[Sequence[int]]], output: int) -> Readout:
     if len(networks.widths) != 3:
         raise PrecodeShapeError(f"codes are read from one hidden layer, but the widths are {networks.widths}")
-    return readout(networks.features, networks.weights["w2"], list(clauses), output=output)
+    negated = [task.complemented for task in networks.tasks or ()]
+    return readout(
+        networks.features, networks.weights["w2"], list(clauses), output=output, complemented=negated
+    )
 
 
 def _aligned(source: Readout) -> NDArray[np.float64]:

@@ -46,7 +46,8 @@ class Readout:
 
     Attributes:
         features: C1 = W1 C0, (R, rows, variables), contiguous.
-        output: output weights (R, rows), contiguous.
+        output: output weights (R, rows), contiguous; negated for a complemented formula, since its networks compute the
+            negation of what its clauses say. A row's polarity is thus what it says of the clauses.
         sets: signed clauses, one set for all networks or one for each.
         stacked: whether a stack was given; otherwise results lose their leading axis.
     """
@@ -132,8 +133,18 @@ def readout(
     *,
     embedding: EmbeddingLike = None,
     output: int = 0,
+    complemented: Sequence[bool] = (),
 ) -> Readout:
     """Lays bare weights out for reading codes; see `precode.decode` for the arguments and errors.
+
+    Args:
+        w1: see `precode.decode`.
+        w2: see `precode.decode`.
+        clauses: see `precode.decode`.
+        embedding: see `precode.decode`.
+        output: see `precode.decode`.
+        complemented: of bare clauses, whether each network computes the negation of their formula; formulas say so
+            themselves.
 
     Example:
         >>> read = readout(np.ones((3, 8)), np.ones(3), [[0, 1], [2, 3]])
@@ -159,6 +170,8 @@ def readout(
         )
     if not stacked:
         first, last = first[None], last[None]
+    if any(negated := [item.complemented for item in items if isinstance(item, Dnf)] or list(complemented)):
+        last = last * np.where(negated, -1, 1).astype(last.dtype)[:, None]
     dtype = np.result_type(first, last)
     return Readout(np.ascontiguousarray(first, dtype=dtype), np.ascontiguousarray(last, dtype=dtype), sets, stacked)
 
