@@ -25,7 +25,9 @@ def runs():
 def test_a_cnf_network_has_codes(runs):
     assert runs.evaluate()["error"].max() < 0.05
     codes = runs.codes().code_size().mean()
-    as_dnf = pc.train([DUAL] * 4, hidden=16, samples=4000, sampler="uniform", epochs=30, seed=1).codes().code_size().mean()
+    as_dnf = (
+        pc.train([DUAL] * 4, hidden=16, samples=4000, sampler="uniform", epochs=30, seed=1).codes().code_size().mean()
+    )
     assert codes > 0.5 * as_dnf > 0.5
 
 
@@ -88,3 +90,16 @@ def test_probes_find_the_same_masks(method):
     torch.testing.assert_close(first.weights["w1"], second.weights["w1"], rtol=0, atol=1e-6)
     masks = [pc.find_tickets(runs, method, 0.25).get(method, 0.25).masks["w1"] for runs in (first, second)]
     assert torch.equal(*masks), tasks
+
+
+def test_probes_of_a_module_find_the_same_mask():
+    model = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    negated = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    negated.load_state_dict({name: -value if name[0] == "2" else value for name, value in model.state_dict().items()})
+    found = [
+        pc.find_ticket(module, "distance", 0.25, clauses=task, prunable=["0.weight"])
+        for module, task in ((model, CNF), (negated, DUAL))
+    ]
+    assert torch.equal(*(ticket.masks["0.weight"] for ticket in found))
+    same_sign = pc.find_ticket(model, "distance", 0.25, clauses=DUAL, prunable=["0.weight"])
+    assert not torch.equal(found[0].masks["0.weight"], same_sign.masks["0.weight"])

@@ -178,6 +178,7 @@ def controls() -> list[Control]: ...
 def find_module_ticket(
     objective: ModuleObjective,
     clauses: list[list[int]] | None,
+    complemented: bool,
     method: str,
     density: float,
     granularity: str,
@@ -192,6 +193,7 @@ def find_stack_tickets(
     embedding: str | NDArray[np.float32],
     embedding_seed: int,
     clauses: _Sets | None,
+    complemented: Sequence[bool],
     settings: TrainSettings,
     engine: str,
     prunable: str,

@@ -184,9 +184,7 @@ def _source(networks: Networks, clauses: Sequence[Sequence[Sequence[int]]], outp
     if len(networks.widths) != 3:
         raise PrecodeShapeError(f"codes are read from one hidden layer, but the widths are {networks.widths}")
     negated = [task.complemented for task in networks.tasks or ()]
-    return readout(
-        networks.features, networks.weights["w2"], list(clauses), output=output, complemented=negated
-    )
+    return readout(networks.features, networks.weights["w2"], list(clauses), output=output, complemented=negated)
 
 
 def _aligned(source: Readout) -> NDArray[np.float64]:

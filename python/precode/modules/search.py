@@ -109,7 +109,8 @@ def find_ticket(
         batches = None if data is None else Batches(data, device, seed, visited)
         objective = ModuleObjective(module, names, batches, loss, train, epochs, optimizer, seed, pair)
         signed = _clauses(clauses, slots, pair)
-        found = _precode.find_module_ticket(objective, signed, method, density, granularity, scope, seed)
+        negated = isinstance(clauses, Dnf) and clauses.complemented
+        found = _precode.find_module_ticket(objective, signed, negated, method, density, granularity, scope, seed)
     masks = dict(zip(found["prunable"], (mask[0] for mask in found["masks"][0]), strict=True))
     first = [value for _, value, _ in objective.parameters]
     begin = first if found["start"] is None else [value[0] for value in found["start"][0]]

@@ -111,6 +111,7 @@ def _find(
         runs.embedding.argument,
         runs.embedding.seed,
         None if runs.tasks is None else clause_sets(runs.tasks, output),
+        [task.complemented for task in runs.tasks or ()],
         replace(runs.settings, snapshots=()),
         engine,
         prunable,

@@ -159,7 +159,7 @@ impl<'py> Tickets<'py> {
 
 /// Tickets of every network of a stack.
 #[pyfunction]
-#[pyo3(signature = (start, dense, data, validation, embedding, embedding_seed, clauses, settings, engine,
+#[pyo3(signature = (start, dense, data, validation, embedding, embedding_seed, clauses, complemented, settings, engine,
     prunable, method, densities, granularity, scope, seed, streams, progress))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python API")]
 pub fn find_stack_tickets<'py>(
@@ -171,6 +171,7 @@ pub fn find_stack_tickets<'py>(
     embedding: EmbeddingArgument<'py>,
     embedding_seed: u64,
     clauses: Option<Vec<SignedClauses>>,
+    complemented: Vec<bool>,
     settings: Settings,
     engine: String,
     prunable: String,
@@ -203,7 +204,7 @@ pub fn find_stack_tickets<'py>(
         }
         if let Some(clauses) = &clauses {
             let clauses: Vec<Vec<Clause>> = clauses.iter().map(tasks::clauses).collect();
-            objective = objective.with_clauses(clauses)?;
+            objective = objective.with_clauses(clauses, complemented)?;
         }
         search.find(&mut objective, progress)
     })?;

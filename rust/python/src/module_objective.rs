@@ -27,7 +27,7 @@ struct ModuleObjective<'py> {
 }
 
 impl<'py> ModuleObjective<'py> {
-    fn new(object: Bound<'py, PyAny>, clauses: Option<SignedClauses>) -> PyResult<Self> {
+    fn new(object: Bound<'py, PyAny>, clauses: Option<SignedClauses>, complemented: bool) -> PyResult<Self> {
         let py = object.py();
         let named: Vec<(String, PyTensor, bool)> = object.getattr("parameters")?.extract()?;
         let parameters = named.into_iter().map(|(name, initial, prunable)| {
@@ -41,6 +41,7 @@ impl<'py> ModuleObjective<'py> {
             output,
             embedding: None,
             clauses: clauses.map(|clauses| vec![tasks::clauses(&clauses)]),
+            complemented: vec![complemented],
         });
         Ok(Self {
             parameters: parameters.collect::<PyResult<_>>()?,
@@ -153,19 +154,20 @@ impl ModuleObjective<'_> {
 
 /// Tickets of a module.
 #[pyfunction]
-#[pyo3(signature = (objective, clauses, method, density, granularity, scope, seed))]
+#[pyo3(signature = (objective, clauses, complemented, method, density, granularity, scope, seed))]
 #[expect(clippy::too_many_arguments, reason = "arguments of a Python call")]
 pub fn find_module_ticket<'py>(
     py: Python<'py>,
     objective: Bound<'py, PyAny>,
     clauses: Option<SignedClauses>,
+    complemented: bool,
     method: String,
     density: f64,
     granularity: String,
     scope: String,
     seed: u64,
 ) -> PyResult<Tickets<'py>> {
-    let mut objective = ModuleObjective::new(objective, clauses)?;
+    let mut objective = ModuleObjective::new(objective, clauses, complemented)?;
     let search = Search { method, densities: vec![density], granularity, scope, seed, streams: vec![0] };
     // The method does not outlive a panic, so nothing of it is seen half done.
     let found = catch_unwind(AssertUnwindSafe(|| search.find(&mut objective, &Progress::default())));

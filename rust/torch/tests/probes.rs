@@ -58,7 +58,7 @@ impl<'a> Ask<'a> {
         let mut objective =
             StackObjective::new(&start, self.case.problem(), Choice::Auto, self.prunable, &progress).unwrap();
         if let Some(clauses) = self.clauses {
-            objective = objective.with_clauses(clauses.to_vec()).unwrap();
+            objective = objective.with_clauses(clauses.to_vec(), Vec::new()).unwrap();
         }
         let streams: Vec<u64> = (0..self.case.weights.networks as u64).collect();
         let request = Request {

@@ -63,6 +63,9 @@ pub struct FeaturePair {
     pub embedding: Option<Tensor>,
     /// The clauses of each network (R entries); `None` where they are not known.
     pub clauses: Option<Vec<Vec<Clause>>>,
+    /// Whether each network computes the negation of what its clauses say (a CNF), so that its output weights are read
+    /// with the opposite sign; empty where none does.
+    pub complemented: Vec<bool>,
 }
 
 /// R networks and what they are to learn.

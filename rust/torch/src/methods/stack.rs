@@ -104,12 +104,13 @@ impl<'a> StackObjective<'a> {
         Ok(self)
     }
 
-    /// Tells the clauses of each network's formula, for methods that use them.
+    /// Tells the clauses of each network's formula, for methods that use them, and whether the network computes the
+    /// negation of what they say (none does where `complemented` is empty).
     ///
     /// # Errors
     /// Not one set of clauses for each network.
-    pub fn with_clauses(mut self, clauses: Vec<Vec<Clause>>) -> Result<Self> {
-        if clauses.len() != self.networks() {
+    pub fn with_clauses(mut self, clauses: Vec<Vec<Clause>>, complemented: Vec<bool>) -> Result<Self> {
+        if clauses.len() != self.networks() || ![0, clauses.len()].contains(&complemented.len()) {
             return Err(shape_error!("{} sets of clauses for {} networks", clauses.len(), self.networks()));
         }
         let Some(features) = &mut self.features else {
@@ -119,6 +120,7 @@ impl<'a> StackObjective<'a> {
             ));
         };
         features.clauses = Some(clauses);
+        features.complemented = complemented;
         Ok(self)
     }
 
@@ -424,5 +426,5 @@ fn features(problem: &Problem, device: Device) -> Result<FeaturePair> {
             Some(matrix.f_to_device(device)?)
         }
     };
-    Ok(FeaturePair { first: 0, second: 2, output: 0, embedding, clauses: None })
+    Ok(FeaturePair { first: 0, second: 2, output: 0, embedding, clauses: None, complemented: Vec::new() })
 }

@@ -30,6 +30,7 @@ pub(super) struct Layer {
     output: i64,
     pub map: Map,
     pub clauses: Option<Vec<Vec<Clause>>>,
+    complemented: Vec<bool>,
     shape: Vec<i64>,
     device: Device,
 }
@@ -58,10 +59,22 @@ impl Layer {
                 Map::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
             }
         };
-        let clauses = pair.clauses.clone();
+        let (clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
         let place = objective.parameters()[..first].iter().filter(|parameter| parameter.prunable).count();
         let (networks, rows) = (networks as usize, rows as usize);
-        Ok(Self { networks, rows, first, place, second, output: output as i64, map, clauses, shape, device })
+        Ok(Self {
+            networks,
+            rows,
+            first,
+            place,
+            second,
+            output: output as i64,
+            map,
+            clauses,
+            complemented,
+            shape,
+            device,
+        })
     }
 
     /// W1 of all networks, in float64.
@@ -69,10 +82,16 @@ impl Layer {
         flat(&values[self.first].f_detach()?.f_to_kind(Kind::Double)?)
     }
 
-    /// C1 and output weights of all networks, in float64.
+    /// C1 and output weights of all networks, in float64; output weights as they speak for the clauses.
     fn features(&self, values: &[Tensor]) -> Result<(Vec<f64>, Vec<f64>)> {
         let output = values[self.second].f_detach()?.f_select(1, self.output)?.f_to_kind(Kind::Double)?;
-        Ok((self.map.features(&self.weights(values)?), flat(&output)?))
+        let mut output = flat(&output)?;
+        for (weights, _) in
+            output.chunks_mut(self.rows).zip(&self.complemented).filter(|(_, negated)| **negated)
+        {
+            weights.iter_mut().for_each(|weight| *weight = -*weight);
+        }
+        Ok((self.map.features(&self.weights(values)?), output))
     }
 
     fn readout<'a>(&self, features: &'a (Vec<f64>, Vec<f64>)) -> Result<Readout<'a, f64>> {
