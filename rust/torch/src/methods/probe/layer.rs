@@ -85,7 +85,7 @@ impl Layer {
     /// C1 and output weights of all networks, in float64; output weights as they speak for the clauses.
     fn features(&self, values: &[Tensor]) -> Result<(Vec<f64>, Vec<f64>)> {
         let output = values[self.second].f_detach()?.f_select(1, self.output)?.f_to_kind(Kind::Double)?;
-        let mut output = flat(&output)?;
+        let mut output: Vec<f64> = flat(&output)?;
         for (weights, _) in
             output.chunks_mut(self.rows).zip(&self.complemented).filter(|(_, negated)| **negated)
         {
