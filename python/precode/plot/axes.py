@@ -27,6 +27,7 @@ LABELS = {
     "recovery_clause": "clauses with a code, recovered",
     "relaxed_family": "codes half alive, on any row",
     "dead_rows": "dead rows",
+    "dense_epochs": "epochs of training that finding took",
 }
 
 # The palette of Okabe and Ito, which colour-blind readers tell apart.
@@ -137,7 +138,7 @@ ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
 
 
 def legend(ax: Axes, **style: Any) -> None:
-    """The legend of every figure: without a frame, in small letters; beside the axes where it is long."""
+    """The legend of every figure, outside the axes: above them, or beside them where it is long."""
     long = len(ax.get_legend_handles_labels()[0]) > 6
-    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if long else {}
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if long else {**ABOVE, "ncols": 3}
     ax.legend(**{"frameon": False, "fontsize": "small", **place, **style})

@@ -10,7 +10,6 @@ import pandas as pd
 
 from precode._internal.errors import PrecodeValueError
 from precode.plot.axes import (
-    ABOVE,
     BLUE,
     GRAY,
     NULLS,
@@ -83,9 +82,9 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
         points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **style)
     _mark_near(ax)
     ax.set_xticks(sorted(shares["distance"].unique()))
-    ax.set_xlabel("wrong signs at initialization (Hamming distance) [ours]")
+    ax.set_xlabel("wrong signs at initialization (Hamming distance, our definition)")
     ax.set_ylabel("share of final codes")
-    legend(ax)
+    legend(ax, ncols=2)
     return ax
 
 
@@ -122,8 +121,8 @@ def metrics(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
-    ax.set_xlabel('AUC for "will be a code" [ours]')
-    legend(ax, ncols=2, **ABOVE)
+    ax.set_xlabel('AUC for "will be a code" (our definition)')
+    legend(ax, ncols=2)
     return ax
 
 
@@ -162,7 +161,7 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(-0.6, 1.6)
     ax.set_ylim(0, 1.02)
     ax.set_ylabel("hidden layer, initialization against end")
-    legend(ax, **ABOVE)
+    legend(ax, ncols=1)
     return ax
 
 
@@ -214,9 +213,9 @@ def convergence(
             points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **look)
     _mark_near(ax)
     ax.set_xticks(sorted(chosen["hamming"].unique()))
-    ax.set_xlabel("wrong signs at initialization (Hamming distance) [ours]")
+    ax.set_xlabel("wrong signs at initialization (Hamming distance, our definition)")
     ax.set_ylabel("P(code at the end)")
-    legend(ax)
+    legend(ax, ncols=2)
     return ax
 
 
@@ -270,8 +269,8 @@ def motion(
     ax.set_xlim(-0.03 * last if last < 3 else -0.1, 1.1 * last)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("epoch")
-    ax.set_ylabel(f"mean distance: {METRICS[metric]} [ours]")
-    legend(ax)
+    ax.set_ylabel(f"mean distance: {METRICS[metric]} (our definition)")
+    legend(ax, ncols=2)
     return ax
 
 
@@ -290,7 +289,7 @@ def _mark_near(ax: Axes) -> None:
     ax.axvline(NEAR + 0.5, color="black", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
     ax.annotate(
-        "near [ours]",
+        "near (our definition)",
         (NEAR + 0.5, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-4, -4),

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode._internal.errors import PrecodeShapeError, PrecodeValueError
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.plot.axes import (
-    ABOVE,
     BLUE,
     GRAY,
     LABELS,
@@ -23,6 +22,7 @@ from precode.plot.axes import (
     require_rows,
 )
 from precode.tickets.registry import ALL_PROBES
+from precode.tickets.stacked import Retrained, Tickets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ ALPHA = 0.05
 """P-values below it are starred in the matrix of win rates."""
 
 
-def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = None) -> Axes:
+def tickets(table: pd.DataFrame | Retrained | Tickets, value: str | None = None, *, ax: Axes | None = None) -> Axes:
     """A column against the density, one line a method, sparser to the right.
 
     Lines are means over formulas, bands their 95 % interval (1.96 standard errors); cells of a study that share a
@@ -44,18 +44,23 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     accuracy, the dashed line is that of the dense networks. Methods have the same colours in every figure of a table.
 
     Args:
-        table: from `Retrained.table`, of one cell or several.
-        value: which column: accuracy, recovery_family, ...
+        table: `Retrained`, or its table, of one cell or several; or `Tickets`, of which numbers of weights and cost are
+            known.
+        value: which column: accuracy (the default), recovery_family, ...; of `Tickets` that are not retrained,
+            dense_epochs by default.
         ax: axes to draw on.
 
     Raises:
         PrecodeValueError: there is no such column.
+        PrecodeTypeError: neither a table nor tickets.
 
     Example:
         >>> table = pd.DataFrame({"method": "imp", "density": [0.5, 0.25], "formula": 0, "accuracy": [0.99, 0.98]})
         >>> tickets(table).get_xlabel()
         'density: fraction of weights kept'
     """
+    table, usual = _ticket_table(table)
+    value = value or usual
     require(table, "method", "density", value)
     table = table.assign(density=_alike(table["density"]))
     if "formula" in table:
@@ -84,6 +89,17 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     ax.set_ylabel(LABELS.get(value, value.replace("_", " ")))
     legend(ax)
     return ax
+
+
+def _ticket_table(table: Any) -> tuple[pd.DataFrame, str]:
+    """The table of tickets in any form, and the column that is drawn by default."""
+    if isinstance(table, Retrained):
+        return table.table(), "accuracy"
+    if isinstance(table, Tickets):
+        return table.table(), "dense_epochs"
+    if not isinstance(table, pd.DataFrame):
+        raise PrecodeTypeError(f"tickets must be a table, Retrained or Tickets, not {type(table).__name__}")
+    return table, "accuracy"
 
 
 def _alike(density: pd.Series[Any]) -> pd.Series[Any]:
@@ -133,8 +149,8 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(left=0)
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
-    ax.set_xlabel("share of the dense network's codes recovered [ours]")
-    legend(ax, ncols=2, **ABOVE)
+    ax.set_xlabel("share of the dense network's codes recovered (our definition)")
+    legend(ax, ncols=2)
     return ax
 
 
@@ -170,7 +186,7 @@ def row_transport(matrix: ArrayLike, null: float | None = None, *, ax: Axes | No
     ax.set_title(title, fontsize="medium")
     ax.set_xlabel("row of the ticket")
     ax.set_ylabel("row of the dense network")
-    ax.figure.colorbar(image, ax=ax, label="codes [ours]", shrink=0.8)
+    ax.figure.colorbar(image, ax=ax, label="codes (our definition)", shrink=0.8)
     return ax
 
 
