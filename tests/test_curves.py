@@ -40,7 +40,7 @@ def test_columns_and_means(small):
     np.testing.assert_allclose(small.table["code_size"], small.table["4P_positive"])
     means = small.trials.groupby(["hidden", "clauses"])["4P_positive"].mean().to_numpy()
     np.testing.assert_allclose(small.table["4P_positive"], means)
-    assert not small.interrupted
+    assert (small.done, small.planned) == (4, 4)
 
 
 def test_a_point_is_the_same_whatever_else_is_run(small):
@@ -72,15 +72,30 @@ def test_negated_literals_shift_the_pattern():
     assert point["3P1N_positive"] > point["4P_positive"]
 
 
-def test_an_interrupt_keeps_finished_points():
+def test_an_interrupt_is_raised_and_brings_the_finished_points():
     def stop(done, total):
         if done == 2:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="2 of 3 points"):
-        result = pc.curves([8], [2, 3, 4], trials=1, epochs=1, samples=200, progress=stop)
-    assert result.interrupted
+    with pytest.raises(KeyboardInterrupt, match="2 of 3 cells are finished") as caught:
+        pc.curves([8], [2, 3, 4], trials=1, epochs=1, samples=200, progress=stop)
+    result = caught.value.finished
     assert result.table["clauses"].tolist() == [2, 3]
+    assert (result.done, result.planned) == (2, 3)
+    assert "only 2 of 3 cells finished" in repr(result)
+    whole = pc.curves([8], [2, 3], trials=1, epochs=1, samples=200, progress=False)
+    columns = [name for name in COLUMNS if name != "seconds"]
+    pd.testing.assert_frame_equal(result.table[columns], whole.table[columns])
+
+
+def test_an_interrupt_before_the_first_point_brings_nothing(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("precode.experiments.founding_cells.train", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pc.curves(8, 2, trials=1, epochs=1, samples=200, progress=False)
+    assert caught.value.finished is None
 
 
 def test_dynamics_starts_at_chance_and_builds_codes():
