@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import precode as pc
+from precode._internal.statistics import interval
 from precode.cli import main
 from precode.experiments import EXPERIMENTS, Experiment, Interrupted, Kind, Reported, Setting, place
 from precode.experiments.comparison import compared
@@ -118,8 +119,7 @@ def test_a_comparison_is_means_over_formulas_with_intervals():
     number = Reported("f", "q", {"x": 1}, 0.25, "s", "r")
     row = compared([number, replace(number, at={"x": 2})], frame).iloc[0]
     means = values.mean(0)
-    half = 1.96 * means.std(ddof=1) / np.sqrt(7)
-    expected = [0.25, means.mean(), means.mean() - half, means.mean() + half, means.mean() - 0.25]
+    expected = [0.25, means.mean(), *interval(means), means.mean() - 0.25]
     np.testing.assert_allclose(row[["reported", "measured", "low", "high", "difference"]].astype(float), expected)
     assert row["formulas"] == 7
     missing = compared([replace(number, at={"x": 2})], frame).iloc[0]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
+
+from precode._internal.statistics import interval
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,18 @@ KEYS = ["figure", "quantity", "at"]
 
 
 def compared(reported: Iterable[Reported], measured: pd.DataFrame) -> pd.DataFrame:
-    """Reported numbers beside means over formulas with their 95 % intervals (1.96 standard errors).
+    """Reported numbers beside means over formulas with their 95 % intervals (`precode._internal.statistics.interval`).
 
     Args:
         reported: published numbers.
-        measured: columns figure, quantity, at, formula, value; none may be NaN but the value, which is then left out.
+        measured: columns figure, quantity, at, formula, value; rows whose value is NaN are left out.
 
     Returns:
         Columns figure, quantity, at, reported, measured, low, high, difference, formulas, source, reading, second_hand;
         NaN where nothing was measured, and for the ends of intervals of a single formula.
+
+    Raises:
+        PrecodeError: SciPy is not installed.
 
     Example:
         >>> number = Reported("table 1", "accuracy", {"density": 0.5}, 0.9, "a paper")
@@ -94,7 +98,8 @@ def compared(reported: Iterable[Reported], measured: pd.DataFrame) -> pd.DataFra
 def _means(measured: pd.DataFrame) -> pd.DataFrame:
     # A formula counts once, however many values it has at a point.
     formulas = measured.dropna(subset="value").groupby([*KEYS, "formula"], sort=False)["value"].mean()
-    groups = formulas.groupby(KEYS, sort=False)
-    mean, half = groups.mean(), 1.96 * groups.std(ddof=1) / np.sqrt(groups.count())
-    table = {"measured": mean, "low": mean - half, "high": mean + half, "formulas": groups.count()}
-    return pd.DataFrame(table).reset_index()
+    rows = []
+    for key, values in formulas.groupby(KEYS, sort=False):
+        low, high = interval(values)
+        rows.append((*key, values.mean(), low, high, len(values)))
+    return pd.DataFrame(rows, columns=[*KEYS, "measured", "low", "high", "formulas"])

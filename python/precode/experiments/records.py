@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from precode._internal.errors import PrecodeFileError, PrecodeTypeError, PrecodeValueError
+from precode._internal.errors import PrecodeError, PrecodeFileError, PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress, reporter
 from precode.experiments.cells import FORMULA, Job, Kind, Tables, compute
-from precode.experiments.comparison import Reported, compared
+from precode.experiments.comparison import KEYS, Reported, compared, place
 from precode.experiments.setting import Setting
 
 if TYPE_CHECKING:
@@ -214,11 +214,15 @@ class Result:
         return self.experiment.figures[name](self, ax)
 
     def __repr__(self) -> str:
-        beside = int(self.reported["measured"].notna().sum())
+        keys = set(
+            self.experiment.measured(self.tables).dropna(subset="value")[KEYS].itertuples(index=False, name=None)
+        )
+        beside = sum((item.figure, item.quantity, place(item.at)) in keys for item in self.experiment.reported)
         part = "" if self.done == self.planned else f", only {self.done} of {self.planned} cells finished"
         return (
             f"{type(self).__name__}(experiment={self.experiment.name}, rows={len(self.table)}, "
-            f"formulas={self.setting[FORMULA + 's']}, compared with {beside} of {len(self.reported)} reported "
+            f"formulas={self.setting[FORMULA + 's']}, compared with {beside} of "
+            f"{len(self.experiment.reported)} reported "
             f"numbers{part})"
         )
 
@@ -231,10 +235,13 @@ class Result:
 
     def _repr_html_(self) -> str:
         style: dict[str, Any] = {"index": False, "float_format": "{:.3g}".format, "max_rows": 12, "border": 0}
-        beside = self.reported[self.reported["measured"].notna()]
+        measured = f"<p>{escape(self.experiment.title)}</p>{self.table.to_html(**style)}"
+        try:
+            beside = self.reported[self.reported["measured"].notna()]
+        except PrecodeError as error:  # no SciPy
+            return f"{measured}<p>{escape(str(error))}</p>"
         columns = ["figure", "quantity", "at", "reported", "measured", "low", "high", "difference"]
         return (
-            f"<p>{escape(self.experiment.title)}</p>{self.table.to_html(**style)}"
-            f"<p>Reported beside measured ({escape(self.experiment.source)}). {escape(self.differs())}</p>"
+            f"{measured}<p>Reported beside measured ({escape(self.experiment.source)}). {escape(self.differs())}</p>"
             f"{beside[columns].to_html(**style)}"
         )

@@ -44,7 +44,7 @@ def curves(
 ) -> Axes:
     """A column against the number of clauses, one line a hidden width.
 
-    Lines are means over trials, bands their 95 % interval (1.96 standard errors); crosses are published values; dotted
+    Lines are means over trials, bands their 95 % interval; crosses are published values; dotted
     lines are the measured random baseline.
 
     Args:
@@ -100,7 +100,7 @@ def _beside(published: pd.DataFrame | None, column: str, *places: str) -> pd.Dat
 def scaling(trials: pd.DataFrame, *, published: pd.DataFrame | None = None, ax: Axes | None = None) -> Axes:
     """Codes of both polarities and the test error against the hidden width, both axes logarithmic.
 
-    Lines are means over trials, bands their 95 % interval (1.96 standard errors); crosses are published values.
+    Lines are means over trials, bands their 95 % interval; crosses are published values.
 
     Args:
         trials: one row a trial with the columns hidden, 4P_positive, 3N1P_negative and test_error, such as
@@ -154,7 +154,7 @@ def dynamics(
 ) -> Axes:
     """Patterns and training loss against the epoch.
 
-    Lines are means over trials, bands their 95 % interval (1.96 standard errors); crosses are published values.
+    Lines are means over trials, bands their 95 % interval; crosses are published values.
 
     Args:
         table: from `precode.dynamics`, or one of your own with the columns epoch, train_bce and those of `columns`.
