@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -378,3 +379,80 @@ def test_tickets_are_drawn_as_means_and_intervals_over_formulas():
         assert lines["method-1:invert"].get_linestyle() != lines["method-1"].get_linestyle()
         assert ax.get_xlim()[0] > ax.get_xlim()[1]
         plt.close(ax.figure)
+
+
+def test_published_points_are_drawn_where_they_are_given(small):
+    labels = lambda ax: {text.get_text() for text in ax.get_legend().get_texts()}  # noqa: E731
+    alone = pc.plot.curves(small.trials)
+    assert "published" not in labels(alone)
+    beside = pc.plot.curves(small.trials, published=pc.published.curves())
+    assert labels(beside) == labels(alone) | {"published"}
+    crosses = [line for line in beside.get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
+    known = pc.published.curves().query("hidden == 16")
+    assert [line.get_ydata().tolist() for line in crosses] == [[], known["4P_positive"].tolist()][1:]
+    moments = pc.dynamics(trials=2, moments=[0, 1], samples=500)
+    ax = pc.plot.dynamics(moments)
+    assert not any("published" in label for label in labels(ax))
+    ax = pc.plot.dynamics(moments, published=pc.published.dynamics())
+    assert "published (loss: +)" in labels(ax)
+    # Published points of something else are none.
+    assert "published" not in labels(pc.plot.curves(small.trials, "overlap", published=pc.published.curves()))
+    plt.close("all")
+
+
+def test_legends_stand_outside_the_axes(small):
+    task = pc.Dnf.random(clauses=4, seed=0)
+    runs = pc.train([task] * 3, hidden=8, epochs=1, samples=500)
+    retrained = pc.find_tickets(runs, ["random", "magnitude"], [0.5, 0.25]).retrain(test=100)
+    for ax in (
+        small.plot(),
+        pc.plot.dynamics(pc.dynamics(trials=2, moments=[0, 1], samples=500), published=pc.published.dynamics()),
+        pc.plot.tickets(retrained),
+        pc.plot.tickets(pd.concat([retrained.table().assign(method=str(number)) for number in range(9)])),
+    ):
+        ax.figure.canvas.draw()
+        legend = ax.get_legend().get_window_extent()
+        assert not legend.overlaps(ax.get_window_extent().shrunk(0.99, 0.99)), ax.get_ylabel()
+    plt.close("all")
+
+
+def test_what_cannot_be_drawn_is_refused_in_the_users_words(small):
+    runs = pc.train(pc.Dnf.random(clauses=4, seed=0), hidden=8, epochs=1, samples=500)
+    tickets = pc.find_tickets(runs, ["random", "snip"], 0.5)
+    assert pc.plot.tickets(tickets).get_ylabel() == "epochs of training that finding took"
+    assert pc.plot.tickets(tickets, "kept").get_ylabel() == "kept"
+    assert pc.plot.tickets(tickets.retrain(test=100)).get_ylabel() == "test accuracy"
+    own = pd.DataFrame({"step": [0, 1], "4P_positive": [1.0, 2.0]})
+    for draw, error, message in (
+        (
+            lambda: pc.plot.channels(runs.codes(), 7),
+            pc.PrecodeValueError,
+            "network = 7: expected an integer from -1 to 0",
+        ),
+        (lambda: pc.plot.weights(runs.codes(), "a"), pc.PrecodeTypeError, "network must be an integer, not str"),
+        (lambda: pc.plot.channels(runs), pc.PrecodeTypeError, "codes must be Codes, not Runs: pass runs.codes"),
+        (lambda: pc.plot.dynamics(own), pc.PrecodeValueError, "no column 'epoch', 'train_bce', '2P2N_positive'"),
+        (lambda: pc.plot.dynamics(runs), pc.PrecodeTypeError, "table must be a table, not Runs: pass the result of"),
+        (lambda: pc.plot.curves(small), pc.PrecodeTypeError, "trials must be a table, not Curves: pass Curves.trials"),
+        (
+            lambda: pc.plot.curves(small.trials, published=True),
+            pc.PrecodeTypeError,
+            "published must be a table, not bool",
+        ),
+        (lambda: pc.plot.curves(small.trials.head(0)), pc.PrecodeValueError, "there are no trials to draw"),
+        (lambda: pc.plot.tickets(runs), pc.PrecodeTypeError, "tickets must be a table, Retrained or Tickets, not Runs"),
+        (lambda: pc.plot.tickets(tickets, "accuracy"), pc.PrecodeValueError, "no column 'accuracy'"),
+    ):
+        with pytest.raises(error, match=message):
+            draw()
+    plt.close("all")
+
+
+def test_axes_say_our_definition_in_words():
+    table = pd.DataFrame({"method": "imp", "formula": [0, 1], "location": 0.1, "family": [0.4, 0.5],
+                          "location_permuted": 0.05, "family_permuted": 0.2})  # fmt: skip
+    assert pc.plot.recovery(table).get_xlabel().endswith("(our definition)")
+    folder = Path(pc.plot.__file__).parent
+    assert not [path for path in folder.glob("*.py") if "[ours]" in path.read_text()]
+    assert not [path for path in folder.glob("*.py") if "experiments import" in path.read_text()]
+    plt.close("all")
