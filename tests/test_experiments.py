@@ -31,9 +31,9 @@ def squares(settings, parts):
     return {"squares": pd.DataFrame({"formula": parts["formula"], "square": settings["x"] ** 2 + settings["seed"]})}
 
 
-def tables(jobs):
-    frames = [job.tables["squares"].assign(x=job.settings["x"]) for job in jobs]
-    return {"squares": pd.concat(frames).sort_values(["x", "formula"], ignore_index=True)}
+def tables(cells):
+    frames = [cell.tables["squares"].assign(x=cell.settings["x"]) for cell in cells]
+    return {"squares": pd.concat(frames, ignore_index=True)}
 
 
 def measured(tables):
@@ -61,6 +61,8 @@ SQUARES = Experiment(
         lambda setting: [{"x": x, "seed": setting["seed"]} for x in setting["xs"]],
         squares,
         lambda settings, parts: 0.0,
+        axes=("formula",),
+        parts=lambda setting: {"formula": range(setting["formulas"])},
     ),
     tables=tables,
     measured=measured,

@@ -5,9 +5,10 @@
 
 from typing import Any
 
+from precode._internal.cells import Kind
 from precode._internal.errors import PrecodeValueError
 from precode.experiments import founding_curves, published
-from precode.experiments.cells import Job, Kind
+from precode.experiments.cells import Finished
 from precode.experiments.comparison import Reported, place
 from precode.experiments.founding_curves import Curves
 from precode.experiments.records import Experiment, Interrupted, Result
@@ -22,8 +23,8 @@ __all__ = [
     "EXPERIMENTS",
     "Curves",
     "Experiment",
+    "Finished",
     "Interrupted",
-    "Job",
     "Kind",
     "Reported",
     "Result",

@@ -1,144 +1,128 @@
-"""The cells of an experiment: what is computed, piece by piece, and how finished pieces are kept in a folder."""
+"""Cells of experiments: computed part by part, and kept in a folder so that only what is new is computed again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
 
-from precode._internal.errors import PrecodeFileError
+from precode._internal.cells import Cell, Job, Kind, canonical, check_results
+from precode._internal.errors import PrecodeFileError, PrecodeTypeError
 from precode._internal.files import write_atomically
 
-Settings: TypeAlias = "dict[str, Any]"
-"""What a cell is computed from: names with values that JSON has."""
-
-Parts: TypeAlias = "Mapping[str, Sequence[Any]]"
-"""A rectangle of a cell's parts: the values along each axis."""
-
 Tables: TypeAlias = "dict[str, pd.DataFrame]"
-"""What is computed: tables by name, with a column for each axis."""
-
-FORMULA = "formula"
-"""The axis of formulas, the unit that intervals are taken over. Every kind has it, last."""
-
-
-def numerics() -> str:
-    """The versions of the software that numbers depend on."""
-    from precode import TORCH_VERSION, __version__
-
-    return f"precode {__version__}, torch {TORCH_VERSION}"
+"""Tables by name."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of cells: how a setting falls into them, and how parts of one are computed.
+class Finished:
+    """A cell of an experiment with its results.
 
     Attributes:
-        name: of small letters, digits and underscores.
-        cells: from the setting of the experiment, the settings of each cell, in the order of the tables.
-        compute: from a cell's settings and a rectangle of its parts, tables by name. The rows of a part are the same
-            bits whichever others are computed with it.
-        seconds: from the same, an estimate of what it takes on one core.
-        axes: along which a cell is divided into parts.
-        parts: from the setting, the values along each axis.
-        version: to be raised when `compute` changes its results.
+        settings: what it was computed from.
+        tables: its results by name, rows in the order of the axes of its kind.
+        seconds: wall-clock time that it took, in however many pieces.
 
     Example:
-        >>> kind = Kind("squares", lambda setting: [{"x": 2}], lambda cell, parts: {}, lambda cell, parts: 0.1)
-        >>> kind.cells(None), kind.axes
-        ([{'x': 2}], ('formula',))
+        >>> Finished({"x": 2}, {}, 0.1).settings["x"]
+        2
     """
 
-    name: str
-    cells: Callable[[Any], Iterable[Settings]]
-    compute: Callable[[Settings, Parts], Tables]
-    seconds: Callable[[Settings, Parts], float]
-    axes: tuple[str, ...] = (FORMULA,)
-    parts: Callable[[Any], Parts] = lambda setting: {FORMULA: range(setting["formulas"])}
-    version: int = 1
-
-    def key(self, settings: Settings) -> str:
-        """SHA-256, in hexadecimal, of everything that a cell's results depend on."""
-        text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(json.dumps([self.name, self.version, text, numerics()]).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Job:
-    """A cell and a rectangle of its parts, computed in one go.
-
-    Attributes:
-        settings: of the cell.
-        parts: what of it was computed.
-        tables: the results.
-        seconds: wall-clock time it took.
-    """
-
-    settings: Settings
-    parts: Parts
+    settings: dict[str, Any]
     tables: Tables
     seconds: float
 
 
-def compute(kind: Kind, settings: Settings, parts: Parts, folder: Path | None) -> list[Job]:
-    """What of a cell is in the folder, and, computed now and kept there, what is not.
+def finish(kind: Kind, cell: Cell, folder: Path | None) -> Finished:
+    """A cell with its results: those parts that are in the folder are read, the others computed and kept there.
 
     Args:
-        kind: of the cell.
-        settings: of the cell.
-        parts: what of it is wanted.
+        kind: of the cell. Its results are tables.
+        cell: with the parts that are wanted.
         folder: of finished jobs; None to keep none.
+
+    Raises:
+        PrecodeFileError: a file of the folder is damaged, or it cannot be written.
+        PrecodeTypeError, PrecodeValueError: the kind returned something else than tables of the parts.
     """
-    jobs = [] if folder is None else [_chosen(job, parts) for job in _read(folder, kind, settings, parts)]
-    there = {formula for job in jobs for formula in job.parts[FORMULA]}
-    if missing := [formula for formula in parts[FORMULA] if formula not in there]:
-        rectangle = {**parts, FORMULA: missing}
+    jobs = [] if folder is None else _read(folder, cell)
+    for job in cell.jobs(done.job for done in jobs):
         began = time.perf_counter()
-        tables = kind.compute(settings, rectangle)
-        jobs.append(Job(settings, rectangle, tables, time.perf_counter() - began))
+        arguments = (cell.settings, job.parts) if cell.axes else (cell.settings,)
+        results = check_results(kind.compute(*arguments), job)
+        for name, value in results.items():
+            if not isinstance(value, pd.DataFrame):
+                raise PrecodeTypeError(f"result {name!r} of an experiment must be a table, not {type(value).__name__}")
+        tables: Tables = dict(results)  # type: ignore[arg-type]
+        jobs.append(_Done(job, tables, time.perf_counter() - began))
         if folder is not None:
-            _write(folder, kind, jobs[-1])
-    return jobs
+            _write(folder, jobs[-1])
+    return _joined(cell, jobs)
 
 
-def _chosen(job: Job, parts: Parts) -> Job:
-    """The formulas of a job that are wanted, with their share of its time."""
-    wanted = [formula for formula in job.parts[FORMULA] if formula in parts[FORMULA]]
-    tables = {name: table[table[FORMULA].isin(wanted)].reset_index(drop=True) for name, table in job.tables.items()}
-    share = len(wanted) / len(job.parts[FORMULA])
-    return Job(job.settings, {**job.parts, FORMULA: wanted}, tables, job.seconds * share)
+@dataclass(frozen=True)
+class _Done:
+    """A job with its results."""
+
+    job: Job
+    tables: Tables
+    seconds: float
 
 
-def _read(folder: Path, kind: Kind, settings: Settings, parts: Parts) -> list[Job]:
-    """The finished jobs of a cell with the wanted values on all axes but that of formulas; no formula twice.
+def _joined(cell: Cell, jobs: Sequence[_Done]) -> Finished:
+    """The wanted parts of a cell from all of its jobs."""
+    places = {part: place for place, part in enumerate(product(*cell.parts.values()))}
+    columns = [axis.column for axis in cell.axes]
+    found: dict[str, list[pd.DataFrame]] = {}
+    seconds = 0.0
+    taken: set[tuple[Any, ...]] = set()
+    for done in jobs:
+        wanted = {part for part in done.job.tuples() if part in places and part not in taken}
+        taken |= wanted
+        seconds += done.seconds * len(wanted) / done.job.size
+        for name, table in done.tables.items():
+            parts = (
+                list(zip(*(table[column].tolist() for column in columns), strict=True))
+                if columns
+                else [()] * len(table)
+            )
+            rows = [part in wanted for part in parts]
+            place = [places[part] for part in parts if part in wanted]
+            found.setdefault(name, []).append(table[rows].set_axis(place))
+    tables = {name: pd.concat(every).sort_index(kind="stable") for name, every in found.items()}
+    whole = {name: table.reset_index(drop=True) for name, table in tables.items()}
+    return Finished(cell.settings, whole, seconds)
+
+
+def _read(folder: Path, cell: Cell) -> list[_Done]:
+    """The finished jobs of a cell, whatever parts they have.
 
     Raises:
         PrecodeFileError: a file is damaged.
     """
-    jobs: list[Job] = []
-    there: set[Any] = set()
-    others = {axis: list(values) for axis, values in parts.items() if axis != FORMULA}
-    for path in sorted(folder.glob(f"{kind.key(settings)}.*.json")):
+    jobs = []
+    for path in sorted(folder.glob(f"{cell.key}.*.json")):
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             content = kept["content"]
-            whole = _digest(content) == kept["sha256"] and content["settings"] == json.loads(json.dumps(settings))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _damaged(path) from error
-        if not whole:
-            raise _damaged(path)
-        found = content["parts"]
-        formulas = [formula for formula in found[FORMULA] if formula not in there]
-        if formulas and {axis: values for axis, values in found.items() if axis != FORMULA} == others:
+            job = Job(cell, canonical(content["parts"], "parts"))
+            whole = (
+                _digest(content) == kept["sha256"] and content["settings"] == cell.settings and job.parts is not None
+            )
             tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
-            jobs.append(_chosen(Job(settings, found, tables, content["seconds"]), {FORMULA: formulas}))
-            there.update(formulas)
+            done = _Done(job, tables, float(content["seconds"]))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(path) from error
+        if not whole or path.name != _name(job):
+            raise _damaged(path)
+        jobs.append(done)
     return jobs
 
 
@@ -146,21 +130,25 @@ def _damaged(path: Path) -> PrecodeFileError:
     return PrecodeFileError(f"{path} is damaged: remove it, and what it held is computed again")
 
 
-def _write(folder: Path, kind: Kind, job: Job) -> None:
-    """Keeps a finished job as one whole file: <key of the cell>.<digest of the parts>.json."""
-    parts = {axis: list(values) for axis, values in job.parts.items()}
+def _name(job: Job) -> str:
+    return f"{job.cell.key}.{job.digest}.json"
+
+
+def _write(folder: Path, done: _Done) -> None:
+    """Keeps a finished job as one whole file."""
+    cell = done.job.cell
     content = {
-        "kind": kind.name,
-        "version": kind.version,
-        "numerics": numerics(),
-        "settings": job.settings,
-        "parts": parts,
-        "seconds": job.seconds,
-        "tables": {name: {str(c): table[c].tolist() for c in table} for name, table in job.tables.items()},
+        "kind": cell.kind,
+        "version": cell.version,
+        "numerics": cell.numerics,
+        "settings": cell.settings,
+        "parts": json.loads(done.job.text),
+        "seconds": done.seconds,
+        "tables": {name: {str(c): table[c].tolist() for c in table} for name, table in done.tables.items()},
     }
-    name = f"{kind.key(job.settings)}.{_digest(parts)[:16]}.json"
+    text = json.dumps({"sha256": _digest(content), "content": content}) + "\n"
     try:
-        write_atomically(folder / name, json.dumps({"sha256": _digest(content), "content": content}) + "\n")
+        write_atomically(folder / _name(done.job), text)
     except OSError as error:
         raise PrecodeFileError(
             f"{folder}: cannot be written ({error.strerror or error}); what is finished is kept"

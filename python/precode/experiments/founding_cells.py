@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, product
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from precode import _precode
+from precode._internal.cells import Kind, Parts, Settings, training_seconds
 from precode._internal.check import COUNT, integer, integers
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress
 from precode.codes import embedding as embeddings
 from precode.codes import nulls
 from precode.codes.decoding import POLARITIES, Codes
-from precode.experiments.cells import FORMULA, Kind, Parts, Settings, Tables
+from precode.experiments.cells import Tables
 from precode.formulas.dnf import Dnf
 from precode.networks.settings import EarlyStopping
 from precode.networks.training import Runs, train
@@ -31,8 +33,8 @@ MOST = {"hidden": 2**24 - 1, "clauses": 2**20 - 1, "formulas": 2**20}
 BATCH = 64
 """Samples a step."""
 
-STEP = (0.3e-6, 0.0175e-6)
-"""Core-seconds of one network-step of training, and of each hidden row of it, by the fused engine."""
+FORMULA = "formula"
+"""The axis of formulas, the unit that intervals are taken over."""
 
 SHARED = ("embedding", "negated", "seed", "variables", "width", "samples", "engine")
 """Names of the setting that every cell has."""
@@ -67,7 +69,6 @@ def cells(setting: Mapping[str, Any]) -> Iterator[Settings]:
 def _check(setting: Mapping[str, Any]) -> None:
     for name in ("hidden", "clauses", "scaling"):
         integers(setting[name], name, 1, MOST.get(name, MOST["hidden"]))
-    integer(setting["formulas"], "formulas", 1, MOST["formulas"])
     for name in ("epochs", "samples", "scaling_clauses", "dynamics_hidden", "dynamics_clauses"):
         integer(setting[name], name, 1, COUNT)
     for name in ("hidden", "clauses"):
@@ -115,13 +116,16 @@ def compute(settings: Settings, parts: Parts) -> Tables:
 
 def seconds(settings: Settings, parts: Parts) -> float:
     """An estimate of what `compute` takes on one core."""
-    start, row = STEP
-    epochs = max(settings["moments"]) if settings["series"] == "dynamics" else settings["epochs"]
-    steps = -(-settings["samples"] // BATCH) * epochs
-    return float(len(parts[FORMULA]) * steps * (start + row * settings["hidden"]))
+    epochs = math.ceil(max(settings["moments"])) if settings["series"] == "dynamics" else settings["epochs"]
+    return training_seconds(len(parts[FORMULA]), settings["hidden"], settings["samples"], epochs, BATCH)
 
 
-KIND = Kind("founding_curves", cells, compute, seconds)
+def parts(setting: Mapping[str, Any]) -> dict[str, range]:
+    """The numbers of the formulas."""
+    return {FORMULA: range(integer(setting["formulas"], "formulas", 1, MOST["formulas"]))}
+
+
+KIND = Kind("founding_curves", cells, compute, seconds, axes=(FORMULA,), parts=parts)
 
 
 def _points(settings: Settings, formulas: Sequence[int]) -> Tables:

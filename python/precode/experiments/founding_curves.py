@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from precode._internal.check import COUNT, KEY, integer, integers, numbers
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress
 from precode.experiments import published
-from precode.experiments.cells import FORMULA, Job, Tables
+from precode.experiments.cells import Finished, Tables
 from precode.experiments.comparison import KEYS, place
-from precode.experiments.founding_cells import KIND, MOST, trained_dynamics
+from precode.experiments.founding_cells import FORMULA, KIND, MOST, trained_dynamics
 from precode.experiments.records import Experiment, Result
 from precode.networks.settings import DEFAULT_STOPPING, EarlyStopping
 
@@ -96,56 +95,37 @@ def _there(result: Curves, name: str) -> pd.DataFrame:
     return table
 
 
-def tables(jobs: Sequence[Job]) -> Tables:
-    """The experiment's tables from its jobs.
+def tables(cells: Sequence[Finished]) -> Tables:
+    """The experiment's tables from its cells.
 
     Returns:
         ``points`` and ``trials``, see `Curves`; ``random``, all patterns of random networks; ``scaling``, the trials of
         figure 11; ``dynamics``, see `precode.dynamics`.
     """
-    frames: dict[str, list[pd.DataFrame]] = {"trials": [], "random": [], "scaling": []}
-    moments: list[pd.DataFrame] = []
-    for job in jobs:
-        found = {name: table.rename(columns={FORMULA: "trial"}) for name, table in job.tables.items()}
-        if job.settings["series"] == "dynamics":
-            moments.append(found["dynamics"])
+    frames: dict[str, list[pd.DataFrame]] = {"trials": [], "random": [], "scaling": [], "dynamics": []}
+    for cell in cells:
+        found = {name: table.rename(columns={FORMULA: "trial"}) for name, table in cell.tables.items()}
+        if cell.settings["series"] == "dynamics":
+            frames["dynamics"].append(found["dynamics"].sort_values("epoch", kind="stable", ignore_index=True))
             continue
         rows, random = found["points"], found["random"]
-        rows["seconds"] = job.seconds / len(rows)
+        rows["seconds"] = cell.seconds / len(rows)
         first = str(next(name for name in random if name != "trial"))
         rows[f"random_{first}"] = random[first]
-        if job.settings["series"] == "scaling":
-            frames["scaling"].append(_placed(job, rows))
+        rows["epochs"] = rows.pop("epochs")  # last
+        if cell.settings["series"] == "scaling":
+            frames["scaling"].append(_placed(cell, rows))
         else:
-            frames["trials"].append(_placed(job, rows))
-            frames["random"].append(_placed(job, random))
-    merged = {name: _numbered(every) for name, every in frames.items()}
-    dynamic = pd.concat(moments, ignore_index=True) if moments else pd.DataFrame()
-    if not dynamic.empty:
-        dynamic = dynamic.sort_values(["epoch", "trial"], kind="stable", ignore_index=True)
-    return {"points": _averaged(merged["trials"]), **merged, "dynamics": dynamic}
+            frames["trials"].append(_placed(cell, rows))
+            frames["random"].append(_placed(cell, random))
+    merged = {name: pd.concat(every, ignore_index=True) if every else pd.DataFrame() for name, every in frames.items()}
+    return {"points": _averaged(merged["trials"]), **merged}
 
 
-def _placed(job: Job, table: pd.DataFrame) -> pd.DataFrame:
-    table = table.copy()
-    for name in ("embedding", "clauses", "hidden"):
-        table.insert(0, name, job.settings[name])
-    return table
-
-
-def _numbered(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Trials of all points in their order, with the number of trials of each."""
-    if not frames:
-        return pd.DataFrame()
-    table = pd.concat(frames, ignore_index=True)
-    groups = table.groupby(["hidden", "clauses"], sort=False)
-    table.insert(2, "trials", groups["trial"].transform("size"))
-    order = np.lexsort((table["trial"], groups.ngroup()))
-    table = table.iloc[order].reset_index(drop=True)
-    last = [name for name in table if name == "seconds" or name.startswith("random_") or name == "epochs"]
-    last.sort(key=lambda name: (name == "epochs", name != "seconds"))
-    kept = ["trial", *PLACE]
-    return table[[*kept, *(name for name in table if name not in [*kept, *last]), *last]]
+def _placed(cell: Finished, table: pd.DataFrame) -> pd.DataFrame:
+    """A cell's rows with the columns that say which point they are of, behind the number of the trial."""
+    places = {name: cell.settings.get(name, len(table)) for name in PLACE}
+    return pd.DataFrame({"trial": table["trial"], **places, **table.drop(columns="trial")})
 
 
 def _averaged(trials: pd.DataFrame) -> pd.DataFrame:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from precode._internal.cells import Kind
 from precode._internal.errors import PrecodeError, PrecodeFileError, PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress, reporter
-from precode.experiments.cells import FORMULA, Job, Kind, Tables, compute
+from precode.experiments.cells import Finished, Tables, finish
 from precode.experiments.comparison import KEYS, Reported, compared, place
 from precode.experiments.setting import Setting
 
@@ -60,8 +61,9 @@ class Experiment:
         words: what is done and what was found, in sentences.
         setting: its named values, with their defaults. Every experiment has ``formulas`` and ``seed``.
         quick: values that make it a matter of seconds, as a trial of the machinery.
-        kind: its cells; see `precode.experiments.Kind`. An impossible setting is refused when they are listed.
-        tables: from the finished jobs, in the order of the cells, tables by name; the first is the experiment's table.
+        kind: its cells, whose results are tables; see `precode.experiments.Kind`. Its functions get the `Setting` as
+            configuration, and refuse an impossible one when the cells are listed.
+        tables: from the finished cells, in their order, tables by name; the first is the experiment's table.
         measured: from the tables, what compares with the reported numbers: columns figure, quantity, at (see
             `precode.experiments.place`), formula and value.
         reported: the published numbers.
@@ -81,7 +83,7 @@ class Experiment:
     setting: Mapping[str, Any]
     quick: Mapping[str, Any]
     kind: Kind
-    tables: Callable[[Sequence[Job]], Tables]
+    tables: Callable[[Sequence[Finished]], Tables]
     measured: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]
     reported: tuple[Reported, ...]
     figures: Mapping[str, Callable[[Any, Axes | None], Axes]]
@@ -110,21 +112,19 @@ class Experiment:
             Interrupted: Ctrl-C; it brings the cells that are finished.
         """
         chosen = Setting(self.name, self.setting, setting)
-        cells, parts = list(self.kind.cells(chosen)), self.kind.parts(chosen)
+        cells = self.kind.planned(chosen)
         folder = None if out is None else _folder(Path(out))
-        jobs: list[Job] = []
-        done = 0
+        done: list[Finished] = []
         try:
             with reporter(progress, len(cells), "cell") as report:
-                for settings in cells:
-                    jobs += compute(self.kind, settings, parts, folder)
-                    done += 1
+                for cell in cells:
+                    done.append(finish(self.kind, cell, folder))
                     if report:
-                        report(done)
+                        report(len(done))
         except KeyboardInterrupt as interrupt:
-            finished = self.result(self, chosen, self.tables(jobs), done, len(cells)) if jobs else None
-            raise Interrupted(finished, done, len(cells)) from interrupt
-        return self.result(self, chosen, self.tables(jobs), done, len(cells))
+            partly = self.result(self, chosen, self.tables(done), len(done), len(cells)) if done else None
+            raise Interrupted(partly, len(done), len(cells)) from interrupt
+        return self.result(self, chosen, self.tables(done), len(done), len(cells))
 
     def __repr__(self) -> str:
         return f"Experiment({self.name!r}, {self.title!r}, settings: {', '.join(self.setting)})"
@@ -221,7 +221,7 @@ class Result:
         part = "" if self.done == self.planned else f", only {self.done} of {self.planned} cells finished"
         return (
             f"{type(self).__name__}(experiment={self.experiment.name}, rows={len(self.table)}, "
-            f"formulas={self.setting[FORMULA + 's']}, compared with {beside} of "
+            f"formulas={self.setting['formulas']}, compared with {beside} of "
             f"{len(self.experiment.reported)} reported "
             f"numbers{part})"
         )
