@@ -8,7 +8,7 @@ import pytest
 
 import precode as pc
 
-ROOMS = ("codes", "experiments", "formulas", "modules", "networks", "plot", "tickets")
+ROOMS = ("bench", "codes", "experiments", "formulas", "modules", "networks", "plot", "tickets")
 
 
 @pytest.fixture(scope="module")
