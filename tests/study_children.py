@@ -55,8 +55,8 @@ def die_at_step(folder, count, last):
     act(folder, count)
 
 
-def die_after_two_cells(folder, count):
-    """Is killed between the files of the third cell and the note that it is finished."""
+def die_after_two_jobs(folder, count):
+    """Is killed between the files of the third job and the note that it is finished."""
     left = iter(range(2))
     note = Store._list
 

@@ -22,7 +22,6 @@ CONFIG = StudyConfig(
     epochs=2,
     samples=256,
     seed=3,
-    rules="0" * 64,
 )
 
 

@@ -19,7 +19,7 @@ def test_the_path_is_a_straight_line_in_weight_space(runs):
     table = analyses.path(runs.at(10), runs, runs.data, points=5)
     assert table["network"].tolist() == [0] * 5 + [1] * 5
     for network in range(2):
-        x = runs.data[network].x.float() @ torch.from_numpy(runs.embedding.matrix).T
+        x = runs.data[network].x.float()
         labels = runs.data[network].y
         ends = [side.module(network) for side in (runs.at(10), runs)]
         for alpha, loss, error in table.query("network == @network")[["alpha", "loss", "error"]].to_numpy():

@@ -217,7 +217,7 @@ N20 = pc.Dnf.random(variables=20, clauses=4)
         (lambda: pc.distance(W1, W2, CLAUSES, scale="net"), "'net' is unknown: use one of row, layer, none"),
         (lambda: pc.distance(W1, W2, CLAUSES, polarity="skip"), "use one of ignore, add, require"),
         (lambda: pc.decode(W1, np.ones((1, 3)), CLAUSES, output=2), "output = 2"),
-        (lambda: pc.decode(W1, W2, CLAUSES, output=-1), "output = -1: expected an integer from 0"),
+        (lambda: pc.decode(W1, W2, CLAUSES, output=-1), "output = -1: expected an integer of at least 0"),
         (lambda: pc.distance(W1, W2, CLAUSES, output=-1), "output = -1"),
         (lambda: pc.decode(W1, W2, [[2**63]]), "literal = 9223372036854775808"),
         (lambda: pc.decode(W1, W2, N20), "w1 takes 6 inputs but the task has 20 variables: pass embedding="),
@@ -288,3 +288,32 @@ def test_codes_are_pickled_and_copied(copied):
     np.testing.assert_array_equal(again.pattern_counts, codes.pattern_counts)
     np.testing.assert_array_equal(again.channels(), codes.channels())
     pd.testing.assert_frame_equal(again.summary(), codes.summary())
+
+
+def test_codes_and_networks_stand_for_their_weights():
+    tasks = [pc.Dnf.random(clauses=4, seed=0, index=index) for index in range(2)]
+    runs = pc.train(tasks, hidden=8, epochs=2, samples=640, embedding="random")
+    w1, w2, c0 = runs.weights["w1"], runs.weights["w2"], runs.embedding
+    for source in (runs, runs.codes()):
+        for name, values in pc.crowding(w1, w2, tasks, embedding=c0, template="3N1P").items():
+            np.testing.assert_allclose(pc.crowding(source, template="3N1P")[name], values, rtol=1e-5)
+        np.testing.assert_array_equal(pc.conflicts(source), pc.conflicts(w1, w2, tasks, embedding=c0))
+        np.testing.assert_allclose(pc.feature_capacity(source), pc.feature_capacity(w1, embedding=c0), rtol=1e-5)
+        np.testing.assert_allclose(pc.mean_row_cosine(source), pc.mean_row_cosine(w1, embedding=c0), atol=1e-5)
+        first = (runs.start.weights["w1"], runs.start.weights["w2"])
+        expected = pc.motion(first, (w1, w2), tasks, embedding=c0)
+        np.testing.assert_allclose(pc.motion(runs.start, source), expected, atol=1e-5)
+    one = pc.decode(w1[0], w2[0], tasks[0], embedding=c0)
+    assert pc.conflicts(one).shape == (4, 8)
+    for wrong, message in (
+        (lambda: pc.crowding(runs, w2), "w2 beside Runs, which brings its own: leave out w2"),
+        (lambda: pc.conflicts(runs.codes(), clauses=tasks), "clauses beside Codes"),
+        (lambda: pc.feature_capacity(runs, embedding=c0), "embedding beside Runs"),
+        (lambda: pc.crowding(w1), "w2 and clauses must be given beside bare weights"),
+        (lambda: pc.motion(w1, runs), "before must be .w1, w2., Codes or Networks, not Tensor"),
+        (lambda: pc.motion(runs.start, (w1, w2)), "clauses must be given"),
+    ):
+        with pytest.raises(pc.PrecodeTypeError, match=message):
+            wrong()
+    with pytest.raises(pc.PrecodeValueError, match="output = 1: these codes were read for one already"):
+        pc.crowding(runs.codes(), output=1)

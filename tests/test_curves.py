@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from matplotlib import pyplot as plt
 
 import precode as pc
 from precode._internal.files import write_atomically
+from precode._internal.statistics import interval
 from precode.cli import main
 
 COLUMNS = [
@@ -40,7 +42,7 @@ def test_columns_and_means(small):
     np.testing.assert_allclose(small.table["code_size"], small.table["4P_positive"])
     means = small.trials.groupby(["hidden", "clauses"])["4P_positive"].mean().to_numpy()
     np.testing.assert_allclose(small.table["4P_positive"], means)
-    assert not small.interrupted
+    assert (small.done, small.planned) == (4, 4)
 
 
 def test_a_point_is_the_same_whatever_else_is_run(small):
@@ -72,15 +74,30 @@ def test_negated_literals_shift_the_pattern():
     assert point["3P1N_positive"] > point["4P_positive"]
 
 
-def test_an_interrupt_keeps_finished_points():
+def test_an_interrupt_is_raised_and_brings_the_finished_points():
     def stop(done, total):
         if done == 2:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="2 of 3 points"):
-        result = pc.curves([8], [2, 3, 4], trials=1, epochs=1, samples=200, progress=stop)
-    assert result.interrupted
+    with pytest.raises(KeyboardInterrupt, match="2 of 3 cells are finished") as caught:
+        pc.curves([8], [2, 3, 4], trials=1, epochs=1, samples=200, progress=stop)
+    result = caught.value.finished
     assert result.table["clauses"].tolist() == [2, 3]
+    assert (result.done, result.planned) == (2, 3)
+    assert "only 2 of 3 cells finished" in repr(result)
+    whole = pc.curves([8], [2, 3], trials=1, epochs=1, samples=200, progress=False)
+    columns = [name for name in COLUMNS if name != "seconds"]
+    pd.testing.assert_frame_equal(result.table[columns], whole.table[columns])
+
+
+def test_an_interrupt_before_the_first_point_brings_nothing(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("precode.experiments.founding_cells.train", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pc.curves(8, 2, trials=1, epochs=1, samples=200, progress=False)
+    assert caught.value.finished is None
 
 
 def test_dynamics_starts_at_chance_and_builds_codes():
@@ -355,11 +372,87 @@ def test_tickets_are_drawn_as_means_and_intervals_over_formulas():
                 assert drawn == pytest.approx(values.mean())
                 corners = band.get_paths()[0].vertices
                 heights = corners[np.isclose(corners[:, 0], density), 1]
-                half = 1.96 * values.std(ddof=1) / np.sqrt(formulas)
-                assert (heights.min(), heights.max()) == pytest.approx((drawn - half, drawn + half))
+                assert (heights.min(), heights.max()) == pytest.approx(interval(values))
         styles = {(lines[name].get_color(), lines[name].get_marker()) for name in names}
         assert len(styles) == len(names)
         assert lines["method-1:invert"].get_color() == lines["method-1"].get_color()
         assert lines["method-1:invert"].get_linestyle() != lines["method-1"].get_linestyle()
         assert ax.get_xlim()[0] > ax.get_xlim()[1]
         plt.close(ax.figure)
+
+
+def test_published_points_are_drawn_where_they_are_given(small):
+    labels = lambda ax: {text.get_text() for text in ax.get_legend().get_texts()}  # noqa: E731
+    alone = pc.plot.curves(small.trials)
+    assert "published" not in labels(alone)
+    beside = pc.plot.curves(small.trials, published=pc.published.curves())
+    assert labels(beside) == labels(alone) | {"published"}
+    crosses = [line for line in beside.get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
+    known = pc.published.curves().query("hidden == 16")
+    assert [line.get_ydata().tolist() for line in crosses] == [[], known["4P_positive"].tolist()][1:]
+    moments = pc.dynamics(trials=2, moments=[0, 1], samples=500)
+    ax = pc.plot.dynamics(moments)
+    assert not any("published" in label for label in labels(ax))
+    ax = pc.plot.dynamics(moments, published=pc.published.dynamics())
+    assert "published (loss: +)" in labels(ax)
+    # Published points of something else are none.
+    assert "published" not in labels(pc.plot.curves(small.trials, "overlap", published=pc.published.curves()))
+    plt.close("all")
+
+
+def test_legends_stand_outside_the_axes(small):
+    task = pc.Dnf.random(clauses=4, seed=0)
+    runs = pc.train([task] * 3, hidden=8, epochs=1, samples=500)
+    retrained = pc.find_tickets(runs, ["random", "magnitude"], [0.5, 0.25]).retrain(test=100)
+    for ax in (
+        small.plot(),
+        pc.plot.dynamics(pc.dynamics(trials=2, moments=[0, 1], samples=500), published=pc.published.dynamics()),
+        pc.plot.tickets(retrained),
+        pc.plot.tickets(pd.concat([retrained.table().assign(method=str(number)) for number in range(9)])),
+    ):
+        ax.figure.canvas.draw()
+        legend = ax.get_legend().get_window_extent()
+        assert not legend.overlaps(ax.get_window_extent().shrunk(0.99, 0.99)), ax.get_ylabel()
+    plt.close("all")
+
+
+def test_what_cannot_be_drawn_is_refused_in_the_users_words(small):
+    runs = pc.train(pc.Dnf.random(clauses=4, seed=0), hidden=8, epochs=1, samples=500)
+    tickets = pc.find_tickets(runs, ["random", "snip"], 0.5)
+    assert pc.plot.tickets(tickets).get_ylabel() == "epochs of training that finding took"
+    assert pc.plot.tickets(tickets, "kept").get_ylabel() == "kept"
+    assert pc.plot.tickets(tickets.retrain(test=100)).get_ylabel() == "test accuracy"
+    own = pd.DataFrame({"step": [0, 1], "4P_positive": [1.0, 2.0]})
+    for draw, error, message in (
+        (
+            lambda: pc.plot.channels(runs.codes(), 7),
+            pc.PrecodeValueError,
+            "network = 7: expected an integer from -1 to 0",
+        ),
+        (lambda: pc.plot.weights(runs.codes(), "a"), pc.PrecodeTypeError, "network must be an integer, not str"),
+        (lambda: pc.plot.channels(runs), pc.PrecodeTypeError, "codes must be Codes, not Runs: pass runs.codes"),
+        (lambda: pc.plot.dynamics(own), pc.PrecodeValueError, "no column 'epoch', 'train_bce', '2P2N_positive'"),
+        (lambda: pc.plot.dynamics(runs), pc.PrecodeTypeError, "table must be a table, not Runs: pass the result of"),
+        (lambda: pc.plot.curves(small), pc.PrecodeTypeError, "trials must be a table, not Curves: pass Curves.trials"),
+        (
+            lambda: pc.plot.curves(small.trials, published=True),
+            pc.PrecodeTypeError,
+            "published must be a table, not bool",
+        ),
+        (lambda: pc.plot.curves(small.trials.head(0)), pc.PrecodeValueError, "there are no trials to draw"),
+        (lambda: pc.plot.tickets(runs), pc.PrecodeTypeError, "tickets must be a table, Retrained or Tickets, not Runs"),
+        (lambda: pc.plot.tickets(tickets, "accuracy"), pc.PrecodeValueError, "no column 'accuracy'"),
+    ):
+        with pytest.raises(error, match=message):
+            draw()
+    plt.close("all")
+
+
+def test_axes_say_our_definition_in_words():
+    table = pd.DataFrame({"method": "imp", "formula": [0, 1], "location": 0.1, "family": [0.4, 0.5],
+                          "location_permuted": 0.05, "family_permuted": 0.2})  # fmt: skip
+    assert pc.plot.recovery(table).get_xlabel().endswith("(our definition)")
+    folder = Path(pc.plot.__file__).parent
+    assert not [path for path in folder.glob("*.py") if "[ours]" in path.read_text()]
+    assert not [path for path in folder.glob("*.py") if "experiments import" in path.read_text()]
+    plt.close("all")

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import precode as pc
-from precode.study import Kind, Store, Study, StudyConfig, hash_file, plan, run, runner, store
+from precode.study import Kind, Store, Study, StudyConfig, plan, rules_version, run, runner, store
 from study_kinds import CONFIG, KINDS, acting
 
 
@@ -42,7 +42,7 @@ def test_a_configuration_has_one_form_and_one_key():
     assert shuffled == CONFIG
     assert hash(shuffled) == hash(CONFIG)
     assert StudyConfig.from_json(json.dumps(json.loads(text), indent=2)) == CONFIG
-    others = [dataclasses.replace(CONFIG, **change) for change in ({"seed": 4}, {"hidden": (16,)}, {"rules": "1" * 64})]
+    others = [dataclasses.replace(CONFIG, **change) for change in ({"seed": 4}, {"hidden": (16,)}, {"formulas": 9})]
     assert len({CONFIG.key, *(other.key for other in others)}) == 4
 
 
@@ -57,8 +57,12 @@ def test_a_configuration_has_one_form_and_one_key():
         ({"formulas": True}, "formulas: invalid type: boolean"),
         ({"seed": 2**64}, "seed"),
         ({"methods": ("snip", "snip")}, "snip stands twice"),
-        ({"version": 2}, "reads version 1"),
-        ({"rules": object()}, "rules|JSON"),
+        ({"version": 3}, "version = 3: this precode reads version 2"),
+        ({"samples": object()}, "JSON"),
+        ({"clauses": ()}, r"clauses = \[\]: give at least one"),
+        ({"methods": ("imp:a:b",)}, "methods contains imp:a:b: each must be the name of a method"),
+        ({"formulas": 0}, "formulas = 0: must be from 1 to 1048576"),
+        ({"epochs": 1.5}, "epochs: invalid type: floating point 1.5"),
     ],
 )
 def test_a_bad_configuration_is_refused(change, message):
@@ -70,17 +74,31 @@ def test_unknown_keys_and_presets_are_refused():
     with pytest.raises(pc.PrecodeValueError, match="unknown field `width`, expected one of `clauses`"):
         StudyConfig.from_json(json.dumps({**json.loads(CONFIG.to_json()), "width": 4}))
     with pytest.raises(pc.PrecodeValueError, match="'fast' is unknown: use one of quick, paper"):
-        StudyConfig.preset("fast", methods=["snip"], rules="0" * 64)
+        StudyConfig.preset("fast", methods=["snip"])
     with pytest.raises(pc.PrecodeValueError, match="width: a study has no such value; it has hidden, clauses"):
-        StudyConfig.preset("quick", methods=["snip"], rules="0" * 64, width=3)
-    assert StudyConfig.preset("quick", methods=["snip"], rules="0" * 64, epochs=3).epochs == 3
+        StudyConfig.preset("quick", methods=["snip"], width=3)
+    assert StudyConfig.preset("quick", methods=["snip"], epochs=3).epochs == 3
 
 
-def test_the_rules_are_known_by_their_hash(tmp_path):
-    (tmp_path / "rules.json").write_text("{}")
-    assert hash_file(tmp_path / "rules.json") == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-    with pytest.raises(pc.PrecodeFileError, match="cannot be read"):
-        hash_file(tmp_path / "no.json")
+def test_every_key_of_the_json_stands_once():
+    text = CONFIG.to_json()
+    for changed, message in (
+        (text.replace('"seed":3,', ""), "missing field `seed`"),
+        (text.replace('"seed":3', '"seed":3,"seed":3'), "duplicate field `seed`"),
+        (text[1:], "no JSON"),
+        ("[1]", "must be a JSON object"),
+        (text.replace("[8]", "8"), "hidden: invalid type: integer 8, expected a list"),
+    ):
+        with pytest.raises(pc.PrecodeValueError, match=message):
+            StudyConfig.from_json(changed)
+
+
+def test_the_rules_are_noted_when_a_study_is_planned_and_are_no_part_of_its_cells(tmp_path, monkeypatch):
+    go(tmp_path, acting(2, {}))
+    assert Study(tmp_path).rules == rules_version()
+    monkeypatch.setattr(store, "rules_version", lambda: "1" * 64)
+    never = dataclasses.replace(acting(2, {})[0], compute=None)
+    assert go(tmp_path, [never]).rules == rules_version()  # as it was planned
 
 
 def test_cells_are_known_by_what_they_depend_on():
@@ -177,12 +195,11 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
         if done == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.warns(UserWarning, match="interrupted: [34] of 8 cells are finished"):
-        study = go(tmp_path, acting(8, {}, wait=0.01), progress=interrupt)
-    assert study.interrupted
-    assert len(study.table("numbers")) == study.finished
-    study = go(tmp_path, acting(8, {}, wait=0.01))
-    assert (study.finished, study.interrupted) == (8, False)
+    with pytest.raises(KeyboardInterrupt, match=r"[34] of 8 cells are finished and kept: run it again"):
+        go(tmp_path, acting(8, {}, wait=0.01), progress=interrupt)
+    study = Study(tmp_path)
+    assert len(study.table("numbers")) == study.finished in (3, 4)
+    assert go(tmp_path, acting(8, {}, wait=0.01)).finished == 8
 
 
 def edit(folder, statement):
@@ -206,15 +223,18 @@ DAMAGE = {
     "a shortened file": (lambda f: first(f).write_bytes(b"x"), "{file} has 1 bytes instead of"),
     "a missing file": (lambda f: first(f).unlink(), "{file} cannot be read"),
     "a strange file": (lambda f: (f / "data" / "notes.txt").touch(), "data/notes.txt is no result of this study"),
-    "another cell's file": (lambda f: (f / "data" / f"{'0' * 64}.a.parquet").touch(), "is no result of this study"),
+    "another cell's file": (
+        lambda f: (f / "data" / f"{'0' * 64}.{'0' * 16}.a.parquet").touch(),
+        "is no result of this study",
+    ),
     "no database": (lambda f: (f / "study.sqlite").unlink(), "study.sqlite is missing"),
     "an empty database": (lambda f: (f / "study.sqlite").write_bytes(b""), "missing or empty|no such table"),
     "no database at all": (lambda f: (f / "study.sqlite").write_bytes(b"x" * 5000), "file is not a database"),
     "half a database": (shorten_database, "study.sqlite"),
-    "a lost row": (lambda f: edit(f, "DELETE FROM files WHERE rowid = 3"), "list of finished files was altered"),
-    "an altered row": (lambda f: edit(f, "UPDATE files SET size = 1"), "list of finished files was altered"),
-    "an altered cell": (lambda f: edit(f, "UPDATE cells SET settings = '{}' WHERE place = 2"), "were altered"),
-    "another's database": (lambda f: edit(f, "UPDATE study SET config = '{}'"), "is not of the study in study.json"),
+    "a lost row": (lambda f: edit(f, "DELETE FROM files WHERE rowid = 3"), "its seal does not fit"),
+    "an altered row": (lambda f: edit(f, "UPDATE files SET size = 1"), "its seal does not fit"),
+    "an altered cell": (lambda f: edit(f, "UPDATE cells SET settings = '{}' WHERE place = 2"), "its seal does not fit"),
+    "another's database": (lambda f: edit(f, "UPDATE study SET config = '{}'"), "its seal does not fit"),
     "an altered configuration": (lambda f: (f / "study.json").write_text("{}"), "study.json: .*missing field"),
     "no configuration": (lambda f: (f / "study.json").unlink(), "not the folder of a study"),
 }
@@ -254,7 +274,7 @@ def test_a_lost_log_of_the_database_is_noticed(tmp_path):
     with Store(other, CONFIG, plan(CONFIG, kinds).cells):
         pass
     (folder / "study.sqlite").write_bytes((other / "study.sqlite").read_bytes())  # knows of no results
-    with pytest.raises(pc.PrecodeFileError, match="older than the results of 5 cells"):
+    with pytest.raises(pc.PrecodeFileError, match="older than the results of 5 jobs"):
         go(folder, kinds)
     assert go(folder, kinds, repair=True).finished == 5
 
@@ -264,12 +284,14 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, done):
     with pytest.raises(pc.PrecodeFileError, match=r"not the folder of a study \(it holds study, thesis.tex, but no"):
         go(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study", "thesis.tex"]
+    seeded = tmp_path.parent / "seeded"
+    go(seeded)
     with pytest.raises(
         pc.PrecodeFileError, match=r"holds another study \(seed = 3 there, 4 here\): name another folder"
     ):
-        go(done, acting(6, {}), dataclasses.replace(CONFIG, seed=4))
-    with pytest.raises(pc.PrecodeFileError, match="not planned by this software"):
-        go(done, acting(7, {}))
+        go(seeded, KINDS, dataclasses.replace(CONFIG, seed=4))
+    with pytest.raises(pc.PrecodeFileError, match=r'leaves out what is finished there \(act {"index":5}; 1 of 6'):
+        go(done, acting(5, {}))
     with pytest.raises(pc.PrecodeFileError, match="cannot be written"):
         go(tmp_path / "thesis.tex")
     with pytest.raises(pc.PrecodeFileError, match="not the folder of a study"):
@@ -302,10 +324,10 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, place):
         monkeypatch.setattr(store, "write_atomically", fill)
     else:
 
-        def fill(files, before="0" * 64):
+        def fill(rows, before="0" * 64):
             if next(calls) == 4:
                 raise sqlite3.OperationalError("database or disk is full")
-            return seal(files, before)
+            return seal(rows, before)
 
         seal = store.seal
         monkeypatch.setattr(store, "seal", fill)

@@ -81,11 +81,11 @@ def test_executors_that_break_whatever_they_compute_are_not_made_forever(tmp_pat
         go(tmp_path, acting(3, {}), executor=dict)
 
 
-def test_a_worker_that_is_interrupted_ends_the_run(tmp_path):
-    kinds = acting(6, {3: {"interrupt": True, "wait": 0.2}})
-    with ThreadPoolExecutor(1) as executor, pytest.warns(UserWarning, match="interrupted: 3 of 6"):
-        study = go(tmp_path / "study", kinds, executor=executor, in_flight=1)
-    assert study.interrupted
+def test_a_job_that_raises_keyboard_interrupt_in_a_worker_fails_alone(tmp_path):
+    kinds = acting(6, {3: {"interrupt": True}})
+    with ThreadPoolExecutor(1) as executor, pytest.warns(UserWarning, match=r"1 of 6 cells failed.*KeyboardInterrupt"):
+        study = go(tmp_path / "study", kinds, executor=executor)
+    assert study.finished == 5
 
 
 @pytest.mark.filterwarnings("ignore")

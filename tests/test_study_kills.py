@@ -49,7 +49,7 @@ def contents(folder):
         if path.is_file() and not path.name.startswith("study.sqlite")
     }
     database = sqlite3.connect(folder / "study.sqlite")
-    tables = ("study", "cells", "files")
+    tables = ("study", "kinds", "cells", "jobs", "files")
     rows = [database.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables]
     database.close()
     return files, rows
@@ -114,7 +114,7 @@ def test_killed_again_and_again(tmp_path, start):
     study_children.act(tmp_path / "whole", 9)
     counts = []
     for _ in range(5):
-        start.finish(study_children.die_after_two_cells, tmp_path / "study", 9)
+        start.finish(study_children.die_after_two_jobs, tmp_path / "study", 9)
         counts.append(finished(tmp_path / "study"))
     assert counts == [2, 4, 6, 8, 9]
     assert contents(tmp_path / "study") == contents(tmp_path / "whole")

@@ -97,7 +97,7 @@ def test_value_semantics():
     assert hash(task) == hash(pc.Dnf([[0, 1], [2, ~3]], variables=4))
     assert task != pc.Dnf([[0, 1], [2, 3]], variables=4)
     assert pc.Dnf(np.array([[0, 1], [2, 3]]), variables=4).clauses == ((0, 1), (2, 3))
-    assert repr(pc.Dnf([[[0]], [[1]]], variables=2)) == "Dnf(variables=2, clauses=1, width=1, outputs=2)"
+    assert repr(pc.Dnf([[[0]], [[1]]], variables=2)) == "Dnf(variables=2, clauses=1+1, width=1, outputs=2)"
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_value_semantics():
         (lambda: pc.Dnf.random(variables=8, clauses=3, disjoint=True), "need 12 variables"),
         (lambda: pc.Dnf.random(variables=5, clauses=6), "only 5 distinct"),
         (lambda: pc.Dnf.random(negated=5), "negated = 5"),
-        (lambda: pc.Dnf.random(negated=-1), "negated = -1: expected an integer from 0"),
-        (lambda: pc.Dnf.random(clauses=0), "clauses = 0: expected an integer from 1"),
+        (lambda: pc.Dnf.random(negated=-1), "negated = -1: expected an integer of at least 0"),
+        (lambda: pc.Dnf.random(clauses=0), "clauses = 0: expected an integer of at least 1"),
         (lambda: pc.Dnf.random(outputs=0), "outputs = 0"),
         (lambda: pc.Dnf.random(variables=2**40), "variables = 1099511627776"),
         (lambda: pc.Dnf.random(width=0), "width = 0"),
-        (lambda: pc.Dnf.random(seed=-1), "seed = -1: expected an integer from 0 to 18446744073709551615"),
+        (lambda: pc.Dnf.random(seed=-1), "seed = -1: expected an integer of at least 0 and below 2"),
         (lambda: pc.Dnf.random(seed=2**64), "seed = 18446744073709551616"),
         (lambda: pc.Dnf.random(index=-1), "index = -1"),
         (lambda: pc.Dnf([[0]], variables=0), "variables = 0"),
@@ -218,3 +218,27 @@ def test_data_of_every_kind_are_taken(dtype):
     data = pc.Dataset(x.to(dtype), torch.tensor([1, 0]).to(dtype))
     assert torch.equal(data.x, x.bool())
     assert data.y.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (
+            lambda: pc.Dnf([[1, -2]], variables=4),
+            r"twice \(-2 is ~1, the negation of variable 1, and not of variable 2",
+        ),
+        (
+            lambda: pc.Dnf([[1, 2], [-5, 0]], variables=4),
+            r"-5 is ~4, the negation of variable 4, and not of variable 5",
+        ),
+    ],
+)
+def test_a_minus_sign_that_does_not_negate_is_explained(make, hint):
+    with pytest.raises(pc.PrecodeValueError, match=hint):
+        make()
+
+
+def test_what_is_negated_is_seen():
+    task = pc.Dnf([[0, -2, 3]], variables=4)
+    assert repr(task) == "Dnf(variables=4, clauses=1, width=3, negated literals=1)"
+    assert str(task) == "(x0 ∧ ¬x1 ∧ x3)"

@@ -172,16 +172,15 @@ def test_granularity_and_scope():
 # --- against references written from the formulas -------------------------------------------------------
 
 
-def embedded(runs, network):
-    x = runs.data[network].x.double() @ torch.from_numpy(runs.embedding.matrix).double().T
-    return x, runs.data[network].y.double()[:, None]
+def samples(runs, network):
+    return runs.data[network].x.double(), runs.data[network].y.double()[:, None]
 
 
 @pytest.mark.parametrize("embedding", ["identity", "hadamard"])
 def test_scores_are_those_of_torch_autograd(embedding):
     runs = dense(embedding=embedding)
     for network in range(3):
-        x, y = embedded(runs, network)
+        x, y = samples(runs, network)
         module = runs.start.module(network)
         expected = {
             "snip": reference.snip(module, x, y, prunable=["0.weight"]),
@@ -213,7 +212,7 @@ def test_synflow_is_that_of_torch_autograd(tickets, runs):
 def test_imp_is_a_plain_loop_of_torch(tickets, runs):
     orders = [pc._precode.epoch_order(0, epoch, 320).astype(np.int64) for epoch in range(5)]
     for network in range(2):
-        x, y = embedded(runs, network)
+        x, y = samples(runs, network)
         masks, _ = reference.imp(
             runs.start.module(network),
             x,
@@ -229,7 +228,7 @@ def test_imp_is_a_plain_loop_of_torch(tickets, runs):
 
 def test_imp_prunes_as_torch_prune_does(tickets, runs):
     orders = [pc._precode.epoch_order(0, epoch, 320).astype(np.int64) for epoch in range(5)]
-    x, y = embedded(runs, 0)
+    x, y = samples(runs, 0)
     batches = reference.batches_of(orders, 64)
     _, levels = reference.imp(runs.start.module(0), x, y, batches, [0.5], prunable=["0.weight"], lr=0.02)
     module = levels[-1].trained
@@ -323,6 +322,33 @@ def test_recovery_is_that_of_a_plain_count(retrained):
                 assert row[f"precision_{level}"] == pytest.approx(exact[level]["precision"], nan_ok=True)
                 assert row[f"jaccard_{level}"] == pytest.approx(exact[level]["jaccard"], nan_ok=True)
                 assert row[f"relaxed_{level}"] == pytest.approx(relaxed[level]["recall"], nan_ok=True)
+
+
+@pytest.mark.parametrize("embedding", ["identity", "hadamard", "random"])
+def test_a_ticket_of_a_stack_trains_on_in_the_module_of_its_network(embedding, tmp_path):
+    runs = dense(embedding=embedding)
+    tickets = pc.find_tickets(runs, ["magnitude", "snip"], 0.25)
+    for method, network in (("magnitude", 0), ("snip", 2)):
+        tickets.ticket(network, method, 0.25).save(tmp_path / "ticket.safetensors")
+        ticket = pc.Ticket.load(tmp_path / "ticket.safetensors")
+        module = runs.module(network)
+        x, y = samples(runs, network)
+        wrong = ((module(x) > 0) != y.bool()).double().mean().item()
+        assert wrong == pytest.approx(runs.evaluate()["error"][network], abs=1e-9)
+        assert set(ticket.start) == {name for name, _ in module.named_parameters()}
+        ticket.apply_(module)
+        fixed = {name: value.clone() for name, value in module.named_buffers()}
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.1, weight_decay=0.1)
+        torch.nn.functional.binary_cross_entropy_with_logits(module(x), y).backward()
+        optimizer.step()
+        weight = module.get_submodule("0").weight
+        mask = ticket.masks["0.weight"]
+        assert (weight[~mask] == 0).all()
+        assert not torch.equal(weight[mask], ticket.start["0.weight"][mask])
+        assert all(torch.equal(value, fixed[name]) for name, value in module.named_buffers())
+        assert ("embedding.weight" in fixed) == (embedding != "identity")
+        found = tickets.get(method, 0.25).start.module(network)
+        assert all(torch.equal(value, ticket.start[name]) for name, value in found.named_parameters())
 
 
 def test_a_ticket_of_a_stack_fits_the_module_of_its_network(retrained, tmp_path):

@@ -98,11 +98,10 @@ def test_validation_loss_is_that_of_the_weights_after_the_epoch():
 
 def test_evaluate_and_module_agree():
     task = pc.Dnf.random(clauses=6, seed=0)
-    for embedding in ("identity", "hadamard"):
+    for embedding in ("identity", "hadamard", "hadamard-raw", "random", np.ones((40, 32), np.float32)):
         runs = pc.train(task, hidden=16, epochs=2, samples=1000, embedding=embedding)
-        c0 = torch.from_numpy(runs.embedding.matrix)
         with torch.no_grad():
-            logits = runs.module(0)(runs.data[0].x.float() @ c0.T)[:, 0]
+            logits = runs.module(0)(runs.data[0].x.float())[:, 0]
         labels = runs.data[0].y
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
         measured = runs.evaluate().iloc[0]
@@ -222,3 +221,39 @@ def test_runs_and_networks_are_pickled_and_copied(copied):
             assert after.codes().channels().tolist() == before.codes().channels().tolist()
         assert again.history.equals(runs.history)
         assert again.evaluate().equals(runs.evaluate())
+
+
+def test_networks_are_indexed_sliced_and_iterated():
+    tasks = [pc.Dnf.random(clauses=4, seed=0, index=index) for index in range(5)]
+    runs = pc.train(tasks, hidden=8, epochs=1, samples=640, snapshots=[0, 5], embedding="hadamard")
+    for which, numbers in (
+        (2, [2]),
+        (-1, [4]),
+        (np.int64(1), [1]),
+        (slice(1, 4), [1, 2, 3]),
+        (slice(None, None, -2), [4, 2, 0]),
+        ([3, 0, 3], [3, 0, 3]),
+        (np.array([1, -2]), [1, 3]),
+    ):
+        some = runs[which]
+        assert type(some) is pc.Networks
+        assert some.tasks == tuple(tasks[number] for number in numbers)
+        for name, value in some.weights.items():
+            assert torch.equal(value, runs.weights[name][numbers])
+        np.testing.assert_array_equal(some.codes().channels(), runs.codes().channels()[numbers])
+        assert some.evaluate([runs.data[n] for n in numbers])["error"].tolist() == [
+            runs.evaluate()["error"][n] for n in numbers
+        ]
+    assert [network.tasks[0] for network in runs] == tasks
+    assert len(list(reversed(runs))) == 5
+    assert len(runs.at(5)[:2]) == len(runs.start[:2]) == 2
+    assert runs.snapshots == [0, 5]
+    assert pc.train(tasks, hidden=8, epochs=1, samples=64).snapshots == []
+    for wrong in (5, -6, [0, 9]):
+        with pytest.raises(IndexError, match="expected an integer from -5 to 4: there are 5"):
+            runs[wrong]
+    with pytest.raises(pc.PrecodeIndexError, match="none"):
+        runs[5:]
+    for wrong in ("0", 0.5, None, [True]):
+        with pytest.raises(pc.PrecodeTypeError, match="a network's number"):
+            runs[wrong]

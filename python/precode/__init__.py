@@ -15,6 +15,7 @@ from precode._internal.extension import TORCH_VERSION  # first: it says clearly 
 from precode._internal.errors import (
     PrecodeError,
     PrecodeFileError,
+    PrecodeIndexError,
     PrecodeShapeError,
     PrecodeTypeError,
     PrecodeValueError,
@@ -42,15 +43,17 @@ from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find
 
 if TYPE_CHECKING:
     from precode import bench, claims, experiments, plot, report, study
-    from precode.experiments import Curves, curves, dynamics, published
+    from precode.experiments import published
+    from precode.experiments.founding_curves import Curves, curves, dynamics
 
 __version__ = "0.1.0"
 
 LAZY = {
     **dict.fromkeys(("bench", "claims", "experiments", "plot", "report", "study"), ""),
-    **dict.fromkeys(("Curves", "curves", "dynamics", "published"), "experiments"),
+    **dict.fromkeys(("Curves", "curves", "dynamics"), "experiments.founding_curves"),
+    "published": "experiments",
 }
-"""Names that are imported when they are first used, by the room that has them: some need packages of an extra."""
+"""Names that are imported when they are first used, by the file that has them: some need packages of an extra."""
 
 __all__ = [
     "TORCH_VERSION",
@@ -65,6 +68,7 @@ __all__ = [
     "Optimizer",
     "PrecodeError",
     "PrecodeFileError",
+    "PrecodeIndexError",
     "PrecodeShapeError",
     "PrecodeTypeError",
     "PrecodeValueError",
@@ -108,8 +112,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in LAZY:
         raise AttributeError(f"module 'precode' has no attribute {name!r}")
-    room = LAZY[name]
-    return getattr(import_module(f"precode.{room}"), name) if room else import_module(f"precode.{name}")
+    place = LAZY[name]
+    return getattr(import_module(f"precode.{place}"), name) if place else import_module(f"precode.{name}")
 
 
 def __dir__() -> list[str]:

@@ -39,7 +39,14 @@ def is_integer(value: object) -> bool:
 
 
 def _range(low: int, high: int | None) -> str:
-    return f"of at least {low}" if high is None else f"from {low} to {high}"
+    """A range in words; nobody reads a large power of two as a number."""
+    if high is None:
+        return f"of at least {low}"
+    power = (high + 1).bit_length() - 1
+    if high + 1 == 2**power and power >= 31:
+        start = f"-2**{power}" if low == -(2**power) else low
+        return f"of at least {start} and below 2**{power}"
+    return f"from {low} to {high}"
 
 
 def integer(value: object, name: str, low: int, high: int | None = None) -> int:
@@ -58,6 +65,9 @@ def integer(value: object, name: str, low: int, high: int | None = None) -> int:
     Example:
         >>> integer(np.int64(3), "batch", 1)
         3
+        >>> integer(-1, "seed", 0, KEY)
+        Traceback (most recent call last):
+        precode._internal.errors.PrecodeValueError: seed = -1: expected an integer of at least 0 and below 2**64
     """
     number = _index(value)
     if number is None:
@@ -86,18 +96,37 @@ def integers(values: object, name: str, low: int, high: int | None = None) -> li
     """
     if _index(values) is not None:
         return [integer(values, name, low, high)]
-    listed = [integer_of(item, name) for item in _iterable(values, name, "integers")]
+    listed = integers_of(values, name)
     if any(number < low or (high is not None and number > high) for number in listed):
         raise PrecodeValueError(f"{name} = {reprlib.repr(listed)}: expected integers {_range(low, high)}")
     return listed
 
 
 def integer_of(value: object, name: str) -> int:
-    """An integer of any size inside an argument that takes several.
+    """An integer of any size.
 
     Raises:
         PrecodeTypeError: not an integer.
     """
+    number = _index(value)
+    if number is None:
+        raise PrecodeTypeError(f"{name} must be an integer, not {type(value).__name__} ({reprlib.repr(value)})")
+    return number
+
+
+def integers_of(values: object, name: str) -> list[int]:
+    """One integer of any size, or several.
+
+    Raises:
+        PrecodeTypeError: neither an integer nor an iterable of integers.
+    """
+    if _index(values) is not None:
+        return [integer_of(values, name)]
+    return [_member(item, name) for item in _iterable(values, name, "integers")]
+
+
+def _member(value: object, name: str) -> int:
+    """An integer inside an argument that takes several."""
     number = _index(value)
     if number is None:
         raise PrecodeTypeError(f"{name} must be integers, not {type(value).__name__} ({reprlib.repr(value)})")

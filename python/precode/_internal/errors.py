@@ -9,6 +9,10 @@ class PrecodeValueError(PrecodeError, ValueError):
     """A value is outside what its argument allows; the message names the value and the remedy."""
 
 
+class PrecodeIndexError(PrecodeValueError, IndexError):
+    """There is no item of that number; the message names how many there are."""
+
+
 class PrecodeShapeError(PrecodeError, ValueError):
     """Two arguments do not fit together; the message names both shapes."""
 

@@ -11,3 +11,7 @@ from precode.bench.steps import training
 from precode.bench.workload import Cell, Problem
 
 __all__ = ["PEERS", "Cell", "Peer", "Problem", "Trainer", "environment", "pairs", "training"]
+
+
+def __dir__() -> list[str]:
+    return __all__

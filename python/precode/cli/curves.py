@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-import pandas as pd
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
 from precode.cli.options import Numbers
-from precode.cli.output import as_json, check_folder, make_folder
+from precode.cli.output import as_json, check_folder, make_folder, need_figures, save_figure
 from precode.codes import embedding as embeddings
 from precode.experiments import published
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from precode.experiments import Curves
 
 
 @click.command(name="curves")
@@ -71,17 +69,17 @@ def curves_command(
     Prints one row for each hidden width and number of clauses, means over the trials. Patterns such as 4P_positive are
     rows per clause. Ctrl-C keeps the finished points.
     """
+    from precode.experiments import Curves, Interrupted
     from precode.experiments.founding_curves import curves
 
     if json_file:
         check_folder(json_file)
     if figures:
-        from precode.plot.axes import pyplot
-
-        pyplot()  # refuses before any work if matplotlib is missing
+        need_figures()
         make_folder(figures)
+    interrupted = False
     try:
-        result = curves(
+        result: Curves = curves(
             hidden,
             clauses,
             trials=trials,
@@ -91,16 +89,19 @@ def curves_command(
             seed=seed,
             engine=engine,
         )
+    except Interrupted as interrupt:
+        click.echo(f"interrupted: {interrupt}", err=True)
+        if not isinstance(interrupt.finished, Curves):
+            sys.exit(130)
+        result, interrupted = interrupt.finished, True
     except PrecodeError as error:
         raise click.ClickException(str(error)) from error
-    interrupted = result.interrupted
+    click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
     try:
-        if not result.table.empty:
-            click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
-            if json_file:
-                write_atomically(json_file, as_json(result.table))
-            if figures:
-                _draw(result.trials, embedding, negated, seed, engine, figures)
+        if json_file:
+            write_atomically(json_file, as_json(result.table))
+        if figures:
+            _draw(result, figures, embedding=embedding, negated=negated, seed=seed, engine=engine)
     except KeyboardInterrupt:
         interrupted = True
     except (PrecodeError, OSError) as error:
@@ -110,27 +111,12 @@ def curves_command(
         sys.exit(130)
 
 
-def _draw(trials: pd.DataFrame, embedding: str, negated: int, seed: int, engine: str, folder: Path) -> None:
+def _draw(result: Curves, folder: Path, **setting: Any) -> None:
     """Draws and writes one figure after the other, so that an interrupt keeps the finished ones."""
     from precode import plot
+    from precode.experiments import published
     from precode.experiments.founding_curves import dynamics
 
     for column in ("4P_positive", "train_error", "3N1P_negative"):
-        _save(plot.curves(trials, column), folder / f"{column}.png")
-    moments = dynamics(embedding=embedding, negated=negated, seed=seed, engine=engine)
-    _save(plot.dynamics(moments), folder / "dynamics.png")
-
-
-def _save(ax: Axes, path: Path) -> None:
-    """Writes the figure of some axes as a PNG file and closes it."""
-    from matplotlib import pyplot as plt
-
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    try:
-        image = io.BytesIO()
-        figure.savefig(image, dpi=150, format="png")
-    finally:
-        plt.close(figure)
-    write_atomically(path, image.getvalue())
-    click.echo(f"wrote {path}", err=True)
+        save_figure(result.plot(column), folder / f"{column}.png")
+    save_figure(plot.dynamics(dynamics(**setting), published=published.dynamics()), folder / "dynamics.png")

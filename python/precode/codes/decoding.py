@@ -7,14 +7,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from precode import _precode
+from precode._internal.errors import PrecodeValueError
+from precode._internal.lazy import Lazy
 from precode.codes.distances import distances
 from precode.codes.readouts import ClauseSets, EmbeddingLike, Readout, Weights, readout, templates
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
+else:
+    pd = Lazy("pandas")
 
 POLARITIES = ("positive", "negative")
 
@@ -81,6 +85,18 @@ class Codes:
         )
         """(C, 2, k + 1): rows of each polarity (positive, negative) with each number of positive signs on the
         clause. Rows with a zero there are in none."""
+
+    def read_out(self, output: int | None = None) -> Readout:
+        """What the codes were read from; see `precode.codes.readouts.Readout`.
+
+        Raises:
+            PrecodeValueError: an output is named: they were read for one when they were decoded.
+        """
+        if output is not None:
+            raise PrecodeValueError(
+                f"output = {output}: these codes were read for one already; name it where you decode"
+            )
+        return self._readout
 
     @property
     def width(self) -> int:

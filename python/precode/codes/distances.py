@@ -5,12 +5,14 @@ These are our definitions: those of arXiv 2605.17704 are not public.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from precode import _precode
-from precode.codes.readouts import ClauseSets, EmbeddingLike, Readout, Weights, readout
+from precode._internal.errors import PrecodeTypeError
+from precode.codes.readouts import ClauseSets, EmbeddingLike, Readable, Readout, Weights, read, readout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,9 +68,9 @@ def distance(
 
 
 def motion(
-    before: tuple[Weights, Weights],
-    after: tuple[Weights, Weights],
-    clauses: ClauseSets,
+    before: tuple[Weights, Weights] | Readable,
+    after: tuple[Weights, Weights] | Readable,
+    clauses: ClauseSets | None = None,
     *,
     template: str | None = None,
     metric: str = "soft",
@@ -79,9 +81,9 @@ def motion(
     """Change of every location's distance between two moments of training; negative: towards the template.
 
     Args:
-        before: (w1, w2) at the earlier moment, as in `precode.decode`.
-        after: (w1, w2) at the later moment.
-        clauses: see `precode.decode`.
+        before: the earlier moment: (w1, w2) as in `precode.decode`; or `Codes` or `Networks`, such as ``runs.start``.
+        after: the later moment, likewise.
+        clauses: see `precode.decode`; only beside bare weights.
         template: see `distance`.
         metric: see `distance`.
         scale: see `distance`; each moment is divided by its own.
@@ -94,9 +96,21 @@ def motion(
         >>> start, end = (torch.tensor([[-1.0, 1.0]]), w2), (torch.tensor([[1.0, 1.0]]), w2)
         >>> motion(start, end, [[0, 1]], metric="hamming")
         array([[-1.]])
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1)
+        >>> motion(runs.start, runs).shape
+        (1, 4, 8)
     """
-    first, last = (readout(*weights, clauses, embedding=embedding) for weights in (before, after))
+    first, last = (_moment(moment, clauses, embedding, name) for name, moment in (("before", before), ("after", after)))
     with np.errstate(invalid="ignore"):
         return np.asarray(
             distances(last, template, metric, scale, polarity) - distances(first, template, metric, scale, polarity)
         )
+
+
+def _moment(moment: Any, clauses: ClauseSets | None, embedding: EmbeddingLike, name: str) -> Readout:
+    if hasattr(moment, "read_out"):
+        return read(moment, None, clauses, embedding, None)
+    if not isinstance(moment, Sequence) or len(moment) != 2:
+        raise PrecodeTypeError(f"{name} must be (w1, w2), Codes or Networks, not {type(moment).__name__}")
+    return read(*moment, clauses, embedding, None)

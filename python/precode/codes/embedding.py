@@ -33,6 +33,8 @@ class Embedding:
         >>> embedding = resolve("hadamard", 4)
         >>> embedding.matrix.tolist()[0], embedding.rows
         ([0.5, 0.5, 0.5, 0.5], 4)
+        >>> embedding
+        Embedding(name=hadamard, rows=4, variables=4)
     """
 
     name: str
@@ -48,6 +50,10 @@ class Embedding:
     def argument(self) -> str | NDArray[np.float32]:
         """What the extension takes: the name where there is one, so that it can use a fast transform."""
         return self.matrix if self.name == "matrix" else self.name
+
+    def __repr__(self) -> str:
+        seed = f", seed={self.seed}" if self.name == "random" else ""
+        return f"Embedding(name={self.name}, rows={self.rows}, variables={self.matrix.shape[1]}{seed})"
 
 
 def resolve(embedding: str | Any, variables: int, seed: int = 0) -> Embedding:

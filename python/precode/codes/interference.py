@@ -13,34 +13,44 @@ import numpy as np
 from precode import _precode
 from precode._internal.check import COUNT, integer
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
-from precode.codes.readouts import ClauseSets, EmbeddingLike, Readout, Weights, as_floats, readout, templates
+from precode.codes.readouts import (
+    ClauseSets,
+    EmbeddingLike,
+    Readable,
+    Readout,
+    Weights,
+    as_floats,
+    read,
+    readout,
+    templates,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def crowding(
-    w1: Weights,
-    w2: Weights,
-    clauses: ClauseSets,
+    w1: Weights | Readable,
+    w2: Weights | None = None,
+    clauses: ClauseSets | None = None,
     *,
     template: str | None = None,
     near: int = 1,
     scale: str = "layer",
     embedding: EmbeddingLike = None,
-    output: int = 0,
+    output: int | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Demand on every location's row by the *other* clauses for the same template. Our definitions.
 
     Args:
-        w1: see `precode.decode`.
+        w1: see `precode.decode`; or `Codes`, `Networks` or `Runs` alone, which bring w2, clauses and embedding along.
         w2: see `precode.decode`.
         clauses: see `precode.decode`.
         template: see `precode.distance`.
         near: wrong signs up to which a location counts as near.
         scale: see `precode.distance`.
         embedding: see `precode.decode`.
-        output: see `precode.decode`.
+        output: see `precode.decode`; the first by default.
 
     Returns:
         ``near`` (C, j), other clauses whose location on the row is near and of the right polarity; ``graded``
@@ -54,7 +64,7 @@ def crowding(
         array([[3.],
                [2.]])
     """
-    source = readout(w1, w2, clauses, embedding=embedding, output=output)
+    source = read(w1, w2, clauses, embedding, output)
     near_counts, graded, positive = _precode.crowding(
         source.networks, source.sets, source.template(template), integer(near, "near", 0, COUNT), scale
     )
@@ -66,28 +76,28 @@ def crowding(
 
 
 def conflicts(
-    w1: Weights,
-    w2: Weights,
-    clauses: ClauseSets,
+    w1: Weights | Readable,
+    w2: Weights | None = None,
+    clauses: ClauseSets | None = None,
     *,
     names: Sequence[str] | None = None,
     near: int = 1,
     embedding: EmbeddingLike = None,
-    output: int = 0,
+    output: int | None = None,
 ) -> NDArray[np.uint32]:
     """Interference of every location, (C, j): opposite demands on its variables. Our definition.
 
     It counts the shared variables on which near locations of other clauses on the same row want the opposite sign.
 
     Args:
-        w1: see `precode.decode`.
+        w1: see `precode.decode`; or `Codes`, `Networks` or `Runs` alone, which bring w2, clauses and embedding along.
         w2: see `precode.decode`.
         clauses: see `precode.decode`.
         names: templates that locations may have, by default `templates` of the clauses' width; each location takes the
             nearest of its row's polarity.
         near: wrong signs up to which a location counts as near.
         embedding: see `precode.decode`.
-        output: see `precode.decode`.
+        output: see `precode.decode`; the first by default.
 
     Raises:
         PrecodeValueError: no names, an unknown one, or `near` out of range.
@@ -99,7 +109,7 @@ def conflicts(
         array([[1],
                [1]], dtype=uint32)
     """
-    source = readout(w1, w2, clauses, embedding=embedding, output=output)
+    source = read(w1, w2, clauses, embedding, output)
     if isinstance(names, str):
         raise PrecodeTypeError(f"names must be a sequence of templates, not the string {names!r}")
     chosen = list(templates(source.width) if names is None else names)
@@ -108,15 +118,17 @@ def conflicts(
     return source.squeeze(_precode.conflicts(source.networks, source.sets, chosen, integer(near, "near", 0, COUNT)))
 
 
-def _rows_only(w1: Weights, embedding: EmbeddingLike) -> Readout:
-    first = as_floats(w1, "w1")
+def _rows_only(w1: Weights | Readable, embedding: EmbeddingLike) -> Readout:
+    if hasattr(w1, "read_out"):
+        return read(w1, None, None, embedding, None)
+    first = as_floats(w1, "w1")  # type: ignore[arg-type]
     return readout(first, np.zeros(first.shape[:-1], dtype=first.dtype), [[0]], embedding=embedding)
 
 
-def feature_capacity(w1: Weights, *, embedding: EmbeddingLike = None) -> NDArray[np.float64]:
+def feature_capacity(w1: Weights | Readable, *, embedding: EmbeddingLike = None) -> NDArray[np.float64]:
     """Share of each variable's column that is its own, (n,): (w_i·w_i)² / Σ_j (w_i·w_j)² (arXiv 2510.04500).
 
-    1 when no other column overlaps with it; 0 for a column of zeros.
+    1 when no other column overlaps with it; 0 for a column of zeros. It takes weights, or `Codes` or `Networks`.
 
     Example:
         >>> import torch
@@ -127,10 +139,10 @@ def feature_capacity(w1: Weights, *, embedding: EmbeddingLike = None) -> NDArray
     return source.squeeze(_precode.feature_capacity(source.networks))
 
 
-def mean_row_cosine(w1: Weights, *, embedding: EmbeddingLike = None) -> NDArray[np.float64]:
+def mean_row_cosine(w1: Weights | Readable, *, embedding: EmbeddingLike = None) -> NDArray[np.float64]:
     """Mean cosine of all pairs of rows, a scalar array (arXiv 2510.04500).
 
-    Rows of zeros are left out; NaN with fewer than two rows.
+    Rows of zeros are left out; NaN with fewer than two rows. It takes weights, or `Codes` or `Networks`.
 
     Example:
         >>> import torch

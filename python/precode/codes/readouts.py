@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -74,6 +74,37 @@ class Readout:
     def template(self, name: str | None) -> str:
         """The template's name; the all-positive one by default."""
         return templates(self.width)[0] if name is None else name
+
+
+class Readable(Protocol):
+    """What brings its own output weights, clauses and embedding: `Codes`, `Networks` and `Runs`."""
+
+    def read_out(self, output: int | None = None) -> Readout:
+        """Networks in feature space beside their clauses."""
+        ...
+
+
+def read(
+    w1: Weights | Readable, w2: Weights | None, clauses: ClauseSets | None, embedding: EmbeddingLike, output: int | None
+) -> Readout:
+    """A readout of bare weights, or of what brings its own.
+
+    Raises:
+        PrecodeTypeError: bare weights without output weights or clauses, or what brings its own beside them.
+    """
+    if not hasattr(w1, "read_out"):
+        if w2 is None or clauses is None:
+            missing = " and ".join(name for name, value in (("w2", w2), ("clauses", clauses)) if value is None)
+            raise PrecodeTypeError(
+                f"{missing} must be given beside bare weights; or pass Codes, Networks or Runs alone"
+            )
+        return readout(w1, w2, clauses, embedding=embedding, output=output or 0)  # type: ignore[arg-type]
+    given = {"w2": w2, "clauses": clauses, "embedding": embedding}
+    if extra := [name for name, value in given.items() if value is not None]:
+        raise PrecodeTypeError(
+            f"{', '.join(extra)} beside {type(w1).__name__}, which brings its own: leave out {', '.join(extra)}"
+        )
+    return w1.read_out(output)
 
 
 def as_floats(values: Weights, name: str) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import torch
 
 from precode import _precode
 from precode._internal.check import COUNT, KEY, booleans, integer, literals, plain
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.formulas import samplers
 from precode.formulas.datasets import Dataset
 
@@ -23,7 +23,8 @@ Clauses: TypeAlias = Sequence[Clause]
 class Dnf:
     """A formula in disjunctive normal form: True when all literals of some clause are (arXiv 2504.08842).
 
-    A literal is the index of a variable, counted from 0, or ``~index`` for its negation.
+    A literal is the index of a variable, counted from 0, or ``~index`` for its negation. A minus sign does not negate:
+    to Python ``~1`` is -2, so that -2 negates variable 1. Write ``~``, and look at ``print(task)``.
 
     Args:
         clauses: a sequence of clauses, each a sequence of literals over distinct variables; or one such
@@ -38,7 +39,7 @@ class Dnf:
     Example:
         >>> task = Dnf([[0, 1], [2, ~3]], variables=4)
         >>> task
-        Dnf(variables=4, clauses=2, width=2)
+        Dnf(variables=4, clauses=2, width=2, negated literals=1)
         >>> print(task)
         (x0 ∧ x1) ∨ (x2 ∧ ¬x3)
         >>> task.evaluate([[1, 1, 0, 0], [0, 0, 1, 1]])
@@ -47,7 +48,15 @@ class Dnf:
 
     def __init__(self, clauses: Clauses | Sequence[Clauses], variables: int, *, complemented: bool = False) -> None:
         nested = [[literals(item) for item in outer] for outer in _outputs(clauses)]
-        self._formula = _precode.Formula(integer(variables, "variables", 1, COUNT), nested, bool(complemented))
+        count = integer(variables, "variables", 1, COUNT)
+        try:
+            self._formula = _precode.Formula(count, nested, bool(complemented))
+        except PrecodeValueError as error:
+            negative = next((item for outer in nested for clause in outer for item in clause if item < 0), None)
+            if negative is None:
+                raise
+            hint = f"{negative} is ~{~negative}, the negation of variable {~negative}, and not of variable {-negative}"
+            raise PrecodeValueError(f"{error} ({hint}: variables are counted from 0 and negated with ~)") from error
 
     @classmethod
     def _wrap(cls, formula: _precode.Formula) -> Dnf:
@@ -216,8 +225,11 @@ class Dnf:
         width = str(widths.pop()) if len(widths) == 1 else f"{min(widths)}..{max(widths)}"
         outputs = f", outputs={self.outputs}" if self.outputs > 1 else ""
         complemented = ", complemented=True" if self.complemented else ""
-        count = len(self._formula.outputs[0])
-        return f"Dnf(variables={self.variables}, clauses={count}, width={width}{outputs}{complemented})"
+        counts = [len(output) for output in self._formula.outputs]
+        count = "+".join(map(str, counts)) if len(counts) <= 4 else f"{sum(counts)} in all"
+        negations = sum(literal < 0 for output in self._formula.outputs for clause in output for literal in clause)
+        negated = f", negated literals={negations}" if negations else ""
+        return f"Dnf(variables={self.variables}, clauses={count}, width={width}{negated}{outputs}{complemented})"
 
     def __str__(self) -> str:
         def literal(signed: int) -> str:

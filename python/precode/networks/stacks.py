@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import nn
 
 from precode import _precode
-from precode._internal.check import integer
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.check import integer_of, integers_of
+from precode._internal.errors import PrecodeIndexError, PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.lazy import Lazy
 from precode.codes.decoding import Codes
 from precode.codes.distances import distances
 from precode.codes.embedding import Embedding
@@ -21,7 +22,10 @@ from precode.formulas.dnf import Dnf
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
+else:
+    pd = Lazy("pandas")
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -87,6 +91,8 @@ class Networks:
         ((32, 8, 1), torch.Size([2, 8, 32]))
         >>> list(runs.start.evaluate(runs.data)), runs.start.module(1)[0]
         (['network', 'loss', 'error'], Linear(in_features=32, out_features=8, bias=True))
+        >>> runs[1], len(runs[:1]), [len(network) for network in runs]
+        (Networks(networks=1, widths=32-8-1, embedding=identity), 1, [1, 1])
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], tasks: Sequence[Dnf] | None, embedding: Embedding) -> None:
@@ -105,6 +111,44 @@ class Networks:
     def __len__(self) -> int:
         return len(self._layers[0][0])
 
+    def __getitem__(self, which: int | slice | Sequence[int]) -> Networks:
+        """Some of the networks, as a stack of their own that shares their memory where slices do.
+
+        Args:
+            which: the number of one, counted from the end if negative; a slice; or several numbers.
+
+        Raises:
+            PrecodeIndexError: there is no such network.
+            PrecodeTypeError: neither numbers nor a slice.
+        """
+        if isinstance(which, slice):
+            numbers = range(len(self))[which]
+        else:
+            numbers = [self._number(item) for item in (integers_of(which, "a network's number"))]
+        if not len(numbers):
+            raise PrecodeIndexError(f"networks[{which}] of {len(self)} networks are none: name at least one")
+        chosen: Any = list(numbers)
+        if isinstance(numbers, range) and numbers.step > 0:
+            chosen = slice(numbers.start, numbers.stop, numbers.step)
+        tasks = None if self.tasks is None else [self.tasks[number] for number in numbers]
+        return Networks({name: value[chosen] for name, value in self.weights.items()}, tasks, self.embedding)
+
+    def __iter__(self) -> Iterator[Networks]:
+        """One network after the other, each as a stack of one."""
+        return (self[number] for number in range(len(self)))
+
+    def _number(self, network: int) -> int:
+        """The number of a network, from 0.
+
+        Raises:
+            PrecodeIndexError: there is no such network.
+        """
+        if not -len(self) <= network < len(self):
+            raise PrecodeIndexError(
+                f"network = {network}: expected an integer from {-len(self)} to {len(self) - 1}: there are {len(self)}"
+            )
+        return network % len(self)
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Widths from input to output, such as (32, 16, 1)."""
@@ -119,16 +163,22 @@ class Networks:
             return w1
         return w1 @ torch.from_numpy(self.embedding.matrix).to(w1)
 
-    def _readout(self, output: int) -> Readout:
+    def read_out(self, output: int | None = None) -> Readout:
+        """What codes are read from, for one output, the first by default; see `precode.codes.readouts.Readout`.
+
+        Raises:
+            PrecodeValueError: the networks have no tasks.
+            PrecodeShapeError: other than one hidden layer.
+        """
         if self.tasks is None:
             raise PrecodeValueError("these networks were trained without a formula: pass their clauses to pc.decode")
         if len(self._layers) != 2:
             raise PrecodeShapeError(f"codes are read from one hidden layer, but the widths are {self.widths}")
-        return readout(self.features, self._layers[1][0], list(self.tasks), output=output)
+        return readout(self.features, self._layers[1][0], list(self.tasks), output=output or 0)
 
     def codes(self, *, floor: float = 0.0, output: int = 0) -> Codes:
         """Feature-channel codes of all networks for their own clauses; see `precode.decode`."""
-        return Codes(self._readout(output), floor)
+        return Codes(self.read_out(output), floor)
 
     def distance(
         self,
@@ -140,7 +190,7 @@ class Networks:
         output: int = 0,
     ) -> NDArray[np.float64]:
         """Distance of every location from a template, (R, C, j); see `precode.distance`."""
-        return distances(self._readout(output), template, metric, scale, polarity)
+        return distances(self.read_out(output), template, metric, scale, polarity)
 
     def evaluate(self, data: Dataset | Sequence[Dataset]) -> pd.DataFrame:
         """Loss and error of every network.
@@ -162,22 +212,59 @@ class Networks:
         return pd.DataFrame({"network": range(len(self)), "loss": loss, "error": error})
 
     def module(self, network: int) -> nn.Sequential:
-        """A copy of one network as a PyTorch module on embedded inputs ``C0 x``.
+        """A copy of one network as a PyTorch module on raw inputs x, with the network's own logits.
+
+        Its layers are named ``"0"``, ``"1"``, ..., and its parameters as in tickets, ``"0.weight"``, ``"0.bias"``,
+        ``"2.weight"``, ... Behind another embedding than the identity, the fixed map C0 stands in front of them, named
+        ``"embedding"``: a linear layer without bias whose weight is a buffer, so that nothing trains or prunes it.
 
         Raises:
-            PrecodeValueError: there is no such network.
+            PrecodeIndexError: there is no such network.
+            PrecodeTypeError: not an integer.
+
+        Example:
+            >>> from precode import Dnf, train
+            >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1, embedding="hadamard")
+            >>> module = runs.module(0)
+            >>> [name for name, _ in module.named_parameters()], [name for name, _ in module.named_buffers()]
+            (['0.weight', '0.bias', '2.weight', '2.bias'], ['embedding.weight'])
+            >>> data = runs.data[0]
+            >>> wrong = (module(data.x.float())[:, 0] > 0) != data.y
+            >>> round(wrong.double().mean().item(), 4) == round(runs.evaluate()["error"].item(), 4)
+            True
         """
-        network = integer(network, "network", -len(self), len(self) - 1)
-        modules: list[nn.Module] = []
-        for weight, bias in self._layers:
-            outputs, inputs = weight.shape[1:]
-            # On the meta device nothing is initialized, so the global random state stays as it is.
-            linear = nn.Linear(inputs, outputs, device="meta", dtype=weight.dtype)
-            linear.weight = nn.Parameter(weight[network].detach().clone())
-            linear.bias = nn.Parameter(bias[network].detach().clone())
-            modules += [linear, nn.ReLU()]
-        return nn.Sequential(*modules[:-1])
+        network = self._number(integer_of(network, "network"))
+        modules: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.embedding.name != "identity":
+            first = self._layers[0][0]
+            modules["embedding"] = _fixed(torch.from_numpy(self.embedding.matrix).to(first, copy=True))
+        for number, (weight, bias) in enumerate(self._layers):
+            if number:
+                modules[str(2 * number - 1)] = nn.ReLU()
+            modules[str(2 * number)] = _linear(weight[network].detach().clone(), bias[network].detach().clone())
+        return nn.Sequential(modules)
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, self.widths))
         return f"{type(self).__name__}(networks={len(self)}, widths={widths}, embedding={self.embedding.name})"
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    """A linear layer that has these tensors as its parameters."""
+    linear = _empty(weight, bias=True)
+    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return linear
+
+
+def _fixed(weight: torch.Tensor) -> nn.Linear:
+    """A linear layer without bias whose weight is no parameter."""
+    linear = _empty(weight, bias=False)
+    del linear.weight
+    linear.register_buffer("weight", weight)
+    return linear
+
+
+def _empty(weight: torch.Tensor, *, bias: bool) -> nn.Linear:
+    outputs, inputs = weight.shape
+    # On the meta device nothing is initialized, so the global random state stays as it is.
+    return nn.Linear(inputs, outputs, bias=bias, device="meta", dtype=weight.dtype)

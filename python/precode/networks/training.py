@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from precode import _precode
 from precode._internal import memory
 from precode._internal.check import COUNT, KEY, booleans, integer, integers
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.lazy import Lazy
 from precode._internal.progress import Progress, reporter
 from precode.codes import embedding as embeddings
 from precode.formulas import samplers
@@ -32,7 +33,10 @@ from precode.networks.work import resolve as resolve_work
 from precode.networks.work import sample_all
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
+else:
+    pd = Lazy("pandas")
 
 __all__ = ["DEFAULT_STOPPING", "EarlyStopping", "Optimizer", "Runs", "TrainSettings", "sample_all", "train"]
 
@@ -63,8 +67,8 @@ class Runs(Networks):
         >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=2, snapshots=[5])
         >>> runs.steps_per_epoch, runs.epochs_run.tolist(), runs.at(5).weights["w1"].shape
         (10, [2], torch.Size([1, 8, 32]))
-        >>> runs.history["epoch"].tolist()
-        [1, 2]
+        >>> runs.history["epoch"].tolist(), runs.snapshots
+        ([1, 2], [5])
     """
 
     def __init__(
@@ -101,6 +105,11 @@ class Runs(Networks):
         """Optimizer steps of one pass over the data."""
         return -(-self.data[0].samples // self.settings.batch)
 
+    @property
+    def snapshots(self) -> list[int]:
+        """Optimizer steps after which weights were kept, increasing; see `at`."""
+        return list(self._snapshots)
+
     def at(self, step: int) -> Networks:
         """The networks after `step` optimizer steps, one of the snapshots; a stopped network keeps its last weights.
 
@@ -116,6 +125,15 @@ class Runs(Networks):
     def evaluate(self, data: Dataset | Sequence[Dataset] | None = None) -> pd.DataFrame:
         """Loss and error of the final weights, on the training data by default; see `Networks.evaluate`."""
         return super().evaluate(self.data if data is None else data)
+
+    def __repr__(self) -> str:
+        kept = f", snapshots={len(self._snapshots)}" if self._snapshots else ""
+        return f"{super().__repr__()[:-1]}, epochs={int(self.epochs_run.max())}, engine={self.engine}{kept})"
+
+    def _repr_html_(self) -> str:
+        last = self.history.groupby("network").last().reset_index()
+        table = last.to_html(index=False, float_format="{:.4g}".format, max_rows=12, border=0)
+        return f"<p>{escape(repr(self))}; the last epoch of each network:</p>{table}"
 
 
 def _history(outcome: _precode.Outcome, epochs_run: NDArray[np.int64]) -> pd.DataFrame:
@@ -228,7 +246,7 @@ def train(
     Example:
         >>> runs = train([Dnf.random(clauses=4, seed=0)] * 2, hidden=16, epochs=3, snapshots=[0, 313])
         >>> runs
-        Runs(networks=2, widths=32-16-1, embedding=identity)
+        Runs(networks=2, widths=32-16-1, embedding=identity, epochs=3, engine=fused, snapshots=2)
         >>> runs.weights["w1"].shape, runs.at(313).weights["w2"].shape
         (torch.Size([2, 16, 32]), torch.Size([2, 16]))
         >>> runs.engine

@@ -1,14 +1,14 @@
 """Figures. Every function takes ``ax=`` and returns the axes it drew on; needs the extra ``precode[plot]``.
 
-Figures of the claims draw tables of `precode.claims`, with their nulls. "[ours]" on an axis marks a definition of
-ours, where that of arXiv 2605.17704 is not public.
+Figures of the claims draw tables of `precode.claims`, with their nulls. "Our definition" on an axis stands where that
+of arXiv 2605.17704 is not public. Published points are drawn where a figure is given a table of them.
 """
 
 from precode.plot.code_maps import channels, weights
 from precode.plot.nearness import convergence, distances, metrics, motion, similarity
 from precode.plot.pressure import crowding, gains, slopes
 from precode.plot.retraining import penalties, recovery, row_transport, tickets, wins
-from precode.plot.trajectories import curves, dynamics
+from precode.plot.trajectories import curves, dynamics, scaling
 from precode.plot.verdicts import parts
 
 __all__ = [
@@ -25,9 +25,14 @@ __all__ = [
     "penalties",
     "recovery",
     "row_transport",
+    "scaling",
     "similarity",
     "slopes",
     "tickets",
     "weights",
     "wins",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from precode._internal.check import integer
+from precode._internal.errors import PrecodeTypeError
+from precode.codes.decoding import Codes
 from precode.plot.axes import axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from precode.codes.decoding import Codes
 
 
 def weights(codes: Codes, network: int = 0, *, ax: Axes | None = None) -> Axes:
@@ -27,14 +28,18 @@ def weights(codes: Codes, network: int = 0, *, ax: Axes | None = None) -> Axes:
         network: which network of a stack.
         ax: axes to draw on.
 
+    Raises:
+        PrecodeValueError: there is no such network.
+        PrecodeTypeError: not codes.
+
     Example:
         >>> from precode import Dnf, train
         >>> codes = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1).codes()
         >>> len(weights(codes).images)
         1
     """
-    ax = axes(ax, figsize=(7.2, 5.4))
     features, output, clauses, carried = _one(codes, network)
+    ax = axes(ax, figsize=(7.2, 5.4))
     groups = _groups(clauses, features.shape[1])
     order = [variable for group in groups for variable in group]
     rows = _sorted_rows(output, carried)
@@ -70,17 +75,21 @@ def channels(codes: Codes, network: int = 0, *, template: str | None = None, ax:
         template: see `Codes.channels`.
         ax: axes to draw on.
 
+    Raises:
+        PrecodeValueError: there is no such network or template.
+        PrecodeTypeError: not codes.
+
     Example:
         >>> from precode import Dnf, train
         >>> codes = train(Dnf.random(clauses=4, seed=0), hidden=8, samples=640, epochs=1).codes()
         >>> channels(codes, template="3N1P").get_xlabel()[:6]
         'neuron'
     """
-    ax = axes(ax, figsize=(6.4, 3.2))
     _, output, clauses, carried = _one(codes, network)
     rows = _sorted_rows(output, carried)
     name = template or codes.templates[0]
     found = codes.channels(template)
+    ax = axes(ax, figsize=(6.4, 3.2))
     bits = (found[network] if found.ndim == 3 else found)[:, rows]
     ax.imshow(bits, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="none")
     positive = int((output >= 0).sum())
@@ -100,7 +109,10 @@ def channels(codes: Codes, network: int = 0, *, template: str | None = None, ax:
 
 def _one(codes: Codes, network: int) -> tuple[Any, Any, list[list[int]], Any]:
     """Features, output weights, clauses and all-positive channels of one network of a stack, or of the only one."""
+    if not isinstance(codes, Codes):
+        raise PrecodeTypeError(f"codes must be Codes, not {type(codes).__name__}: pass runs.codes() or pc.decode(...)")
     source = codes._readout
+    network = integer(network, "network", -len(source.features), len(source.features) - 1)
     found = codes.channels()
     clauses = source.sets[network if len(source.sets) > 1 else 0]
     return source.features[network], source.output[network], clauses, found[network] if source.stacked else found

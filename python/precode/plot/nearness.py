@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from precode._internal.errors import PrecodeValueError
+from precode._internal.statistics import CELL, interval
 from precode.plot.axes import (
-    ABOVE,
     BLUE,
     GRAY,
     NULLS,
@@ -49,7 +49,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
     """Initial distance of the locations where final codes are, beside every null (C1).
 
     Bars are means over formulas of the share of codes at each distance, markers the same under the nulls; intervals
-    are 95 % (1.96 standard errors).
+    are 95 %.
 
     Args:
         nulls: from `precode.claims.count_nulls`, of one cell or several.
@@ -67,7 +67,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
     """
     require(nulls, "formula", "template", "null", "distance", "codes")
     table = _of_template(nulls, template)
-    keys = [name for name in ("hidden", "clauses", "embedding", "formula", "null") if name in table]
+    keys = [name for name in (*CELL, "formula", "null") if name in table]
     total = table.groupby(keys, observed=True)["codes"].transform("sum")
     shares = over_formulas(table.assign(share=table["codes"] / total.where(total > 0)), ["null", "distance"], "share")
     shares = shares[shares["mean"].notna()]
@@ -83,9 +83,9 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
         points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **style)
     _mark_near(ax)
     ax.set_xticks(sorted(shares["distance"].unique()))
-    ax.set_xlabel("wrong signs at initialization (Hamming distance) [ours]")
+    ax.set_xlabel("wrong signs at initialization (Hamming distance, our definition)")
     ax.set_ylabel("share of final codes")
-    legend(ax)
+    legend(ax, ncols=2)
     return ax
 
 
@@ -122,15 +122,15 @@ def metrics(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
-    ax.set_xlabel('AUC for "will be a code" [ours]')
-    legend(ax, ncols=2, **ABOVE)
+    ax.set_xlabel('AUC for "will be a code" (our definition)')
+    legend(ax, ncols=2)
     return ax
 
 
 def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How alike the hidden layer is at initialization and at the end, by CKA and SVCCA (C1).
 
-    Filled: the same network, means over formulas with 95 % intervals (1.96 standard errors); open: the final network
+    Filled: the same network, means over formulas with 95 % intervals; open: the final network
     of another formula; small points are formulas.
 
     Args:
@@ -155,14 +155,14 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         for place, name in enumerate(("cka", "svcca")):
             values = table.groupby("formula")[f"{name}{suffix}"].mean()
             ax.plot(np.full(len(values), place + 2 * offset), values, ".", color=color, alpha=0.4, markersize=3)
-            half = 1.96 * values.std(ddof=1) / np.sqrt(values.count())
+            low, high = interval(values)
             style = {"fmt": "o", "color": color, "markerfacecolor": face, "label": "" if place else label}
-            points(ax, [place + offset], [values.mean()], [values.mean() - half], [values.mean() + half], **style)
+            points(ax, [place + offset], [values.mean()], [low], [high], **style)
     ax.set_xticks([0, 1], ["CKA", "SVCCA"])
     ax.set_xlim(-0.6, 1.6)
     ax.set_ylim(0, 1.02)
     ax.set_ylabel("hidden layer, initialization against end")
-    legend(ax, **ABOVE)
+    legend(ax, ncols=1)
     return ax
 
 
@@ -214,9 +214,9 @@ def convergence(
             points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **look)
     _mark_near(ax)
     ax.set_xticks(sorted(chosen["hamming"].unique()))
-    ax.set_xlabel("wrong signs at initialization (Hamming distance) [ours]")
+    ax.set_xlabel("wrong signs at initialization (Hamming distance, our definition)")
     ax.set_ylabel("P(code at the end)")
-    legend(ax)
+    legend(ax, ncols=2)
     return ax
 
 
@@ -270,8 +270,8 @@ def motion(
     ax.set_xlim(-0.03 * last if last < 3 else -0.1, 1.1 * last)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("epoch")
-    ax.set_ylabel(f"mean distance: {METRICS[metric]} [ours]")
-    legend(ax)
+    ax.set_ylabel(f"mean distance: {METRICS[metric]} (our definition)")
+    legend(ax, ncols=2)
     return ax
 
 
@@ -290,7 +290,7 @@ def _mark_near(ax: Axes) -> None:
     ax.axvline(NEAR + 0.5, color="black", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
     ax.annotate(
-        "near [ours]",
+        "near (our definition)",
         (NEAR + 0.5, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-4, -4),

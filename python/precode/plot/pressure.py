@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from precode.plot.axes import (
-    ABOVE,
     BLUE,
     GRAY,
     GREEN,
@@ -58,7 +57,7 @@ def crowding(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     doses = sorted(table["dose"].unique())
     words = {doses[0]: f"{doses[0]}\nleast", doses[-1]: f"{doses[-1]}\nmost"}
     ax.set_xticks(doses, [words.get(dose, str(dose)) for dose in doses])
-    ax.set_xlabel("crowding of the row, in equal groups (graded demand) [ours]")
+    ax.set_xlabel("crowding of the row, in equal groups (graded demand, our definition)")
     ax.set_ylabel("share of near locations rejected")
     legend(ax, title="clauses to a row, C/j", title_fontsize="small")
     return ax
@@ -90,15 +89,15 @@ def slopes(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax:
     ax.set_xticks(at, [f"{pressure:g}" for pressure in table["pressure"]])
     ax.set_xlim(-0.5, len(table) - 0.5)
     ax.set_xlabel("clauses to a row, C/j")
-    ax.set_ylabel("log-odds of rejection\nfor one SD of crowding [ours]")
-    legend(ax, ncols=2, **ABOVE)
+    ax.set_ylabel("log-odds of rejection\nfor one SD of crowding (our definition)")
+    legend(ax, ncols=2)
     return ax
 
 
 def gains(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax: Axes | None = None) -> Axes:
     """What interference adds to proximity in telling future codes, against superposition pressure C/j (C4).
 
-    Filled: gain in cross-validated AUC, means over formulas with 95 % intervals (1.96 standard errors); open: with
+    Filled: gain in cross-validated AUC, means over formulas with 95 % intervals; open: with
     interference permuted inside every formula.
 
     Args:
@@ -132,8 +131,8 @@ def gains(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax: 
     ax.set_xticks(range(len(pressures)), [f"{pressure:g}" for pressure in pressures])
     ax.set_xlim(-0.5, len(pressures) - 0.5)
     ax.set_xlabel("clauses to a row, C/j")
-    ax.set_ylabel("gain in AUC over proximity alone [ours]")
-    legend(ax, ncols=2, **ABOVE)
+    ax.set_ylabel("gain in AUC over proximity alone (our definition)")
+    legend(ax, ncols=2)
     return ax
 
 

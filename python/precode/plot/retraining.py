@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from precode._internal.errors import PrecodeShapeError, PrecodeValueError
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.plot.axes import (
-    ABOVE,
     BLUE,
     GRAY,
     LABELS,
@@ -23,6 +22,7 @@ from precode.plot.axes import (
     require_rows,
 )
 from precode.tickets.registry import ALL_PROBES
+from precode.tickets.stacked import Retrained, Tickets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,27 +35,32 @@ ALPHA = 0.05
 """P-values below it are starred in the matrix of win rates."""
 
 
-def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = None) -> Axes:
+def tickets(table: pd.DataFrame | Retrained | Tickets, value: str | None = None, *, ax: Axes | None = None) -> Axes:
     """A column against the density, one line a method, sparser to the right.
 
-    Lines are means over formulas, bands their 95 % interval (1.96 standard errors); cells of a study that share a
+    Lines are means over formulas, bands their 95 % interval; cells of a study that share a
     formula's number count as one formula, and densities within 1 % of each other as the same. A control, such as
     ``snip:shuffle-row``, is dotted in the colour of its method; random tickets, the null of all, are gray. With
     accuracy, the dashed line is that of the dense networks. Methods have the same colours in every figure of a table.
 
     Args:
-        table: from `Retrained.table`, of one cell or several.
-        value: which column: accuracy, recovery_family, ...
+        table: `Retrained`, or its table, of one cell or several; or `Tickets`, of which numbers of weights and cost are
+            known.
+        value: which column: accuracy (the default), recovery_family, ...; of `Tickets` that are not retrained,
+            dense_epochs by default.
         ax: axes to draw on.
 
     Raises:
         PrecodeValueError: there is no such column.
+        PrecodeTypeError: neither a table nor tickets.
 
     Example:
         >>> table = pd.DataFrame({"method": "imp", "density": [0.5, 0.25], "formula": 0, "accuracy": [0.99, 0.98]})
         >>> tickets(table).get_xlabel()
         'density: fraction of weights kept'
     """
+    table, usual = _ticket_table(table)
+    value = value or usual
     require(table, "method", "density", value)
     table = table.assign(density=_alike(table["density"]))
     if "formula" in table:
@@ -86,6 +91,17 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     return ax
 
 
+def _ticket_table(table: Any) -> tuple[pd.DataFrame, str]:
+    """The table of tickets in any form, and the column that is drawn by default."""
+    if isinstance(table, Retrained):
+        return table.table(), "accuracy"
+    if isinstance(table, Tickets):
+        return table.table(), "dense_epochs"
+    if not isinstance(table, pd.DataFrame):
+        raise PrecodeTypeError(f"tickets must be a table, Retrained or Tickets, not {type(table).__name__}")
+    return table, "accuracy"
+
+
 def _alike(density: pd.Series[Any]) -> pd.Series[Any]:
     """Densities, those within 1 % of the next as one: whole weights are kept, so that cells differ a little."""
     values = np.sort(density.unique())
@@ -98,8 +114,7 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How much of the dense networks' codes matching tickets recover: on any row, and on the same row.
 
     One line a method. Filled: measured; open: what chance gives, with the codes of another clause for "any row", on
-    random rows of the same polarity for "same row". Means over formulas and densities, bars their 95 % interval (1.96
-    standard errors).
+    random rows of the same polarity for "same row". Means over formulas and densities, bars their 95 % interval.
 
     Args:
         table: from `precode.claims.re_expression`, or ``tickets`` of claim C5.
@@ -133,8 +148,8 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlim(left=0)
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
-    ax.set_xlabel("share of the dense network's codes recovered [ours]")
-    legend(ax, ncols=2, **ABOVE)
+    ax.set_xlabel("share of the dense network's codes recovered (our definition)")
+    legend(ax, ncols=2)
     return ax
 
 
@@ -170,7 +185,7 @@ def row_transport(matrix: ArrayLike, null: float | None = None, *, ax: Axes | No
     ax.set_title(title, fontsize="medium")
     ax.set_xlabel("row of the ticket")
     ax.set_ylabel("row of the dense network")
-    ax.figure.colorbar(image, ax=ax, label="codes [ours]", shrink=0.8)
+    ax.figure.colorbar(image, ax=ax, label="codes (our definition)", shrink=0.8)
     return ax
 
 
@@ -236,7 +251,7 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
 def penalties(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """What penalties on crowding and coverage add to the accuracy of probe tickets, against the density.
 
-    Lines are means over formulas, bands their 95 % interval (1.96 standard errors); on the dashed line they change
+    Lines are means over formulas, bands their 95 % interval; on the dashed line they change
     nothing.
 
     Args:

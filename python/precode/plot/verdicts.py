@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from precode.plot.axes import (
-    ABOVE,
     GRAY,
     GREEN,
     ORANGE,
@@ -64,6 +63,6 @@ def parts(table: pd.DataFrame, null: float = 0.0, whole: float | None = None, *,
         ax.axhline(edge + 0.5, color="0.85", linewidth=0.8)
     ax.set_yticks(table.index, [f"{by} {part}" for by, part in zip(table["by"], table["part"], strict=True)])
     ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.set_xlabel("effect in this part alone [ours]")
-    legend(ax, ncols=3, **ABOVE)
+    ax.set_xlabel("effect in this part alone (our definition)")
+    legend(ax)
     return ax

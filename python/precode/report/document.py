@@ -25,7 +25,7 @@ from precode.claims.statistics import CELL
 from precode.plot.axes import NULLS, over_formulas, pyplot
 from precode.plot.retraining import NULL
 from precode.study import Study
-from precode.study.cells import numerics
+from precode._internal.cells import numerics
 from precode.study.folder import explained
 from precode.tickets.registry import controls, methods
 

@@ -8,32 +8,38 @@ if find_spec("pyarrow") is None:
     raise PrecodeError("studies need pyarrow: pip install 'precode[study]'")
 
 # isort: split
-from precode.study.cells import KINDS, Cell, Kind, Plan, plan, register, training_seconds
-from precode.study.config import PRESETS, StudyConfig, hash_file
-from precode.study.kinds import CODES, TICKETS
+from precode._internal.cells import Axis, Cell, Job, Kind, training_seconds
+from precode.claims.cells import CODES, TICKETS
+from precode.study.config import PRESETS, StudyConfig, rules_version
+from precode.study.plan import KINDS, Plan, plan, register
 from precode.study.results import Study
 from precode.study.runner import run
 from precode.study.store import Store
-from precode.study.verdicts import check_rules, judge_study, observations, write_claims
+from precode.study.verdicts import judge_study, observations, write_claims
 
 __all__ = [
     "CODES",
     "KINDS",
     "PRESETS",
     "TICKETS",
+    "Axis",
     "Cell",
+    "Job",
     "Kind",
     "Plan",
     "Store",
     "Study",
     "StudyConfig",
-    "check_rules",
-    "hash_file",
     "judge_study",
     "observations",
     "plan",
     "register",
+    "rules_version",
     "run",
     "training_seconds",
     "write_claims",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

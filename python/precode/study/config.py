@@ -1,19 +1,21 @@
-"""What a study computes: one frozen configuration, the same for Rust and Python."""
+"""What a study computes: one frozen configuration with one JSON form."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from precode import _precode
-from precode._internal.errors import PrecodeFileError, PrecodeTypeError, PrecodeValueError
+from precode._internal.cells import canonical, digest
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode.codes.embedding import NAMES as EMBEDDINGS
 from precode.tickets.registry import records
 
-VERSION = 1
+VERSION = 2
 """The version of the configuration's form."""
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -43,10 +45,38 @@ PRESETS: dict[str, dict[str, Any]] = {
         "seed": 0,
     },
 }
-"""Named configurations, but for the decision rules. Without methods, all there are."""
+"""Named configurations. Without methods, all there are."""
 
-RULES = Path(__file__).parents[1] / "claims" / "rules.json"
-"""The file with the decision rules, read here without the packages that the claims need."""
+CLAIMS = Path(__file__).parents[1] / "claims"
+"""The folder of the package in which the claims are judged."""
+
+MOST = 65_536
+"""Most hidden rows, and most clauses."""
+
+FORMULAS = 2**20
+"""Most formulas."""
+
+COUNT = 2**32 - 1
+"""Most epochs, and most samples."""
+
+KEY = 2**64 - 1
+"""Largest seed."""
+
+
+@cache
+def rules_version() -> str:
+    """SHA-256, in hexadecimal, of the files by which claims are judged: code and text.
+
+    Example:
+        >>> len(rules_version())
+        64
+    """
+    total = hashlib.sha256()
+    for path in sorted(CLAIMS.rglob("*")):
+        if path.suffix in (".py", ".json"):
+            content = path.read_bytes()
+            total.update(f"{path.relative_to(CLAIMS).as_posix()} {len(content)}\n".encode() + content)
+    return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -54,7 +84,8 @@ class StudyConfig:
     """Everything that a study's results depend on, beside the software; every value must be given.
 
     A configuration is checked and put into canonical order when it is made, so that equal studies are equal, hash alike
-    and have one JSON text. Another value anywhere is another study, with another `key`.
+    and have one JSON text. Another value anywhere is another study, with another `key`; a folder can grow from one
+    to the other where nothing is lost, see `run`.
 
     Attributes:
         hidden: hidden widths, j, from 1 to 65,536 (kept ascending).
@@ -67,7 +98,6 @@ class StudyConfig:
         epochs: most passes over the data.
         samples: training samples of each network.
         seed: key of all random numbers, below 2⁶⁴.
-        rules: SHA-256, in hexadecimal, of the file with the rules by which claims are decided; see `hash_file`.
         version: of this form.
         key: SHA-256, in hexadecimal, of the canonical JSON.
 
@@ -89,7 +119,6 @@ class StudyConfig:
     epochs: int
     samples: int
     seed: int
-    rules: str
     version: int = VERSION
     key: str = field(init=False, repr=False, compare=False)
     _json: str = field(init=False, repr=False, compare=False)
@@ -99,15 +128,15 @@ class StudyConfig:
             text = json.dumps({name: getattr(self, name) for name in self.names()}, allow_nan=False, default=_plain)
         except (TypeError, ValueError) as error:
             raise PrecodeValueError(f"study configuration: {error}; give numbers and names") from error
-        canonical, key = _precode.study_config(text)
-        object.__setattr__(self, "_json", canonical)
-        object.__setattr__(self, "key", key)
-        for name, value in json.loads(canonical).items():
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        values = _checked(json.loads(text))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_json", canonical(values, "values"))
+        object.__setattr__(self, "key", digest(self._json))
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> StudyConfig:
-        """A named configuration, with the decision rules of this package.
+        """A named configuration.
 
         Args:
             name: one of `PRESETS`.
@@ -120,19 +149,33 @@ class StudyConfig:
             raise PrecodeValueError(f"preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
         if unknown := sorted(set(changes) - set(cls.names())):
             raise PrecodeValueError(f"{', '.join(unknown)}: a study has no such value; it has {', '.join(cls.names())}")
-        return cls(**{"methods": tuple(records()), "rules": hash_file(RULES), **PRESETS[name], **changes})
+        return cls(**{"methods": tuple(records()), **PRESETS[name], **changes})
 
     @classmethod
     def from_json(cls, text: str) -> StudyConfig:
         """A configuration from JSON; every key must be there.
 
         Raises:
-            PrecodeValueError: no JSON; an unknown or missing key; a value out of range. The message names it.
+            PrecodeValueError: no JSON; an unknown or missing key, or one that stands twice; a value out of range. The
+                message names it.
         """
         if not isinstance(text, str):
             raise PrecodeTypeError(f"a configuration must be JSON text, not {type(text).__name__}")
-        canonical, _ = _precode.study_config(text)
-        return cls(**json.loads(canonical))
+        try:
+            values = json.loads(text, object_pairs_hook=_once)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise PrecodeValueError(f"study configuration: no JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise PrecodeValueError(f"study configuration: must be a JSON object, not {text[:40]!r}")
+        # A form of another version has other keys: what is wrong with it is its version.
+        if "version" in values:
+            _version(values["version"])
+        known = ", ".join(f"`{name}`" for name in sorted(cls.names()))
+        if unknown := sorted(set(values) - set(cls.names())):
+            raise PrecodeValueError(f"study configuration: unknown field `{unknown[0]}`, expected one of {known}")
+        if missing := sorted(set(cls.names()) - set(values)):
+            raise PrecodeValueError(f"study configuration: missing field `{missing[0]}`")
+        return cls(**values)
 
     @classmethod
     def names(cls) -> list[str]:
@@ -153,17 +196,99 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} has no JSON form")
 
 
-def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, such as `StudyConfig.rules` holds.
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+        raise PrecodeValueError(f"study configuration: duplicate field `{twice}`")
+    return values
 
-    Raises:
-        PrecodeFileError: it cannot be read.
 
-    Example:
-        >>> hash_file(RULES) == StudyConfig.preset("quick").rules
-        True
-    """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise PrecodeFileError(f"{path}: cannot be read ({error.strerror or error}): check the path") from error
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    """The values in canonical order, refused where one is not allowed."""
+    _version(values["version"])
+    wide = f"from 1 to {MOST}"
+    fraction, allowed = "above 0 and at most 1", f"one of {', '.join(EMBEDDINGS)}"
+    named = "the name of a method such as snip, or snip:shuffle-row"
+    numbers = {name: _each(name, values[name], _integer, wide, _within(1, MOST)) for name in ("hidden", "clauses")}
+    densities = _each("densities", values["densities"], _number, fraction, lambda value: 0 < value <= 1)
+    embeddings = _each("embeddings", values["embeddings"], _text, allowed, EMBEDDINGS.__contains__)
+    return {
+        **{name: tuple(sorted(found)) for name, found in numbers.items()},
+        "embeddings": tuple(sorted(embeddings, key=EMBEDDINGS.index)),
+        "formulas": _one("formulas", values["formulas"], 1, FORMULAS),
+        "densities": tuple(sorted(densities, reverse=True)),
+        "methods": tuple(sorted(_each("methods", values["methods"], _text, named, _is_method))),
+        "epochs": _one("epochs", values["epochs"], 1, COUNT),
+        "samples": _one("samples", values["samples"], 1, COUNT),
+        "seed": _one("seed", values["seed"], 0, KEY),
+        "version": VERSION,
+    }
+
+
+def _version(value: Any) -> None:
+    if value != VERSION or isinstance(value, bool):
+        raise PrecodeValueError(f"version = {value}: this precode reads version {VERSION}")
+
+
+def _within(low: int, high: int) -> Callable[[int], bool]:
+    return lambda value: low <= value <= high
+
+
+def _one(name: str, value: Any, low: int, high: int) -> int:
+    number = _integer(name, value)
+    if not low <= number <= high:
+        raise PrecodeValueError(f"{name} = {number}: must be from {low} to {high}")
+    return number
+
+
+def _each(
+    name: str, values: Any, read: Callable[[str, Any], Any], allowed: str, is_allowed: Callable[[Any], bool]
+) -> list[Any]:
+    """A list of at least one value, each of which is allowed and stands there once."""
+    if not isinstance(values, list):
+        raise _wrong(name, values, "a list")
+    if not values:
+        raise PrecodeValueError(f"{name} = []: give at least one, {allowed}")
+    found = [read(f"{name}[{place}]", value) for place, value in enumerate(values)]
+    for place, value in enumerate(found):
+        if not is_allowed(value):
+            raise PrecodeValueError(
+                f"{name} contains {value:{'g' if isinstance(value, float) else ''}}: each must be {allowed}"
+            )
+        if value in found[:place]:
+            raise PrecodeValueError(f"{name} = {found}: {value} stands twice")
+    return found
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(name, value, "a whole number")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(name, value, "a number")
+    return float(value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, value, "a name")
+    return value
+
+
+def _wrong(name: str, value: Any, expected: str) -> PrecodeValueError:
+    kinds = {bool: "boolean", int: "integer", float: "floating point", str: "string", list: "list", dict: "map"}
+    kind = kinds.get(type(value), "null")
+    return PrecodeValueError(
+        f"study configuration, {name}: invalid type: {kind} {json.dumps(value)[:80]}, expected {expected}"
+    )
+
+
+def _is_method(name: str) -> bool:
+    """Whether a name has the form of a method's, with or without a control behind a colon."""
+    words: Sequence[str] = name.split(":")
+    letters = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-+")
+    return len(words) <= 2 and all(word and set(word) <= letters for word in words)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,12 @@ import pyarrow.parquet as pq
 import torch
 
 from precode import _precode
+from precode._internal.cells import Axis, Value
 from precode._internal.check import dense
 from precode._internal.errors import PrecodeTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Value: TypeAlias = "pd.DataFrame | Mapping[str, NDArray[Any] | torch.Tensor]"
-"""What a result can be: a table, or arrays by name."""
 
 TABLE = "parquet"
 """Ending of a table's file."""
@@ -60,14 +58,38 @@ def to_bytes(value: Value, name: str) -> tuple[str, bytes]:
 
 
 def table_to_arrow(table: pd.DataFrame) -> pa.Table:
-    """A table's columns, without the index and without what pandas says of itself, which changes with its version."""
-    return pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    """A table's columns, without the index and without what pandas says of itself, which changes with its version.
+
+    Categories become plain text: which of them occur would otherwise depend on what is in one file.
+    """
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    for place, column in enumerate(arrow.schema):
+        if pa.types.is_dictionary(column.type):
+            plain = arrow.column(place).cast(column.type.value_type)
+            arrow = arrow.set_column(place, column.name, plain)
+    return arrow
 
 
-def table_from_bytes(data: bytes) -> pd.DataFrame:
-    """The table of a file."""
-    table: pd.DataFrame = pq.read_table(io.BytesIO(data)).to_pandas()
-    return table
+def table_from_bytes(data: bytes) -> pa.Table:
+    """The table of a file.
+
+    Raises:
+        pa.ArrowException: no table.
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read()
+
+
+def joined(tables: Sequence[pa.Table], axes: Sequence[Axis]) -> pa.Table:
+    """The rows of a cell's jobs in the order of its parts, the same however the parts were divided into jobs."""
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+    ranks = []
+    for axis in axes:
+        places = {value: place for place, value in enumerate(axis.values)}
+        ranks.append(np.array([places[value] for value in table.column(axis.column).to_pylist()], dtype=np.int64))
+    if not ranks or not len(table):
+        return table
+    order = np.lexsort(ranks[::-1])  # stable: within a part, rows keep their order
+    return table if (order[1:] > order[:-1]).all() else table.take(pa.array(order))
 
 
 def arrays_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import gzip
-import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
+from precode._internal.cells import Cell
 from precode._internal.errors import PrecodeFileError, PrecodeValueError
 from precode._internal.files import write_atomically
 from precode._internal.progress import Progress, tracked
 from precode.study import encoding
-from precode.study.folder import DATABASE, RESTORE, Kept, damaged, explained, is_begun, read_config, read_files
+from precode.study.contents import Contents, is_begun, read_contents
+from precode.study.folder import (
+    CONFIG,
+    DATA,
+    DATABASE,
+    RESTORE,
+    RESULT,
+    Kept,
+    check_links,
+    damaged,
+    explained,
+    read_config,
+    results,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
 
 LONG = 100_000
 """Rows above which CSV files are compressed."""
@@ -36,11 +51,13 @@ class Study:
     Attributes:
         folder: see above.
         config: of the study.
-        failures: one row a cell that could not be computed: kind, settings (JSON), attempts, error, trace.
-        timings: one row a finished cell: kind, settings (JSON), seconds where it was computed. No part of the results.
+        rules: version of the rules by which claims are judged, when the study was planned; see `rules_version`.
+        seal: SHA-256 sum of all that the database says of results: another value, another study or other results.
+        failures: one row a job that could not be computed: kind, settings and parts (JSON), attempts, error, trace.
+        timings: one row a finished job: kind, settings and parts (JSON), seconds where it was computed. No part of the
+            results.
         planned: number of cells.
-        finished: number of cells that are finished.
-        interrupted: whether Ctrl-C ended the run that returned this.
+        finished: number of cells all of whose parts are finished.
 
     Raises:
         PrecodeFileError: no study is there, or it is damaged; the message names what.
@@ -58,23 +75,30 @@ class Study:
         (['squares'], [4, 9], 2)
     """
 
-    def __init__(self, folder: str | Path, *, interrupted: bool = False) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.config = read_config(self.folder)
-        self.interrupted = interrupted
-        path = self.folder / DATABASE
-        # Without a write-ahead log nobody is writing, and nothing but the file is needed.
-        mode = "mode=ro" if path.with_name(f"{DATABASE}-wal").exists() else "immutable=1"
-        uri = f"{path.resolve().as_uri()}?{mode}" if path.is_file() else ":memory:"
-        with explained(self.folder), closing(sqlite3.connect(uri, uri=True)) as database:
-            if not is_begun(self.folder, database):
-                raise PrecodeFileError(f"{self.folder}: nothing has been computed yet: run the study first")
-            self._files = read_files(database)
-            self._settings = {key: text for key, text in database.execute("SELECT key, settings FROM cells")}
-            self.failures = _joined(database, "failures", "attempts, error, trace")
-            self.timings = _joined(database, "timings", "seconds")
-        self.planned = len(self._settings)
-        self.finished = len({file.cell for file in self._files})
+        check_links(self.folder)
+        there = read_config(self.folder)
+        with explained(self.folder, "read"):
+            # Before the database is read: what is finished meanwhile is then known to it.
+            written = {match.groups() for name in results(self.folder) if (match := RESULT.fullmatch(name))}
+        contents = read_database(self.folder)
+        if there not in (contents.config, contents.previous):
+            raise damaged(self.folder, f"{CONFIG} is not of the study in {DATABASE}")
+        self._jobs = {job.key: job for jobs in contents.jobs.values() for job in jobs}
+        if len(lost := written - set(self._jobs)) > 1:
+            raise damaged(
+                self.folder, f"{DATABASE} is older than the results of {len(lost)} jobs (was {DATABASE}-wal lost?)"
+            )
+        self.config = contents.config
+        self.rules = contents.rules
+        self.seal = contents.seal
+        self.planned = len(contents.cells)
+        self.finished = len(contents.finished())
+        self._cells = contents.cells
+        self._files = contents.files
+        self.failures = _placed(contents, contents.failures, ["attempts", "error", "trace"])
+        self.timings = _placed(contents, contents.timings, ["seconds"])
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if len(self.failures) else ""
@@ -86,24 +110,43 @@ class Study:
         return self._names(encoding.TABLE)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table: the rows of all finished cells, in the order of the cells.
+        """A table: the rows of all that is finished, in the order of the cells, then of their parts.
 
         Raises:
             PrecodeValueError: there is none of that name; the message lists those there are.
             PrecodeFileError: a file is missing or was altered.
         """
-        parts = [encoding.table_from_bytes(self._read(file)) for file in self._of(name, encoding.TABLE)]
-        return pd.concat(parts, ignore_index=True)
+        tables = []
+        for cell, files in self._of(name, encoding.TABLE):
+            parts = [self._table(file) for file in files]
+            try:
+                tables.append(encoding.joined(parts, cell.axes))
+            except (KeyError, pa.ArrowException) as error:
+                raise damaged(self.folder, f"table {name!r} of {cell}: {error}") from error
+        table: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        return table
 
     def arrays(self, name: str) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
-        """The settings of each finished cell that has arrays of that name, and these arrays by name.
+        """The settings of each cell that has arrays of that name, and these arrays by name, of all its finished parts.
 
         Raises:
             PrecodeValueError: there are none of that name; the message lists those there are.
             PrecodeFileError: a file is missing or was altered.
         """
-        for file in self._of(name, encoding.ARRAYS):
-            yield json.loads(self._settings[file.cell]), encoding.arrays_from_bytes(self._read(file))
+        for cell, files in self._of(name, encoding.ARRAYS):
+            found: dict[str, NDArray[Any]] = {}
+            for file in files:
+                try:
+                    arrays = encoding.arrays_from_bytes(self._read(file))
+                except PrecodeValueError as error:
+                    raise damaged(self.folder, f"{DATA}/{file.file}: {error}") from error
+                if twice := sorted(found.keys() & arrays.keys()):
+                    raise PrecodeValueError(
+                        f"{name!r} of {cell}: array {twice[0]!r} is there twice: the kind of cells must name arrays by "
+                        "their part"
+                    )
+                found.update(arrays)
+            yield cell.settings, dict(sorted(found.items()))
 
     def export(self, folder: str | Path, *, progress: Progress = False) -> list[Path]:
         """Writes every table as Parquet and as CSV; the same results give the same bytes.
@@ -124,14 +167,24 @@ class Study:
         return [path for name in names for path in write_table(Path(folder), name, self.table(name))]
 
     def _names(self, ending: str) -> list[str]:
-        return sorted({file.name for file in self._files if file.file.endswith(f".{ending}")})
+        return sorted({file.name for file in self._files if file.ending == ending})
 
-    def _of(self, name: str, ending: str) -> list[Kept]:
-        files = [file for file in self._files if file.name == name and file.file.endswith(f".{ending}")]
-        if not files:
+    def _of(self, name: str, ending: str) -> list[tuple[Cell, list[Kept]]]:
+        """The files of a result: of every cell that has any, in the order of the cells."""
+        found: dict[str, list[Kept]] = {}
+        for file in self._files:
+            if file.name == name and file.ending == ending:
+                found.setdefault(file.cell, []).append(file)
+        if not found:
             there = ", ".join(self._names(ending)) or "none"
-            raise PrecodeValueError(f"no finished cell has {name!r}: there are {there}")
-        return files
+            raise PrecodeValueError(f"nothing that is finished has {name!r}: there are {there}")
+        return [(cell, found[key]) for key, cell in self._cells.items() if key in found]
+
+    def _table(self, file: Kept) -> pa.Table:
+        try:
+            return encoding.table_from_bytes(self._read(file))
+        except pa.ArrowException as error:
+            raise damaged(self.folder, f"{DATA}/{file.file}: {error}") from error
 
     def _read(self, file: Kept) -> bytes:
         try:
@@ -161,7 +214,41 @@ def write_table(folder: Path, name: str, table: pd.DataFrame) -> list[Path]:
     return list(files)
 
 
-def _joined(database: sqlite3.Connection, table: str, columns: str) -> pd.DataFrame:
-    """A table of the database with kind and settings of its cells."""
-    rows = database.execute(f"SELECT kind, settings, {columns} FROM {table} JOIN cells ON cell = key ORDER BY place")
-    return pd.DataFrame(rows.fetchall(), columns=["kind", "settings", *columns.split(", ")])
+def read_database(folder: Path) -> Contents:
+    """What the database of a folder says, which may be read-only, or of a run that goes on or was killed.
+
+    Raises:
+        PrecodeFileError: nothing has been computed, or it is damaged or cannot be read.
+    """
+    path = folder / DATABASE
+    with explained(folder, "read"):
+        if not path.with_name(f"{DATABASE}-wal").exists():
+            # Without a write-ahead log nobody is writing, and nothing but the file is needed.
+            return _read(folder, path, "immutable=1")
+        try:
+            return _read(folder, path, "mode=ro")
+        except sqlite3.OperationalError as error:
+            if not any(text in str(error) for text in ("readonly", "unable to open")):
+                raise
+        # A killed process left a log, which cannot be read without a file beside it: read a copy.
+        with TemporaryDirectory() as copies:
+            for ending in ("", "-wal"):
+                shutil.copyfile(f"{path}{ending}", Path(copies) / f"{DATABASE}{ending}")
+            return _read(folder, Path(copies) / DATABASE, "mode=rw")
+
+
+def _read(folder: Path, path: Path, mode: str) -> Contents:
+    uri = f"{path.resolve().as_uri()}?{mode}" if path.is_file() else ":memory:"
+    with closing(sqlite3.connect(uri, uri=True)) as database:
+        if not is_begun(folder, database):
+            raise PrecodeFileError(f"{folder}: nothing has been computed yet: run the study first")
+        return read_contents(folder, database)
+
+
+def _placed(contents: Contents, rows: list[tuple[Any, ...]], columns: list[str]) -> pd.DataFrame:
+    """Rows of the database with kind and settings of their cells, in the order of the cells."""
+    places = {key: place for place, key in enumerate(contents.cells)}
+    known = sorted((row for row in rows if row[0] in places), key=lambda row: (places[row[0]], row[1]))
+    cells = [contents.cells[row[0]] for row in known]
+    table = [(cell.kind, cell.text, row[1], *row[2:]) for cell, row in zip(cells, known, strict=True)]
+    return pd.DataFrame(table, columns=["kind", "settings", "parts", *columns])

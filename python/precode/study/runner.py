@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import traceback
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tqdm.auto import tqdm
 
+from precode._internal.cells import Cell, Job, Kind
 from precode._internal.check import integer
 from precode._internal.errors import PrecodeTypeError, UnsupportedError
 from precode._internal.progress import Progress
-from precode.study import cells
-from precode.study.cells import KINDS, Cell, Computed, Kind, plan
+from precode.study.computing import Computed, Failed, compute
 from precode.study.config import StudyConfig
+from precode.study.plan import KINDS, plan
 from precode.study.results import Study
 from precode.study.store import Store
 
@@ -47,30 +47,34 @@ def run(
 ) -> Study:
     """Computes what is unfinished of a study; killed at any moment and run again, it ends with the same bytes.
 
-    This process alone writes; others return their results to it. A cell that fails is tried again at once, and at last
-    noted with its error while the others go on; the next run tries it anew. When an executor breaks because a process
-    of it died, its cells are computed one at a time by a new one, so that the cell that kills is told from the others.
+    This process alone writes; others return their results to it. A job that fails, whatever it raises, is tried again
+    at once, and at last noted with its error while the others go on; the next run tries it anew. When an executor
+    breaks because a process of it died, its jobs are computed one at a time by a new one, so that the one that kills is
+    told from the others.
 
-    Ctrl-C ends the run; the finished cells are returned with a warning.
+    The study of a folder may grow: more methods, densities, widths, numbers of clauses, embeddings, formulas or
+    kinds of cells. Only what is new is computed, and the tables are those of a study that was run at once.
 
     Args:
         config: of the study.
-        out: a new or empty folder, or one in which this study was begun.
+        out: a new or empty folder, or one with a study all of whose finished parts are in this one.
         kinds: what it consists of; `KINDS` by default.
         executor: None for this process, with all its cores; any `concurrent.futures.Executor`, such as a
             `ProcessPoolExecutor` that spawns, or `dask.distributed.Client.get_executor()`; or a function without
             arguments that makes one. An executor is left running; one that was made is shut down.
-        in_flight: cells that are with the executor at a time; by default twice its workers, where it names them, or
+        in_flight: jobs that are with the executor at a time; by default twice its workers, where it names them, or
             twice the cores of this machine.
-        retries: times that a failed cell is tried again.
+        retries: times that a failed job is tried again.
         repair: compute again what is missing or was altered in a damaged folder, instead of refusing it.
         progress: True for a bar, or a function of (cells done, cells).
 
     Returns:
-        The results, of which `failures` names the cells that could not be computed.
+        The results, of which `failures` names what could not be computed.
 
     Raises:
-        PrecodeFileError: the folder is not this study's, damaged, written by another process, or cannot be written.
+        PrecodeFileError: the folder is another study's, or has finished parts that this one leaves out; it is damaged,
+            written by another process, or cannot be written.
+        KeyboardInterrupt: Ctrl-C; what is finished is kept, and the message says how much that is.
         UnsupportedError: the executor cannot compute any more; what is finished is kept.
         PrecodeValueError: a setting out of range.
         PrecodeTypeError: an argument of the wrong type.
@@ -91,32 +95,36 @@ def run(
     """
     retries = integer(retries, "retries", 0)
     known = {kind.name: kind for kind in (KINDS.values() if kinds is None else kinds)}
-    planned = plan(config, known.values()).cells
+    planned = plan(config, known.values())
     workers = _Workers(executor, None if in_flight is None else integer(in_flight, "in_flight", 1))
-    interrupted = False
-    with Store(out, config, planned, repair=repair) as store:
-        finished = store.finished()
-        pending = [cell for cell in planned if cell.key not in finished]
-        with _reporter(progress, planned, pending) as report:
+    with Store(out, config, planned.cells, repair=repair) as store:
+        pending = planned.jobs(store.finished())
+        with _reporter(progress, planned.cells, pending) as report:
             driver = _Driver(store, known, workers, retries, report)
             try:
                 driver.run(pending)
             except KeyboardInterrupt:
-                interrupted = True
+                workers.close(at_once=True)
+                done = _count(store)
+                raise KeyboardInterrupt(f"interrupted: {done}: run it again to go on") from None
             finally:
                 workers.close()
-        left = len(planned) - len(store.finished())
-    study = Study(out, interrupted=interrupted)
-    if interrupted:
-        warnings.warn(f"interrupted: {len(planned) - left} of {len(planned)} cells are finished", stacklevel=2)
-    elif left:
+    study = Study(out)
+    if study.finished < study.planned:
         first = study.failures.iloc[0]
         warnings.warn(
-            f"{left} of {len(planned)} cells failed, such as {first['kind']} {first['settings']}: {first['error']}; "
-            "see the failures of the study",
+            f"{study.planned - study.finished} of {study.planned} cells failed, such as {first['kind']} "
+            f"{first['settings']}: {first['error']}; see the failures of the study",
             stacklevel=2,
         )
     return study
+
+
+def _count(store: Store) -> str:
+    """How much is finished, in words."""
+    jobs = store.finished()
+    done = sum(sum(job.size for job in jobs.get(key, ())) == cell.size for key, cell in store.cells.items())
+    return f"{done} of {len(store.cells)} cells are finished and kept"
 
 
 class _InProcess(Executor):
@@ -124,10 +132,7 @@ class _InProcess(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
+        future.set_result(fn(*args, **kwargs, passed=(KeyboardInterrupt,)))
         return future
 
 
@@ -180,37 +185,47 @@ class _Workers:
             ) from error
         self.close()
 
-    def close(self) -> None:
-        """Shuts down an executor that was made here."""
-        if self._make is not None and self._current is not None:
-            self._current.shutdown(wait=False, cancel_futures=True)
-        self._current = None
+    def close(self, *, at_once: bool = False) -> None:
+        """Shuts down an executor that was made here.
+
+        Args:
+            at_once: end its processes, whatever they compute, so that nobody waits for them.
+        """
+        made, self._current = self._current, None
+        if self._make is None or made is None:
+            return
+        # Python 3.14 has a method for this.
+        processes = list((getattr(made, "_processes", None) or {}).values()) if at_once else []
+        made.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            with suppress(OSError, ValueError):
+                process.terminate()
 
 
 class _Driver:
-    """Hands cells out and takes results in."""
+    """Hands jobs out and takes results in."""
 
     def __init__(
-        self, store: Store, kinds: dict[str, Kind], workers: _Workers, retries: int, report: Callable[[Cell], None]
+        self, store: Store, kinds: dict[str, Kind], workers: _Workers, retries: int, report: Callable[[Job], None]
     ) -> None:
         self.store = store
         self.kinds = kinds
         self.workers = workers
         self.retries = retries
         self.report = report
-        self.attempts: Counter[str] = Counter()
-        self.flying: dict[Future[Computed], Cell] = {}
-        self.waiting: deque[Cell] = deque()
-        # Cells that were with an executor when it broke: each is computed alone until it is known not to be the cause.
-        self.suspects: deque[Cell] = deque()
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        self.flying: dict[Future[Computed | Failed], Job] = {}
+        self.waiting: deque[Job] = deque()
+        # Jobs that were with an executor when it broke: each is computed alone until it is known not to be the cause.
+        self.suspects: deque[Job] = deque()
         self.breaks = 0
 
-    def run(self, pending: Iterable[Cell]) -> None:
-        """Computes cells until none is left.
+    def run(self, pending: Iterable[Job]) -> None:
+        """Computes jobs until none is left.
 
         Raises:
             UnsupportedError: the executor is broken for good.
-            KeyboardInterrupt: Ctrl-C, here or in a worker; results that had come back are kept.
+            KeyboardInterrupt: Ctrl-C; results that had come back are kept.
         """
         self.waiting.extend(pending)
         try:
@@ -230,47 +245,50 @@ class _Driver:
                 future.cancel()
 
     def _hand_out(self) -> BaseException | None:
-        """Submits as many cells as may fly; returns why the executor took no more, if it broke."""
+        """Submits as many jobs as may fly; returns why the executor took no more, if it broke."""
         while True:
             alone = self.suspects and not self.flying
             crowd = self.waiting and not self.suspects and len(self.flying) < self.workers.in_flight
             if not alone and not crowd:
                 return None
-            cell = (self.suspects if alone else self.waiting)[0]
-            function, attempt = self.kinds[cell.kind].compute, self.attempts[cell.key]
+            job = (self.suspects if alone else self.waiting)[0]
+            function, attempt = self.kinds[job.cell.kind].compute, self.attempts[job.key]
             try:
-                future = self.workers.current().submit(cells.compute, function, cell, attempt)
-            except (Exception, *GONE) as error:  # a cell's own errors come with its future
+                future = self.workers.current().submit(compute, function, job, attempt)
+            except (Exception, *GONE) as error:  # a job's own errors come with its future
                 return error
             (self.suspects if alone else self.waiting).popleft()
-            self.flying[future] = cell
+            self.flying[future] = job
 
-    def _take(self, future: Future[Computed]) -> BaseException | None:
+    def _take(self, future: Future[Computed | Failed]) -> BaseException | None:
         """Keeps a result or a failure; returns the error if it is the executor that failed."""
-        cell = self.flying[future]
         try:
-            computed = future.result()
-        except GONE as error:
+            error = future.exception()
+        except GONE as gone:  # cancelled
+            return gone
+        if isinstance(error, GONE):
             return error  # still in `flying`
-        except Exception as error:
-            del self.flying[future]
-            self._failed(cell, error, self.waiting)
-            return None
-        del self.flying[future]
-        self.store.put(cell, computed)
-        self.breaks = 0
-        self.report(cell)
+        job = self.flying.pop(future)
+        # What the job itself raises comes as a result; an error is of the way there or back, such as of pickling.
+        outcome = future.result() if error is None else Failed.of(error)
+        if isinstance(outcome, Computed):
+            self.store.put(job, outcome)
+            self.breaks = 0
+            self.report(job)
+        elif isinstance(outcome, Failed):
+            self._failed(job, outcome, self.waiting)
+        else:
+            self._failed(job, Failed.of(TypeError(f"the executor returned {outcome!r:.80}")), self.waiting)
         return None
 
-    def _failed(self, cell: Cell, error: BaseException, again: deque[Cell]) -> None:
-        """Notes a failed attempt: the cell waits for the next in a queue, or is given up."""
-        self.attempts[cell.key] += 1
-        if self.attempts[cell.key] <= self.retries:
-            again.append(cell)
+    def _failed(self, job: Job, failed: Failed, again: deque[Job]) -> None:
+        """Notes a failed attempt: the job waits for the next in a queue, or is given up."""
+        self.attempts[job.key] += 1
+        if self.attempts[job.key] <= self.retries:
+            again.append(job)
             return
-        trace = "".join(traceback.format_exception(error))
-        self.store.fail(cell, self.attempts[cell.key], f"{type(error).__name__}: {error}", trace)
-        self.report(cell)
+        self.store.fail(job, self.attempts[job.key], failed.error, failed.trace)
+        self.report(job)
 
     def _recover(self, error: BaseException) -> None:
         """Replaces a broken executor and puts back what it had.
@@ -282,7 +300,7 @@ class _Driver:
         had = list(self.flying.values())
         self.flying.clear()
         self.breaks += 1
-        finished = f"{len(self.store.finished())} of {len(self.store.cells)} cells are finished and kept"
+        finished = _count(self.store)
         if self.breaks > KILLERS * (self.retries + 1):
             raise UnsupportedError(
                 f"the executor broke {self.breaks} times without finishing a cell ({type(error).__name__}: {error}); "
@@ -290,37 +308,38 @@ class _Driver:
             ) from error
         self.workers.replace(error, finished)
         if len(had) == 1:
-            self._failed(had[0], error, self.suspects)
+            self._failed(had[0], Failed.of(error), self.suspects)
         else:
             self.suspects.extend(had)
 
     def _keep_what_came_back(self) -> None:
         """Keeps the results that are there already."""
         for future in [future for future in self.flying if future.done() and not future.cancelled()]:
-            if future.exception() is None:
+            if future.exception() is None and isinstance(future.result(), Computed):
                 self._take(future)
 
 
 @contextmanager
-def _reporter(progress: Progress, planned: Iterable[Cell], pending: Iterable[Cell]) -> Iterator[Callable[[Cell], None]]:
-    """What is called with every cell that is done; the bar and its remaining time go by the cells' estimates."""
-    total, left = list(planned), list(pending)
-    done = len(total) - len(left)
+def _reporter(progress: Progress, planned: Iterable[Cell], pending: Iterable[Job]) -> Iterator[Callable[[Job], None]]:
+    """What is called with every job that is done; the bar and its remaining time go by the estimates of the cells."""
+    total, jobs = list(planned), list(pending)
+    left = Counter(job.cell.key for job in jobs)
+
+    def count(job: Job) -> int:
+        """Takes a job from those left; the number of cells of which none is left."""
+        left[job.cell.key] -= 1
+        return len(total) - sum(number > 0 for number in left.values())
+
     if callable(progress):
         tell = progress
-
-        def count(cell: Cell) -> None:
-            nonlocal done
-            done += 1
-            tell(done, len(total))
-
-        yield count
+        yield lambda job: tell(count(job), len(total))
     elif not progress:
-        yield lambda cell: None
+        yield lambda job: None
     else:
+        everything, remaining = sum(cell.seconds for cell in total), sum(job.seconds for job in jobs)
         with tqdm(
-            total=sum(cell.seconds for cell in total),
-            initial=sum(cell.seconds for cell in total) - sum(cell.seconds for cell in left),
+            total=everything,
+            initial=everything - remaining,
             desc="study",
             bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{postfix}",
             smoothing=0,
@@ -329,10 +348,8 @@ def _reporter(progress: Progress, planned: Iterable[Cell], pending: Iterable[Cel
             leave=False,
         ) as bar:
 
-            def advance(cell: Cell) -> None:
-                nonlocal done
-                done += 1
-                bar.set_postfix_str(f"{done} of {len(total)} cells", refresh=False)
-                bar.update(cell.seconds)
+            def advance(job: Job) -> None:
+                bar.set_postfix_str(f"{count(job)} of {len(total)} cells", refresh=False)
+                bar.update(job.seconds)
 
             yield advance

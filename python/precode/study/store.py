@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 
+from precode._internal.cells import Cell, Job
 from precode._internal.errors import PrecodeFileError, PrecodeValueError
 from precode._internal.files import write_atomically
-from precode.study.cells import Cell, Computed
-from precode.study.config import StudyConfig
+from precode.study.computing import Computed
+from precode.study.config import StudyConfig, rules_version
+from precode.study.contents import TABLES, Contents, grown, is_begun, plan_rows, read_contents, row_digest, seal
 from precode.study.folder import (
     CONFIG,
     DATA,
     DATABASE,
     LOCK,
     RESTORE,
-    TABLES,
+    RESULT,
     Kept,
-    check_config,
+    check_links,
     damaged,
     explained,
-    is_begun,
-    read_files,
+    read_config,
     results,
-    seal,
 )
-
-RESULT = re.compile(r"([0-9a-f]{64})\.[a-z0-9_]+\.(?:parquet|safetensors)")
-"""Names of files of results; the group is the key of the cell."""
+from precode.study.growth import check_growth
 
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of what a process that was killed in `write_atomically` leaves."""
@@ -44,19 +42,21 @@ class Store:
     ::
 
         study.json      the configuration, in its canonical form
-        study.sqlite    cells, and the files of those that are finished with their SHA-256 (WAL mode)
-        data/           one file a result: <key of the cell>.<name>.parquet, or .safetensors for arrays
+        study.sqlite    cells, finished jobs, and their files with length and SHA-256 (WAL mode)
+        data/           one file a result and job: <key of the cell>.<digest of the job>.<name>.parquet, or .safetensors
+                        for arrays
         study.lock      held by the process that writes
 
-    A cell's files are whole on disk before the database says that it is finished. Opening compares the folder with
-    configuration and cells, and every file with its SHA-256; what does not fit is named, and nothing is computed over
-    it. A context manager; see `Study` for reading.
+    A job's files are whole on disk before the database says that it is finished. Opening checks all that the database
+    says against its seal, and every file against its SHA-256; what does not fit is named, and nothing is computed over
+    it. Names of files follow from cell, job and result: none is read from the folder. A context manager; see `Study`
+    for reading.
 
     Args:
-        folder: a new or empty folder, or one that holds this study.
+        folder: a new or empty folder, or one whose study can grow into this one; see `run`.
         config: of the study.
         cells: that it falls into.
-        repair: take finished cells whose files are missing or altered for unfinished, so that they are computed again.
+        repair: take finished jobs whose files are missing or altered for unfinished, so that they are computed again.
 
     Raises:
         PrecodeFileError: the folder holds something else, another study or a damaged one, or cannot be written; or
@@ -72,9 +72,8 @@ class Store:
         try:
             with explained(self.folder):
                 self._claim()
-                self._open()
-                self._check_cells()
-                self._check_files(repair)
+                contents = self._open()
+                self._check_files(contents, repair)
         except BaseException:
             self.close()
             raise
@@ -94,46 +93,57 @@ class Store:
                 connection.close()
         self._database = self._lock = None
 
-    def finished(self) -> set[str]:
-        """Keys of the cells that are finished."""
-        return {row[0] for row in self._connection.execute("SELECT DISTINCT cell FROM files")}
+    def finished(self) -> dict[str, list[Job]]:
+        """Jobs that are finished, by the key of their cell."""
+        jobs: dict[str, list[Job]] = {}
+        with explained(self.folder, "read"):
+            for cell, parts in self._connection.execute("SELECT cell, parts FROM jobs ORDER BY rowid"):
+                jobs.setdefault(cell, []).append(Job(self.cells[cell], parts))
+        return jobs
 
-    def put(self, cell: Cell, computed: Computed) -> None:
-        """Keeps what was computed: first the files, then, at once, that the cell is finished.
+    def put(self, job: Job, computed: Computed) -> None:
+        """Keeps what was computed: first the files, then, at once, that the job is finished.
 
         Raises:
             PrecodeFileError: it cannot be written; what was kept before is still there.
         """
-        files = [Kept.of(cell.key, file.name, file.ending, file.data) for file in computed.files]
+        files = [Kept(*job.key, file.name, file.ending, len(file.data), file.sha256) for file in computed.files]
         with explained(self.folder):
             try:
                 for kept, file in zip(files, computed.files, strict=True):
                     write_atomically(self.folder / DATA / kept.file, file.data)
-                self._list(cell, files, computed.seconds)
+                self._list(job, files, computed.seconds)
             except BaseException:
-                # An interrupt can come after the cell was listed.
-                if cell.key not in self.finished():
+                # An interrupt can come after the job was listed.
+                if not self._is_listed(job):
                     for kept in files:
                         (self.folder / DATA / kept.file).unlink(missing_ok=True)
                 raise
 
-    def _list(self, cell: Cell, files: Sequence[Kept], seconds: float) -> None:
-        """Notes at once that a cell is finished, with its files."""
+    def _is_listed(self, job: Job) -> bool:
+        there = self._connection.execute("SELECT count(*) FROM jobs WHERE cell = ? AND parts = ?", _place(job))
+        return bool(there.fetchone()[0])
+
+    def _list(self, job: Job, files: Sequence[Kept], seconds: float) -> None:
+        """Notes at once that a job is finished, with its files."""
+        rows = [("jobs", *_place(job)), *(("files", *astuple(file)) for file in files)]
         with self._transaction() as write:
             (before,) = write.execute("SELECT seal FROM study").fetchone()
-            write.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", map(astuple, files))
-            write.execute("UPDATE study SET seal = ?", (seal(files, before),))
-            write.execute("INSERT OR REPLACE INTO timings VALUES (?, ?)", (cell.key, seconds))
-            write.execute("DELETE FROM failures WHERE cell = ?", (cell.key,))
+            _insert(write, rows)
+            write.execute("UPDATE study SET seal = ?", (seal(rows, before),))
+            write.execute("DELETE FROM timings WHERE cell = ? AND parts = ?", _place(job))
+            _insert(write, [_noted("timings", *_place(job), float(seconds))])
+            write.execute("DELETE FROM failures WHERE cell = ? AND parts = ?", _place(job))
 
-    def fail(self, cell: Cell, attempts: int, error: str, trace: str) -> None:
-        """Keeps why a cell cannot be computed; it stays unfinished.
+    def fail(self, job: Job, attempts: int, error: str, trace: str) -> None:
+        """Keeps why a job cannot be computed; it stays unfinished.
 
         Raises:
             PrecodeFileError: it cannot be written.
         """
         with explained(self.folder), self._transaction() as write:
-            write.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (cell.key, attempts, error, trace))
+            write.execute("DELETE FROM failures WHERE cell = ? AND parts = ?", _place(job))
+            _insert(write, [_noted("failures", *_place(job), attempts, error, trace)])
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -158,8 +168,8 @@ class Store:
     def _claim(self) -> None:
         """Makes the folder this study's, and this process the one that writes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / CONFIG
-        if not path.exists():
+        check_links(self.folder)
+        if not (self.folder / CONFIG).exists():
             # A process that was killed before it wrote the configuration has left no more than these.
             strangers = [
                 entry.name
@@ -182,73 +192,118 @@ class Store:
             raise PrecodeFileError(
                 f"{self.folder}: another process is running this study: wait for its end, or name another folder"
             ) from error
-        if not path.exists():
-            write_atomically(path, self.config.to_json() + "\n")
-        check_config(self.folder, self.config)
+        except sqlite3.DatabaseError as error:
+            raise PrecodeFileError(f"{self.folder / LOCK} is damaged ({error}): remove it") from error
         (self.folder / DATA).mkdir(exist_ok=True)
         for place in (self.folder, self.folder / DATA):
             for entry in place.iterdir():
-                if UNFINISHED.fullmatch(entry.name):
+                if UNFINISHED.fullmatch(entry.name) and entry.is_file():
                     entry.unlink()
 
-    def _open(self) -> None:
-        """Opens the database, or makes it where nothing has been computed."""
+    def _open(self) -> Contents:
+        """Opens the database, or makes it where nothing has been computed; returns what it says."""
+        there = read_config(self.folder) if (self.folder / CONFIG).exists() else None
         self._database = sqlite3.connect(self.folder / DATABASE, isolation_level=None)
         run = self._database.execute
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        if is_begun(self.folder, self._database):
-            return
+        if not is_begun(self.folder, self._database):
+            if there != self.config:
+                self._write_config()
+            self._make()
+            return read_contents(self.folder, self._database)
+        contents = read_contents(self.folder, self._database)
+        if (problem := run("PRAGMA integrity_check(1)").fetchone()) != ("ok",):
+            raise damaged(self.folder, f"{DATABASE}: {problem[0]}")
+        if there not in (contents.config, contents.previous):
+            raise damaged(self.folder, f"{CONFIG} is not of the study in {DATABASE}")
+        contents = self._grow(contents)
+        if there != self.config:
+            self._write_config()
+        return contents
+
+    def _write_config(self) -> None:
+        write_atomically(self.folder / CONFIG, self.config.to_json() + "\n")
+
+    def _make(self) -> None:
+        """Makes the tables."""
+        cells = list(self.cells.values())
+        study = ("study", self.config.to_json(), "", rules_version())
         with self._transaction() as write:
             for statement in TABLES.split(";"):
                 write.execute(statement)
-            write.execute("INSERT INTO study VALUES (?, ?)", (self.config.to_json(), seal([])))
-            rows = [(place, cell.key, cell.kind, cell.text) for place, cell in enumerate(self.cells.values())]
-            write.executemany("INSERT INTO cells VALUES (?, ?, ?, ?)", rows)
+            _insert(write, [(*study, seal([study, *plan_rows(cells)])), *plan_rows(cells)])
 
-    def _check_cells(self) -> None:
-        """Compares the database with the study that is to be run."""
-        run = self._connection.execute
-        if (problem := run("PRAGMA quick_check(1)").fetchone()) != ("ok",):
-            raise damaged(self.folder, f"{DATABASE}: {problem[0]}")
-        if run("SELECT config FROM study").fetchall() != [(self.config.to_json(),)]:
-            raise damaged(self.folder, f"{DATABASE} is not of the study in {CONFIG}")
-        rows = run("SELECT key, kind, settings FROM cells ORDER BY place").fetchall()
-        if rows != [(cell.key, cell.kind, cell.text) for cell in self.cells.values()]:
-            now = next(iter(self.cells.values())).numerics
-            raise PrecodeFileError(
-                f"{self.folder}: the cells of this study were not planned by this software ({now}), or were altered: "
-                "go on with the software that began it, or name a new folder"
-            )
+    def _grow(self, there: Contents) -> Contents:
+        """Makes the database that of this study, if it is not."""
+        cells = list(self.cells.values())
+        if there.config == self.config and list(plan_rows(cells)) == list(plan_rows(list(there.cells.values()))):
+            return there
+        check_growth(self.folder, there, self.config, cells)
+        new = grown(self.config, there.config, there, cells)
+        gone = [(key,) for key in there.cells if key not in self.cells]
+        assert new.previous is not None
+        with self._transaction() as write:
+            write.execute("DELETE FROM kinds")
+            write.execute("DELETE FROM cells")
+            _insert(write, plan_rows(cells))
+            write.executemany("DELETE FROM failures WHERE cell = ?", gone)
+            values = (new.config.to_json(), new.previous.to_json(), new.seal)
+            write.execute("UPDATE study SET config = ?, previous = ?, seal = ?", values)
+        return new
 
-    def _check_files(self, repair: bool) -> None:
+    def _check_files(self, contents: Contents, repair: bool) -> None:
         """Compares the results that are there with the database."""
-        files = read_files(self._connection)
-        broken: dict[str, str] = {}
-        for file in files:
+        broken: dict[tuple[str, str], str] = {}
+        for file in contents.files:
             try:
                 file.read(self.folder)
             except PrecodeFileError as error:
-                broken.setdefault(file.cell, str(error))
-        unknown = {name: RESULT.fullmatch(name) for name in results(self.folder) - {file.file for file in files}}
-        pending = self.cells.keys() - {file.cell for file in files}
+                broken.setdefault((file.cell, file.job), str(error))
+        unknown = {
+            name: RESULT.fullmatch(name) for name in results(self.folder) - {file.file for file in contents.files}
+        }
         for name, match in sorted(unknown.items()):
-            if match is None or match[1] not in pending:
+            if match is None or match[1] not in self.cells | contents.cells:
                 raise PrecodeFileError(f"{self.folder}: {DATA}/{name} is no result of this study: move it elsewhere")
-        # A cell's files are written after those of the cell before are listed: a killed process leaves those of one.
-        lost = {match[1] for match in unknown.values() if match}
+        # A job's files are written after those of the job before are listed: a killed process leaves those of one.
+        lost = {match.groups() for match in unknown.values() if match}
+        jobs = {job.key: job for done in contents.jobs.values() for job in done}
         if not repair:
-            named = [f"{problem}, a result of {self.cells[key]}" for key, problem in broken.items()]
+            named = [f"{problem}, a result of {jobs[key]}" for key, problem in broken.items()]
             if len(lost) > 1:
-                named.append(f"{DATABASE} is older than the results of {len(lost)} cells (was {DATABASE}-wal lost?)")
+                named.append(f"{DATABASE} is older than the results of {len(lost)} jobs (was {DATABASE}-wal lost?)")
             if named:
                 more = f"; and {len(named) - 5} more" if len(named) > 5 else ""
-                remedy = f"{RESTORE}, or repair it (repair=True, --repair): these cells are then computed again"
+                remedy = f"{RESTORE}, or repair it (repair=True, --repair): these are then computed again"
                 raise damaged(self.folder, "; ".join(named[:5]) + more, remedy)
+        useless = [file for file in contents.files if (file.cell, file.job) in broken]
         if broken:
-            whole = [file for file in files if file.cell not in broken]
+            rows = [("jobs", *_place(jobs[key])) for key in broken] + [("files", *astuple(file)) for file in useless]
             with self._transaction() as write:
-                write.executemany("DELETE FROM files WHERE cell = ?", [(key,) for key in broken])
-                write.execute("UPDATE study SET seal = ?", (seal(whole),))
-        for name in unknown.keys() | {file.file for file in files if file.cell in broken}:
-            (self.folder / DATA / name).unlink(missing_ok=True)
+                write.executemany(
+                    "DELETE FROM jobs WHERE cell = ? AND parts = ?", [row[1:] for row in rows[: len(broken)]]
+                )
+                write.executemany("DELETE FROM files WHERE cell = ? AND job = ?", list(broken))
+                write.execute("UPDATE study SET seal = ?", (seal(rows, contents.seal, taken=True),))
+        for name in [*unknown, *(file.file for file in useless)]:
+            path = self.folder / DATA / name
+            if path.is_dir() and not path.is_symlink():
+                raise PrecodeFileError(f"{path} is a folder: move it elsewhere")
+            path.unlink(missing_ok=True)
+
+
+def _place(job: Job) -> tuple[str, str]:
+    """How the database names a job."""
+    return job.cell.key, job.text
+
+
+def _noted(*row: object) -> tuple[object, ...]:
+    """A row with its own digest behind it."""
+    return (*row, row_digest(*row))
+
+
+def _insert(write: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> None:
+    """Inserts rows, each behind the name of its table."""
+    for table, *values in rows:
+        write.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from precode._internal.cells import digest, numerics
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.files import write_atomically
 from precode._internal.progress import Progress
+from precode.claims.cells import SETTING
 from precode.codes.readouts import templates
-from precode.study.cells import numerics
-from precode.study.config import RULES, hash_file
+from precode.study.config import rules_version
 from precode.study.folder import explained
-from precode.study.kinds import SETTING
 from precode.study.results import Study, write_table
 
 if TYPE_CHECKING:
@@ -25,25 +25,44 @@ if TYPE_CHECKING:
 CLAIMS = "claims.json"
 TABLES = "tables"
 
+OTHER_RULES = (
+    "These verdicts were reached by other rules than those that the package had when the study was planned: the rules "
+    "may have been changed with the results in sight."
+)
+"""What is said where a study is judged by other rules than it was planned under."""
 
-def check_rules(rules: str) -> None:
-    """Refuses a study that was planned under other decision rules than those of this package.
 
-    Args:
-        rules: `StudyConfig.rules`.
-
-    Raises:
-        PrecodeValueError: the rules differ.
+def judged_from(study: Study) -> str:
+    """What verdicts rest on, as one SHA-256 in hexadecimal: all results, the rules of this package, and its version.
 
     Example:
-        >>> from precode.study import StudyConfig
-        >>> check_rules(StudyConfig.preset("paper").rules)
+        >>> from tempfile import TemporaryDirectory
+        >>> from precode.study import Kind, StudyConfig, run
+        >>> kind = Kind("ones", lambda config: [{}], lambda cell: {"ones": pd.DataFrame({"y": [1]})}, lambda cell: 0.1)
+        >>> with TemporaryDirectory() as folder:
+        ...     study = run(StudyConfig.preset("quick"), folder, kinds=[kind], progress=False)
+        ...     judged_from(study) == judged_from(study)
+        True
     """
-    if rules != (here := hash_file(RULES)):
-        raise PrecodeValueError(
-            f"rules = {rules}: the rules of this package are {here}: begin a new study with these, or judge with the "
-            "version of precode that the study was planned with"
-        )
+    return digest(f"{study.seal} {rules_version()} {numerics()}")
+
+
+def read_claims(study: Study) -> list[dict[str, Any]] | None:
+    """The claims that were written beside a study, if they were judged from the very same; None otherwise.
+
+    Every file that was written with them must still be there.
+
+    Args:
+        study: in whose folder they would be.
+    """
+    try:
+        record = json.loads((study.folder / CLAIMS).read_text(encoding="utf-8"))
+        same = record["judged_from"] == judged_from(study)
+        there = all((study.folder / TABLES / name).is_file() for name in record["files"])
+        claims: list[dict[str, Any]] = record["claims"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return claims if same and there else None
 
 
 def observations(study: Study) -> Observations:
@@ -79,7 +98,7 @@ def observations(study: Study) -> Observations:
 
 
 def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]:
-    """Judges every claim of the paper from a finished study, by the rules that it was planned with.
+    """Judges every claim of the paper from a finished study, by the rules of this package.
 
     Args:
         study: all cells of which are finished.
@@ -91,7 +110,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
 
     Raises:
         PrecodeTypeError: not a study.
-        PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim; or other rules.
+        PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim.
         PrecodeFileError: a file is missing or was altered.
 
     Example:
@@ -113,7 +132,6 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         raise PrecodeValueError(
             f"{study.folder}: {study.finished} of {study.planned} cells are finished: run the study to its end first"
         )
-    check_rules(study.config.rules)
     tables = observations(study), study.table("tickets"), study.table("transport")
     # Matrices are small: several threads would wait for each other, much so beside other work.
     with threadpool_limits(1):
@@ -127,7 +145,8 @@ def write_claims(
 ) -> list[Path]:
     """Writes the claims as JSON, and all tables of the study and of the claims as CSV and Parquet.
 
-    The same results give the same bytes.
+    The same results give the same bytes. `claims.json` says by which rules was judged (``rules``), and under which the
+    study was planned (``rules_when_planned``): where these differ, ``note`` says so.
 
     Args:
         study: that was judged.
@@ -153,19 +172,25 @@ def write_claims(
         ('claims.json', ['.csv', '.parquet'])
     """
     folder = study.folder if folder is None else Path(folder)
-    record = {
-        "study": study.config.key,
-        "config": json.loads(study.config.to_json()),
-        "software": numerics(),
-        "claims": [claim.record() for claim in claims.values()],
-    }
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / CLAIMS, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    written = [folder / CLAIMS, *study.export(folder / TABLES, progress=progress)]
+    written = study.export(folder / TABLES, progress=progress)
     for name, claim in claims.items():
         tables = {name.lower(): claim.details, **{f"{name.lower()}_{key}": item for key, item in claim.tables.items()}}
         for label, table in tables.items():
             if len(table):
                 written += write_table(folder / TABLES, label, table)
-    return written
+    record = {
+        "study": study.config.key,
+        "config": json.loads(study.config.to_json()),
+        "software": numerics(),
+        "rules": rules_version(),
+        "rules_when_planned": study.rules,
+        "note": "" if study.rules == rules_version() else OTHER_RULES,
+        "judged_from": judged_from(study),
+        "files": sorted(path.name for path in written),
+        "claims": [claim.record() for claim in claims.values()],
+    }
+    # Last, so that its being there says that all is.
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / CLAIMS, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return [folder / CLAIMS, *written]

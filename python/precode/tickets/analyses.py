@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from precode._internal.check import COUNT, KEY, booleans, fraction, integer
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.lazy import Lazy
 from precode.formulas.datasets import Dataset, data_sets
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs, train
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
+else:
+    pd = Lazy("pandas")
 
 CHOICES = ("easy", "hard", "random")
 
@@ -231,12 +234,11 @@ def sample_difficulty(networks: Networks, data: Dataset | Sequence[Dataset]) -> 
         (640,)
     """
     scores = []
-    c0 = torch.from_numpy(networks.embedding.matrix)
     for number, item in enumerate(data_sets(data, len(networks))):
         module = networks.module(number)
         weight = next(module.parameters())
         with torch.no_grad():
-            logits = module((item.x.to(c0) @ c0.T).to(weight)).double().cpu()
+            logits = module(item.x.to(weight)).double().cpu()
         labels = item.y.reshape(logits.shape).double()
         scores.append((logits.sigmoid() - labels).abs().mean(1).numpy())
     return scores

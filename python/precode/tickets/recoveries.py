@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from precode import _precode
 from precode._internal.check import booleans, numbers
 from precode._internal.errors import PrecodeShapeError
+from precode._internal.lazy import Lazy
 from precode.codes.readouts import templates
 from precode.networks.stacks import Networks
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
+else:
+    pd = Lazy("pandas")
 
 LEVELS = ("location", "family", "clause")
 MEASURES = ("recovery", "precision", "jaccard")
@@ -69,7 +72,7 @@ def recovery(
     (floor,) = numbers([floor], "floor", 0)
     if len(dense) != len(sparse) or dense.widths[1:] != sparse.widths[1:]:
         raise PrecodeShapeError(f"{dense} beside {sparse}: compare as many networks of the same widths")
-    source, other = dense._readout(output), sparse._readout(output)
+    source, other = dense.read_out(output), sparse.read_out(output)
     first = _mask(masks, "w1", sparse.weights["w1"])
     outputs = _mask(masks, "w2", sparse._layers[1][0])[:, output]
     counts, rows, covered = _precode.recovery(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from precode import _precode
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.lazy import Lazy
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Lazy("pandas")
 
 ALL_PROBES = "all probes"
 """Stands for the mean over all feature probes where methods are compared."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from precode._internal.check import COUNT, integer, is_integer
 from precode._internal.errors import PrecodeValueError
+from precode._internal.lazy import Lazy
 from precode._internal.progress import Progress
 from precode.formulas.datasets import Dataset, data_sets
 from precode.networks.stacks import Networks
@@ -21,8 +21,11 @@ from precode.tickets.recoveries import recovery
 from precode.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
+    import pandas as pd
     import polars
     from numpy.typing import NDArray
+else:
+    pd = Lazy("pandas")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,14 @@ class Found:
         """Prunable weights of each network."""
         return sum(mask[0].numel() for mask in self.masks.values())
 
+    def __repr__(self) -> str:
+        kept = sorted({int(count) for count in self.kept})
+        counts = str(kept[0]) if len(kept) == 1 else f"{kept[0]} to {kept[-1]}"
+        return (
+            f"Found(method={self.method}, density={self.density:g}, networks={len(self.start)}, "
+            f"kept={counts} of {self.total})"
+        )
+
 
 class Tickets:
     """Tickets of a stack of trained networks; made by `find_tickets`.
@@ -121,6 +132,9 @@ class Tickets:
 
     def ticket(self, network: int, method: str, density: float) -> Ticket:
         """One network's ticket, for `Runs.module`: masks and start values have the names of its parameters.
+
+        Those of methods that prune feature space (``features`` of `precode.methods`) fit ``get(...).start.module``
+        instead, whose first layer is C1 = W1 C0 and sees the variables themselves.
 
         Raises:
             PrecodeValueError: there is no such ticket or network.
