@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use precode_core::fused::{Level, Options, train};
-use precode_core::training::{Optimizer, Problem, Progress, TrainConfig};
+use precode_core::Progress;
+use precode_core::train::fused::{Level, Options, train};
+use precode_core::train::{Optimizer, Problem, TrainConfig};
 use precode_core::{Dataset, Embedding, Masks, Weights};
 
 const SAMPLES: usize = 20_000;

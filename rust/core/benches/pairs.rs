@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use precode_core::pairs::{BitCodes, CodeMetric, Kernel, Pairs, TernaryCodes, TernaryMetric};
-use precode_core::training::Progress;
+use precode_core::Progress;
+use precode_core::read::pairs::{BitCodes, CodeMetric, Kernel, Pairs, TernaryCodes, TernaryMetric};
 
 /// Numbers of a fixed sequence.
 fn noise() -> impl Iterator<Item = u64> {
@@ -33,7 +33,7 @@ fn kernels(criterion: &mut Criterion) {
             let pairs = pairs.expect("an available kernel");
             group.bench_function(BenchmarkId::new(kernel.name(), format!("{count} x {bits}")), |bencher| {
                 bencher.iter(|| {
-                    let visit = |block: &precode_core::pairs::Block<u16>| {
+                    let visit = |block: &precode_core::read::pairs::Block<u16>| {
                         black_box(block.distances);
                         Ok(())
                     };

@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::embedding::Embedding;
 use crate::error::{Result, value_error};
+use crate::train::embedding::Embedding;
 
 /// The version of the configuration's form.
 pub const VERSION: u32 = 1;

@@ -9,8 +9,9 @@ mod fused_reference;
 use std::sync::Arc;
 
 use fused_reference::{Reference, config, data, difference, embeddings, masks, optimizers, parameters};
-use precode_core::fused::{Level, Options, evaluate, train};
-use precode_core::training::{Optimizer, Problem, Progress, TrainConfig};
+use precode_core::Progress;
+use precode_core::train::fused::{Level, Options, evaluate, train};
+use precode_core::train::{Optimizer, Problem, TrainConfig};
 use precode_core::{Dataset, Embedding, Masks, Weights};
 
 const TOLERANCE: f64 = 2e-5;

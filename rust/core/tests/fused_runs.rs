@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fused_reference::{config, data, masks, optimizers, parameters};
-use precode_core::fused::{Level, MAX_HIDDEN, Options, evaluate, memory_bytes, supports, train};
-use precode_core::training::{EarlyStopping, Optimizer, Problem, Progress, TrainConfig, Trained, Watch};
+use precode_core::Progress;
+use precode_core::train::fused::{Level, MAX_HIDDEN, Options, evaluate, memory_bytes, supports, train};
+use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
 
 fn run(start: &Weights, problem: &Problem<'_>, options: Options) -> Trained {

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3};
-use precode_core::codes::Real;
-use precode_core::training::Progress;
+use precode_core::Progress;
+use precode_core::read::codes::Real;
 use precode_core::{Clause, Clauses, Error, Readout};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;

@@ -1,9 +1,10 @@
 //! Codes, distances, interference and nulls on NumPy views.
 
 use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
-use precode_core::codes::{self, Real};
-use precode_core::distance::{self, Metric, PolarityRule, Scale};
-use precode_core::{Clauses, Embedding, Error, Readout, Template, interference, nulls};
+use precode_core::read::codes::{self, Real};
+use precode_core::read::distance::{self, Metric, PolarityRule, Scale};
+use precode_core::read::{interference, nulls};
+use precode_core::{Clauses, Embedding, Error, Readout, Template};
 use pyo3::prelude::*;
 
 use crate::boundary::{Networks, array, compute, raise, table, with_readout};
@@ -206,13 +207,13 @@ pub fn hamming_probabilities(py: Python<'_>, template: &str, width: usize) -> Py
 /// Name of the pattern with the given counts of positive and negative signs.
 #[pyfunction]
 pub fn pattern_name(positives: usize, negatives: usize) -> String {
-    precode_core::template::pattern_name(positives, negatives)
+    precode_core::read::template::pattern_name(positives, negatives)
 }
 
 /// Names of the templates that compute clauses of a width.
 #[pyfunction]
 pub fn templates(width: usize) -> Vec<String> {
-    precode_core::template::templates(width).map(|template| template.to_string()).collect()
+    precode_core::read::template::templates(width).map(|template| template.to_string()).collect()
 }
 
 /// (rows, n) matrix of a named embedding.
@@ -237,5 +238,5 @@ pub fn epoch_order(
     epoch: u32,
     samples: usize,
 ) -> PyResult<Bound<'_, PyArrayDyn<u32>>> {
-    array(py, precode_core::training::epoch_order(seed, epoch, samples), &[samples])
+    array(py, precode_core::train::epoch_order(seed, epoch, samples), &[samples])
 }

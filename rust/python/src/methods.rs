@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use numpy::PyArrayDyn;
 use precode_core::Clause;
-use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::training::{Problem, Progress};
+use precode_core::Progress;
+use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::train::Problem;
 use precode_torch::methods::{
     Control, Found, Method, Objective, Record, Request, StackObjective, Start, all,
 };

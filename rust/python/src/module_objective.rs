@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use precode_core::training::Progress;
+use precode_core::Progress;
 use precode_torch::methods::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
 use precode_torch::{Error, Result};
 use pyo3::call::PyCallArgs;

@@ -1,7 +1,7 @@
 //! All pairs of codes.
 
 use numpy::{PyArrayDyn, PyReadonlyArray2};
-use precode_core::pairs::{BitCodes, CodeMetric, Distance, Pairs, TernaryCodes, TernaryMetric};
+use precode_core::read::pairs::{BitCodes, CodeMetric, Distance, Pairs, TernaryCodes, TernaryMetric};
 use precode_core::{Error, error};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;

@@ -1,8 +1,9 @@
 //! Recovery of codes by sparse networks, and what of them is alive.
 
 use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
-use precode_core::recovery::{Agreement, Levels};
-use precode_core::{Error, Template, recovery as core};
+use precode_core::ticket::recovery as core;
+use precode_core::ticket::recovery::{Agreement, Levels};
+use precode_core::{Error, Template};
 use pyo3::prelude::*;
 
 use crate::boundary::{Networks, array, compute, raise, table, with_readout};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use numpy::{PyArrayDyn, PyReadonlyArray2};
-use precode_core::formula::ClauseShape;
-use precode_core::rng::Purpose;
-use precode_core::sampler::Sampler;
+use precode_core::task::formula::ClauseShape;
+use precode_core::task::rng::Purpose;
+use precode_core::task::sampler::Sampler;
 use precode_core::{Clause, Dataset, Dnf, Literal};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

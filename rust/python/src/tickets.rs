@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use precode_core::ticket_file::{self, Dtype, NamedTensor};
+use precode_core::ticket::file::{self, Dtype, NamedTensor};
 use precode_core::{Error, error};
 use pyo3::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -47,7 +47,7 @@ pub fn save_ticket(py: Python<'_>, path: PathBuf, tensors: NamedTensors, about: 
     let write = || -> precode_torch::Result<()> {
         let tensors: Vec<NamedTensor> =
             tensors.into_iter().map(|(name, tensor)| to_bytes(name, &tensor.0)).collect::<Result<_, _>>()?;
-        Ok(ticket_file::save(&path, &tensors, about)?)
+        Ok(file::save(&path, &tensors, about)?)
     };
     py.detach(write).map_err(|error| raise(py, error))
 }
@@ -56,7 +56,7 @@ pub fn save_ticket(py: Python<'_>, path: PathBuf, tensors: NamedTensors, about: 
 #[pyfunction]
 pub fn load_ticket(py: Python<'_>, path: PathBuf) -> PyResult<(NamedTensors, String)> {
     let read = || -> precode_torch::Result<(NamedTensors, String)> {
-        let (tensors, manifest) = ticket_file::load(&path)?;
+        let (tensors, manifest) = file::load(&path)?;
         let manifest = manifest.to_json().map_err(Error::File)?;
         Ok((tensors.into_iter().map(from_bytes).collect::<Result<_, _>>()?, manifest))
     };

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
-use precode_core::dataset::WORD_BITS;
-use precode_core::fused::memory_bytes;
-use precode_core::training::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
+use precode_core::task::dataset::WORD_BITS;
+use precode_core::train::fused::memory_bytes;
+use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
 use precode_torch::{Choice, Stack, choose};
 use pyo3::prelude::*;

@@ -6,10 +6,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use precode_core::formula::{ClauseShape, Dnf};
-use precode_core::rng::Purpose;
-use precode_core::sampler::Sampler;
-use precode_core::training::{Optimizer, Problem, Progress, TrainConfig};
+use precode_core::Progress;
+use precode_core::task::formula::{ClauseShape, Dnf};
+use precode_core::task::rng::Purpose;
+use precode_core::task::sampler::Sampler;
+use precode_core::train::{Optimizer, Problem, TrainConfig};
 use precode_core::{Dataset, Embedding, Weights};
 use precode_torch::{Engine, Fused, Libtorch, Stack};
 use tch::{Cuda, Device, Kind};

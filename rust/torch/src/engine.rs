@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use precode_core::training::{Evaluation, Problem, Progress, Trained};
+use precode_core::Progress;
+use precode_core::train::{Evaluation, Problem, Trained};
 use precode_core::{Dataset, Embedding};
 use tch::{Device, Kind};
 

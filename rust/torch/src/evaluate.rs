@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use precode_core::training::Evaluation;
+use precode_core::train::Evaluation;
 use precode_core::{Dataset, Embedding};
 use tch::{Device, Kind, Tensor};
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use precode_core::fused::{self, Options};
-use precode_core::training::{Evaluation, Problem, Progress, Trained};
+use precode_core::Progress;
+use precode_core::train::fused::{self, Options};
+use precode_core::train::{Evaluation, Problem, Trained};
 use precode_core::{Dataset, Embedding};
 use tch::{Device, Kind};
 
@@ -11,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Result, unsupported};
 use crate::stack::Stack;
 
-/// [`precode_core::fused`]: one hidden layer, float32 on the CPU, many times faster than [`Libtorch`](crate::Libtorch).
+/// [`precode_core::train::fused`]: one hidden layer, float32 on the CPU, many times faster than [`Libtorch`](crate::Libtorch).
 ///
 /// It runs on rayon's threads, not on torch's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

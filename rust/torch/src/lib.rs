@@ -5,7 +5,8 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use precode_core::training::{Optimizer, Problem, Progress, TrainConfig};
+//! use precode_core::Progress;
+//! use precode_core::train::{Optimizer, Problem, TrainConfig};
 //! use precode_core::{Dataset, Embedding, Weights};
 //! use precode_torch::{Choice, Stack, choose};
 //! use tch::{Device, Kind};

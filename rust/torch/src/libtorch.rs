@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use precode_core::training::{Evaluation, History, Problem, Progress, Trained};
+use precode_core::Progress;
+use precode_core::train::{Evaluation, History, Problem, Trained};
 use precode_core::{Dataset, Embedding, Masks};
 use tch::{Cuda, Device, Kind, no_grad_guard};
 

@@ -1,6 +1,6 @@
 //! The update rules of `torch.optim` on one flat buffer, in place.
 
-use precode_core::training::Optimizer;
+use precode_core::train::Optimizer;
 use tch::Tensor;
 
 use crate::error::Result;

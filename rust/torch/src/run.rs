@@ -1,7 +1,8 @@
 //! The training loop: steps, epochs, early stopping, snapshots.
 
 use precode_core::Masks;
-use precode_core::training::{History, Patience, Problem, Progress, Trained, Watch, epoch_order};
+use precode_core::Progress;
+use precode_core::train::{History, Patience, Problem, Trained, Watch, epoch_order};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use precode_core::training::Watch;
+use precode_core::train::Watch;
 use tch::{Device, Kind};
 
 #[test]

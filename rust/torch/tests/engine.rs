@@ -3,7 +3,8 @@
 mod common;
 
 use common::*;
-use precode_core::training::{Optimizer, Progress, Watch};
+use precode_core::Progress;
+use precode_core::train::{Optimizer, Watch};
 use precode_core::{Embedding, Error as Core, Weights};
 use precode_torch::{Choice, Engine, Error, Libtorch, Stack, choose};
 use tch::{Device, Kind, Tensor};

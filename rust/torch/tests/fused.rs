@@ -3,10 +3,12 @@
 mod common;
 
 use common::*;
-use precode_core::rng::Purpose;
-use precode_core::sampler::Sampler;
-use precode_core::training::{Optimizer, Progress, Trained, Watch};
-use precode_core::{Dnf, Weights, formula::ClauseShape};
+use precode_core::Progress;
+use precode_core::task::formula::ClauseShape;
+use precode_core::task::rng::Purpose;
+use precode_core::task::sampler::Sampler;
+use precode_core::train::{Optimizer, Trained, Watch};
+use precode_core::{Dnf, Weights};
 use precode_torch::{Choice, Engine, Fused, Libtorch, Stack, choose};
 use tch::{Device, Kind, Tensor};
 
@@ -114,7 +116,7 @@ fn full_training_ends_statistically_the_same() {
     case.config.epochs = 30;
     case.config.batch = 64;
     let (ours, theirs) = (fused(&case).history, case.train(Kind::Float).history);
-    let last = |history: &precode_core::training::History| -> Vec<f64> {
+    let last = |history: &precode_core::train::History| -> Vec<f64> {
         (0..16).map(|r| history.train_loss[r * 30 + 29]).collect()
     };
     let (ours, theirs) = (last(&ours), last(&theirs));

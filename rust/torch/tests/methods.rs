@@ -4,8 +4,9 @@ mod common;
 
 use common::*;
 use precode_core::Masks;
-use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::training::{Progress, TrainConfig};
+use precode_core::Progress;
+use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::train::TrainConfig;
 use precode_torch::methods::{Batch, Control, Found, Method, Objective, Request, StackObjective, Start, all};
 use precode_torch::{Choice, Engine, Fused, Stack};
 use tch::{Device, Kind, Tensor};

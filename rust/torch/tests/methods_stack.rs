@@ -3,7 +3,8 @@
 mod common;
 
 use common::*;
-use precode_core::training::{Optimizer, Progress, TrainConfig, Watch, epoch_order};
+use precode_core::Progress;
+use precode_core::train::{Optimizer, TrainConfig, Watch, epoch_order};
 use precode_core::{Embedding, Weights};
 use precode_torch::methods::{Batch, Objective, Plan, SCORING_SAMPLES, StackObjective};
 use precode_torch::{Choice, Engine, Fused, Stack};

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use precode_core::training::{EarlyStopping, Optimizer, Watch};
+use precode_core::train::{EarlyStopping, Optimizer, Watch};
 use precode_torch::Stack;
 use tch::{Device, Kind};
 
@@ -163,7 +163,7 @@ fn early_stopping_follows_the_plain_rule() {
     assert!(ran.iter().min() < ran.iter().max(), "the case should stop at different epochs: {ran:?}");
     for (r, &epochs) in ran.iter().enumerate() {
         let losses = &trained.history.train_loss[r * 40..][..40];
-        let mut rule = precode_core::training::Patience::new(case.config.early_stopping.unwrap());
+        let mut rule = precode_core::train::Patience::new(case.config.early_stopping.unwrap());
         let stop = (0..40).find(|&i| rule.update(losses[i])).map_or(40, |i| i + 1);
         assert_eq!(epochs as usize, stop);
         assert!(losses[stop..].iter().all(|loss| loss.is_nan()));

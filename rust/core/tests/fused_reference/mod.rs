@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use precode_core::training::{Optimizer, Patience, Problem, TrainConfig, Watch, epoch_order};
+use precode_core::train::{Optimizer, Patience, Problem, TrainConfig, Watch, epoch_order};
 use precode_core::{Dataset, Embedding, Layer, Masks, Weights};
 
 /// One network in float64.

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use precode_core::mask::Granularity;
-use precode_core::rng::{Purpose, stream};
+use precode_core::task::rng::{Purpose, stream};
+use precode_core::ticket::mask::Granularity;
 use rand::seq::SliceRandom;
 use tch::Tensor;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use precode_core::mask::Density;
+use precode_core::ticket::mask::Density;
 use tch::{Kind, Tensor};
 
 use super::objective::{Objective, Plan};

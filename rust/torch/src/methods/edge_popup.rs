@@ -1,7 +1,7 @@
 //! Edge-popup: which weights of the untrained network to keep is learned, the weights are not
 //! (Ramanujan et al., arXiv 1911.13299, section 3).
 
-use precode_core::mask::{Density, Scope};
+use precode_core::ticket::mask::{Density, Scope};
 use tch::Tensor;
 
 use super::learned::{Learns, Search, Sgd, cosine, kth_largest};

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use precode_core::Dataset;
-use precode_core::training::{Problem, TrainConfig, epoch_order};
+use precode_core::train::{Problem, TrainConfig, epoch_order};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Result, value_error};

@@ -1,7 +1,7 @@
 //! Gem-Miner: scores between 0 and 1 that are rounded to a mask, and from time to time the lowest of them
 //! frozen at 0 (Sreenivasan et al., "Rare Gems", arXiv 2202.12002, algorithm 1).
 
-use precode_core::mask::Density;
+use precode_core::ticket::mask::Density;
 use tch::{Kind, Tensor};
 
 use super::learned::{Learns, Search, Sgd, cosine, kth_largest, numbers};

@@ -1,6 +1,6 @@
 //! Iterative magnitude pruning: train, drop a fifth of the weights, go back, and again.
 
-use precode_core::mask::Density;
+use precode_core::ticket::mask::Density;
 use tch::Tensor;
 
 use super::objective::{Objective, Plan};

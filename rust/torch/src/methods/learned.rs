@@ -6,7 +6,7 @@
 
 use std::f64::consts::PI;
 
-use precode_core::rng::{Purpose, stream};
+use precode_core::task::rng::{Purpose, stream};
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 

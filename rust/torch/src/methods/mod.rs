@@ -18,8 +18,8 @@ mod select;
 mod stack;
 mod synflow;
 
-use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::training::Progress;
+use precode_core::Progress;
+use precode_core::ticket::mask::{Density, Granularity, Scope};
 use tch::Tensor;
 
 pub use control::Control;

@@ -2,8 +2,8 @@
 
 mod layer;
 
-use precode_core::mask::Density;
-use precode_core::probe::{Penalties, Probe};
+use precode_core::ticket::mask::Density;
+use precode_core::ticket::probe::{Penalties, Probe};
 use rayon::prelude::*;
 use tch::Tensor;
 

@@ -1,6 +1,6 @@
 //! Methods of one score a weight: the best-scored are kept, at every density.
 
-use precode_core::rng::{Purpose, stream};
+use precode_core::task::rng::{Purpose, stream};
 use rand::RngExt;
 use tch::{Kind, Tensor};
 

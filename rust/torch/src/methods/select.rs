@@ -1,6 +1,6 @@
 //! The exact choice of the best weights of every network, from scores to masks.
 
-use precode_core::mask::{self, Density, Scores};
+use precode_core::ticket::mask::{self, Density, Scores};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 

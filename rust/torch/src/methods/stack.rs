@@ -1,6 +1,7 @@
 //! Stacks of networks as what methods search.
 
-use precode_core::training::{Problem, Progress, TrainConfig};
+use precode_core::Progress;
+use precode_core::train::{Problem, TrainConfig};
 use precode_core::{Clause, Embedding, Masks};
 use tch::{Device, Kind, Tensor, no_grad_guard};
 

@@ -1,6 +1,6 @@
 //! SynFlow: data-free pruning in rounds that conserve the flow through every neuron.
 
-use precode_core::mask::Density;
+use precode_core::ticket::mask::Density;
 use tch::{Kind, Tensor};
 
 use super::objective::Objective;

@@ -4,9 +4,8 @@
 
 use std::sync::Arc;
 
-use precode_core::training::{
-    EarlyStopping, Optimizer, Problem, Progress, TrainConfig, Trained, epoch_order,
-};
+use precode_core::Progress;
+use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, epoch_order};
 use precode_core::{Dataset, Embedding, Masks, Weights};
 use precode_torch::methods::{Objective, StackObjective};
 use precode_torch::{Choice, Engine, Libtorch, Stack};
@@ -164,7 +163,7 @@ pub fn every_embedding() -> Vec<Embedding> {
     ]
 }
 
-pub fn stopping(patience: u32, watch: precode_core::training::Watch) -> Option<EarlyStopping> {
+pub fn stopping(patience: u32, watch: precode_core::train::Watch) -> Option<EarlyStopping> {
     Some(EarlyStopping { patience, min_delta: 0.0, watch })
 }
 

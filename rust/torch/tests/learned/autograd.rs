@@ -1,7 +1,7 @@
 //! The methods beside autograd: what they ask gradients at, step by step.
 
-use precode_core::mask::Scope;
-use precode_core::rng::{Purpose, stream};
+use precode_core::task::rng::{Purpose, stream};
+use precode_core::ticket::mask::Scope;
 use rand::RngExt;
 use tch::{Kind, Tensor};
 

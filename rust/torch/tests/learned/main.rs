@@ -4,8 +4,8 @@
 mod autograd;
 mod regressions;
 
-use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::training::Progress;
+use precode_core::Progress;
+use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_torch::Error;
 use regressions::{Ask, LEARNED, PRUNABLE, Regressions, bits, joined, numbers, record};
 use tch::Kind;

@@ -1,8 +1,8 @@
 //! Networks so small that every mask can be tried.
 
-use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::rng::{Purpose, stream};
-use precode_core::training::Progress;
+use precode_core::Progress;
+use precode_core::task::rng::{Purpose, stream};
+use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_torch::Result;
 use precode_torch::methods::{
     Batch, FeaturePair, Found, Objective, Outcome, Parameter, Plan, Record, Request, all,

@@ -1,10 +1,10 @@
 //! The layer that codes are read from, and the masks that a probe chooses of it.
 
-use precode_core::blind::{self, Affinity};
-use precode_core::mask::{Density, Granularity, Scope};
-use precode_core::probe::{Probe, probe};
-use precode_core::realize::Map;
-use precode_core::template::templates;
+use precode_core::read::blind::{self, Affinity};
+use precode_core::read::template::templates;
+use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::ticket::probe::{Probe, probe};
+use precode_core::ticket::realize::Map;
 use precode_core::{Clause, Clauses, Readout, Template};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};

@@ -1,0 +1,199 @@
+//! Clauses read from a network after a short warm-up, for probes that do not know the formula.
+//!
+//! The founding paper pairs the columns of |W1| by their correlation (arXiv 2504.08842, section 3.3: clauses of two
+//! literals, each variable in one clause). For wider clauses that share variables, the statistic and the search
+//! are ours.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Result, value_error};
+use crate::named::named;
+use crate::read::codes::{Readout, Real};
+use crate::task::formula::{Clause, Literal};
+
+/// What says that two variables are in a clause together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// `sum over rows of w2 c_i c_j`: alike on positive rows and opposite on negative ones, as templates are.
+    #[default]
+    Interaction,
+    /// Correlation of the columns of |C1| over the rows (arXiv 2504.08842, section 3.3).
+    Absolute,
+}
+named!(Affinity, "affinity", "interaction" => Interaction, "absolute" => Absolute);
+
+impl Affinity {
+    /// Affinity of all pairs of variables of one network, (variables, variables), zero on the diagonal; of its
+    /// output weights `output` (rows).
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if there is not one output weight a row.
+    pub fn of<T: Real>(self, readout: &Readout<T>, output: &[T], network: usize) -> Result<Vec<f64>> {
+        if output.len() != readout.rows() {
+            return Err(value_error!("{} output weights for {} rows", output.len(), readout.rows()));
+        }
+        let n = readout.variables();
+        let mut rows: Vec<Vec<f64>> = (0..readout.rows())
+            .map(|row| readout.row(network, row).iter().map(|&weight| weight.into()).collect())
+            .collect();
+        if self == Self::Absolute {
+            rows.iter_mut().flatten().for_each(|weight| *weight = weight.abs());
+            for variable in 0..n {
+                let mean = rows.iter().map(|row| row[variable]).sum::<f64>() / rows.len() as f64;
+                let square = rows.iter().map(|row| (row[variable] - mean).powi(2)).sum::<f64>();
+                let norm = Some(square.sqrt()).filter(|&norm| norm > 0.0).unwrap_or(1.0);
+                rows.iter_mut().for_each(|row| row[variable] = (row[variable] - mean) / norm);
+            }
+        }
+        let mut out = vec![0.0; n * n];
+        for (row, &output) in rows.iter().zip(output) {
+            let weight = if self == Self::Interaction { output.into() } else { 1.0 };
+            for i in 0..n {
+                for j in (0..n).filter(|&j| j != i) {
+                    out[i * n + j] += weight * row[i] * row[j];
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// `count` different clauses of `width` variables, none negated, from the affinity of all pairs.
+///
+/// Clauses are found one after another. From every pair, a clause grows by the variable of the largest summed
+/// affinity to those it has; the clause of the largest mean affinity is taken, and this mean is subtracted from
+/// all its pairs, so that what it explains is not found again. Ties go to the lowest variables.
+///
+/// # Errors
+/// [`Error::Value`](crate::Error::Value) if affinities are not finite or not of pairs, the width is not in 1 to their
+/// number of variables, or there are not `count` such clauses to be found.
+pub fn recover(affinity: &[f64], count: usize, width: usize) -> Result<Vec<Clause>> {
+    let n = affinity.len().isqrt();
+    if n * n != affinity.len() {
+        return Err(value_error!("{} affinities are not of all pairs of variables", affinity.len()));
+    }
+    if width == 0 || width > n {
+        return Err(value_error!("width = {width}: clauses over {n} variables have 1 to {n}"));
+    }
+    if let Some(i) = affinity.iter().position(|value| !value.is_finite()) {
+        return Err(value_error!("the affinity of variables {} and {} is {}", i / n, i % n, affinity[i]));
+    }
+    let mut affinity = affinity.to_vec();
+    let mut found: Vec<Vec<usize>> = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut best: Option<(f64, Vec<usize>)> = None;
+        for first in 0..n {
+            for second in if width == 1 { first..first + 1 } else { first + 1..n } {
+                let clause = grow(&affinity, n, first, second, width);
+                let mean = mean_affinity(&affinity, n, &clause);
+                let better = best.as_ref().is_none_or(|(best, _)| mean > *best);
+                if better && !found.contains(&clause) {
+                    best = Some((mean, clause));
+                }
+            }
+        }
+        let Some((mean, clause)) = best else {
+            return Err(value_error!(
+                "only {number} of {count} clauses of {width} variables could be told apart"
+            ));
+        };
+        for &i in &clause {
+            clause.iter().filter(|&&j| j != i).for_each(|&j| affinity[i * n + j] -= mean);
+        }
+        found.push(clause);
+    }
+    let literal = |variable: usize| Literal { variable, negated: false };
+    Ok(found.into_iter().map(|clause| clause.into_iter().map(literal).collect()).collect())
+}
+
+/// The clause that grows from a pair, in ascending order.
+fn grow(affinity: &[f64], n: usize, first: usize, second: usize, width: usize) -> Vec<usize> {
+    let mut clause = if first == second { vec![first] } else { vec![first, second] };
+    let mut sums: Vec<f64> =
+        (0..n).map(|v| clause.iter().map(|&member| affinity[member * n + v]).sum()).collect();
+    while clause.len() < width {
+        let outside = (0..n).filter(|v| !clause.contains(v));
+        // Of equal sums `min_by` keeps the first.
+        let Some(next) = outside.min_by(|&a, &b| sums[b].total_cmp(&sums[a])) else { break };
+        clause.push(next);
+        sums.iter_mut().enumerate().for_each(|(v, sum)| *sum += affinity[next * n + v]);
+    }
+    clause.sort_unstable();
+    clause
+}
+
+fn mean_affinity(affinity: &[f64], n: usize, clause: &[usize]) -> f64 {
+    let pairs = clause.iter().flat_map(|&i| clause.iter().map(move |&j| affinity[i * n + j]));
+    pairs.sum::<f64>() / (clause.len() * (clause.len() - 1)).max(1) as f64
+}
+
+/// How many of the `found` clauses are in the formula, in any order of literals.
+pub fn hits(found: &[Clause], formula: &[Clause]) -> usize {
+    let sets = |clauses: &[Clause]| -> BTreeSet<Clause> {
+        let mut clauses = clauses.to_vec();
+        clauses.iter_mut().for_each(|clause| clause.sort_unstable());
+        clauses.into_iter().collect()
+    };
+    sets(found).intersection(&sets(formula)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn clauses(sets: &[&[i64]]) -> Vec<Clause> {
+        sets.iter().map(|set| set.iter().map(|&s| Literal::from_signed(s)).collect()).collect()
+    }
+
+    #[test]
+    fn affinities_by_hand() {
+        // A positive row where 0 and 1 agree, a negative one where 0 and 2 disagree.
+        let features = [1.0, 2.0, 0.0, 1.0, 0.0, -3.0];
+        let readout = Readout::new(1, 2, 3, &features, &[2.0f64, -1.0]).unwrap();
+        let got = Affinity::Interaction.of(&readout, &[2.0, -1.0], 0).unwrap();
+        assert_eq!(got, [0.0, 4.0, 3.0, 4.0, 0.0, 0.0, 3.0, 0.0, 0.0]);
+        // Columns of |C1| over two rows: 1 falls, 2 rises, 0 is constant.
+        let got = Affinity::Absolute.of(&readout, &[2.0, -1.0], 0).unwrap();
+        assert!((got[3 + 2] + 1.0).abs() < 1e-12 && got[1] == 0.0);
+        assert!(Affinity::Absolute.of(&readout, &[1.0], 0).is_err());
+    }
+
+    #[test]
+    fn pairs_of_the_founding_paper_are_found() {
+        // Two clauses of two variables, each pair alike in magnitude on its own rows.
+        let features = [3.0f64, -3.0, 0.1, 0.0, 0.2, 0.1, -2.0, 2.5, 2.0, 2.2, 0.0, 0.1, 0.0, 0.1, 4.0, 4.0];
+        let readout = Readout::new(1, 4, 4, &features, &[1.0; 4]).unwrap();
+        let affinity = Affinity::Absolute.of(&readout, &[1.0; 4], 0).unwrap();
+        let formula = clauses(&[&[2, 3], &[0, 1]]);
+        assert_eq!(hits(&recover(&affinity, 2, 2).unwrap(), &formula), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn planted_clauses_are_found(permutation in Just((0..12).collect::<Vec<usize>>()).prop_shuffle(),
+                                     noise in prop::collection::vec(-0.1..0.1f64, 144)) {
+            // Clauses 0 and 1 share a variable, as random clauses do.
+            let planted = [[0, 1, 2, 3], [3, 4, 5, 6], [7, 8, 9, 10]].map(|c| c.map(|v| permutation[v]));
+            let mut affinity: Vec<f64> = (0..144).map(|i| noise[i] + noise[i % 12 * 12 + i / 12]).collect();
+            for clause in planted {
+                for &i in &clause {
+                    clause.iter().filter(|&&j| j != i).for_each(|&j| affinity[i * 12 + j] += 1.0);
+                }
+            }
+            let formula: Vec<Clause> =
+                planted.iter().map(|c| c.iter().map(|&v| Literal { variable: v, negated: false }).collect()).collect();
+            prop_assert_eq!(hits(&recover(&affinity, 3, 4).unwrap(), &formula), 3);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_found_is_refused() {
+        let refuse = |error: crate::Error| error.to_string();
+        assert!(refuse(recover(&[0.0; 3], 1, 1).unwrap_err()).contains("3 affinities"));
+        assert!(refuse(recover(&[0.0; 4], 1, 3).unwrap_err()).contains("width = 3"));
+        assert!(refuse(recover(&[0.0; 4], 2, 2).unwrap_err()).contains("only 1 of 2"));
+        assert!(refuse(recover(&[f64::NAN; 4], 1, 2).unwrap_err()).contains("NaN"));
+        assert_eq!(hits(&clauses(&[&[1, 0], &[0, 1], &[2, !3]]), &clauses(&[&[0, 1], &[2, 3]])), 1);
+    }
+}

@@ -1,0 +1,435 @@
+//! Distances between all pairs of codes.
+//!
+//! Codes are stacks of bits ([`BitCodes`]) or of signs ([`TernaryCodes`]); [`Pairs`] compares every
+//! code of one stack with every code of another, or of the same. Nothing has to be kept that is not
+//! asked for: the whole matrix, some of its rows, blocks of it as they are computed, how often each
+//! distance occurs, or only the nearest code to each.
+//!
+//! Every metric here follows from the number of bits that two codes share and the number that each
+//! has, so that one loop counts for all of them; ternary codes are compared as bits of two or three
+//! planes. The loop is written for each [`Kernel`] and chosen at run time; what was computed always
+//! comes with the kernel that ran.
+
+mod codes;
+mod distance;
+mod kernel;
+mod metric;
+mod output;
+mod scalar;
+mod tile;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+pub use codes::{BitCodes, TernaryCodes};
+pub use distance::Distance;
+pub use kernel::{KERNEL_VARIABLE, Kernel};
+pub use metric::{CodeMetric, TernaryMetric};
+pub use output::Block;
+
+use crate::Progress;
+use crate::error::{Result, shape_error, value_error};
+use distance::Rule;
+use output::{Shared, reflect};
+use tile::{Operands, SIDE, Scratch};
+
+/// Words of a code from which on writing a distance to its mirror image is faster than computing it again.
+const WORTH_MIRRORING: usize = 16;
+
+/// How often each distance occurs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// Number of pairs at every distance, from 0 to the largest possible one.
+    pub counts: Vec<u64>,
+    /// What counted the bits.
+    pub kernel: Kernel,
+}
+
+/// The nearest code to each code of a stack.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nearest<T> {
+    /// Which code of the other stack it is; of several, the first.
+    pub indices: Vec<u32>,
+    /// How far it is.
+    pub distances: Vec<T>,
+    /// What counted the bits.
+    pub kernel: Kernel,
+}
+
+/// All pairs of a code of one stack, A codes, and a code of another, B codes, or of the same.
+///
+/// ```
+/// use precode_core::read::pairs::{BitCodes, CodeMetric, Pairs};
+/// use precode_core::Progress;
+///
+/// let codes = BitCodes::from_bytes(&[0b0000, 0b0001, 0b1111], 4).unwrap();
+/// let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap();
+/// let progress = Progress::default();
+/// let mut matrix = vec![0u8; 9];
+/// let kernel = pairs.matrix(&mut matrix, &progress).unwrap();
+/// assert_eq!(matrix, [0, 1, 4, 1, 0, 3, 4, 3, 0]);
+/// assert_eq!(kernel, pairs.kernel());
+/// assert_eq!(pairs.histogram(&progress).unwrap().counts, [0, 1, 0, 1, 1]);
+/// assert_eq!(pairs.nearest::<u8>(&progress).unwrap().indices, [1, 0, 1]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pairs {
+    operands: Operands,
+    shape: (usize, usize),
+    /// One stack against itself.
+    symmetric: bool,
+    bits: usize,
+    rule: Rule,
+    kernel: Kernel,
+}
+
+impl Pairs {
+    /// Every code of `a` with every code of `b`, or with every code of `a` without `b`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the codes of `a` and `b` differ in length; as [`Kernel::select`].
+    pub fn new(a: &BitCodes, b: Option<&BitCodes>, metric: CodeMetric) -> Result<Self> {
+        if let Some(b) = b {
+            same_length(a.bits(), b.bits(), "bits")?;
+        }
+        let rule = match metric {
+            CodeMetric::Hamming => Rule::Differing,
+            CodeMetric::Jaccard => Rule::Jaccard,
+            CodeMetric::Overlap => Rule::Shared,
+        };
+        Self::prepare(a, b, rule)
+    }
+
+    /// Every ternary code of `a` with every code of `b`, or with every code of `a` without `b`.
+    ///
+    /// ```
+    /// use precode_core::read::pairs::{Pairs, TernaryCodes, TernaryMetric};
+    /// use precode_core::Progress;
+    ///
+    /// let codes = TernaryCodes::from_signs(&[1, 0, -1, 1, 1, 1], 3).unwrap();
+    /// let distance = |metric| {
+    ///     let mut matrix = [0u8; 4];
+    ///     Pairs::ternary(&codes, None, metric).unwrap().matrix(&mut matrix, &Progress::default()).unwrap();
+    ///     matrix[1]
+    /// };
+    /// assert_eq!((distance(TernaryMetric::Mismatch), distance(TernaryMetric::L1)), (2, 3));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn ternary(a: &TernaryCodes, b: Option<&TernaryCodes>, metric: TernaryMetric) -> Result<Self> {
+        if let Some(b) = b {
+            same_length(a.length(), b.length(), "signs")?;
+        }
+        let (planes, rule): (fn(&TernaryCodes) -> BitCodes, _) = match metric {
+            TernaryMetric::Mismatch => (TernaryCodes::one_hot, Rule::Missing(a.length() as u32)),
+            TernaryMetric::L1 => (TernaryCodes::two_hot, Rule::Differing),
+        };
+        Self::prepare(&planes(a), b.map(planes).as_ref(), rule)
+    }
+
+    fn prepare(a: &BitCodes, b: Option<&BitCodes>, rule: Rule) -> Result<Self> {
+        let other = b.unwrap_or(a);
+        Ok(Self {
+            operands: Operands::new(a.data(), other.data(), a.words()),
+            shape: (a.count(), other.count()),
+            symmetric: b.is_none(),
+            bits: a.bits(),
+            rule,
+            kernel: Kernel::select(None)?,
+        })
+    }
+
+    /// Counts bits with this kernel instead of the fastest.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if this processor cannot run it.
+    pub fn with_kernel(self, kernel: Kernel) -> Result<Self> {
+        Ok(Self { kernel: Kernel::select(Some(kernel))?, ..self })
+    }
+
+    /// What will count the bits.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// (A, B), the shape of the matrix of distances.
+    pub fn shape(&self) -> (usize, usize) {
+        self.shape
+    }
+
+    /// The largest distance there can be, or `None` where distances are fractions.
+    pub fn largest(&self) -> Option<usize> {
+        (self.rule != Rule::Jaccard).then(|| self.rule.largest(self.bits))
+    }
+
+    /// Writes all distances, (A, B), to `out`. Of one stack against itself, long codes are compared once
+    /// and reflected. Returns the kernel that ran.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if `out` has another length; [`Error::Unsupported`](crate::Error::Unsupported) if distances can be
+    /// beyond `T`; [`Error::Interrupted`](crate::Error::Interrupted), with part of `out` written.
+    pub fn matrix<T: Distance>(&self, out: &mut [T], progress: &Progress) -> Result<Kernel> {
+        if !self.symmetric || self.operands.words < WORTH_MIRRORING {
+            return self.rows(0..self.shape.0, out, progress);
+        }
+        let out = Shared::new(out, self.shape)?;
+        let visit = |mut reflection: Vec<T>, block: &Block<T>| {
+            // SAFETY: every block of the upper triangle is visited once, and its mirror image lies
+            // in the lower one.
+            unsafe { out.write(block) };
+            if block.rows != block.columns {
+                reflect(block, &mut reflection);
+                let (rows, columns) = (block.columns.clone(), block.rows.clone());
+                // SAFETY: as above.
+                unsafe { out.write(&Block { rows, columns, distances: &reflection }) };
+            }
+            Ok(reflection)
+        };
+        let (_, kernel) = self.run(self.rule, 0..self.shape.0, true, progress, Vec::new, visit, |a, _| a)?;
+        Ok(kernel)
+    }
+
+    /// Writes the distances of some of A's codes, (rows, B), to `out`: for matrices that are too
+    /// large to keep. Returns the kernel that ran.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if there are no such rows; as [`matrix`](Self::matrix).
+    pub fn rows<T: Distance>(
+        &self,
+        rows: Range<usize>,
+        out: &mut [T],
+        progress: &Progress,
+    ) -> Result<Kernel> {
+        if rows.is_empty() || rows.end > self.shape.0 {
+            return Err(value_error!("rows {rows:?} of {} codes: pass some that there are", self.shape.0));
+        }
+        let out = Shared::new(out, (rows.len(), self.shape.1))?;
+        let first = rows.start;
+        let visit = |(), block: &Block<T>| {
+            let rows = block.rows.start - first..block.rows.end - first;
+            // SAFETY: every block is visited once.
+            unsafe { out.write(&Block { rows, ..block.clone() }) };
+            Ok(())
+        };
+        let ((), kernel) = self.run(self.rule, rows, false, progress, || (), visit, |(), ()| ())?;
+        Ok(kernel)
+    }
+
+    /// Hands over all distances, block by block and in no particular order, from several threads:
+    /// every pair is in one block, and no more than a block a thread is kept. Ends at the first error
+    /// of `visit`. Returns the kernel that ran.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use precode_core::read::pairs::{BitCodes, CodeMetric, Pairs};
+    /// use precode_core::Progress;
+    ///
+    /// let codes = BitCodes::from_bytes(&[0b0000, 0b0001, 0b1111], 4).unwrap();
+    /// let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap();
+    /// let close = AtomicUsize::new(0);
+    /// pairs
+    ///     .for_each_block::<u8>(&Progress::default(), |block| {
+    ///         close.fetch_add(block.distances.iter().filter(|&&d| d <= 1).count(), Ordering::Relaxed);
+    ///         Ok(())
+    ///     })
+    ///     .unwrap();
+    /// assert_eq!(close.into_inner(), 5);
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if distances can be beyond `T`; [`Error::Interrupted`](crate::Error::Interrupted); that of `visit`.
+    pub fn for_each_block<T: Distance>(
+        &self,
+        progress: &Progress,
+        visit: impl Fn(&Block<T>) -> Result<()> + Sync,
+    ) -> Result<Kernel> {
+        let visit = |(), block: &Block<T>| visit(block);
+        let ((), kernel) =
+            self.run(self.rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
+        Ok(kernel)
+    }
+
+    /// How often each distance occurs. One stack against itself counts every two codes once, and no
+    /// code with itself.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for [`CodeMetric::Jaccard`], whose distances are not counts;
+    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    pub fn histogram(&self, progress: &Progress) -> Result<Histogram> {
+        if self.rule.check::<u8>(self.bits).is_ok() {
+            self.count::<u8>(progress)
+        } else if self.rule.check::<u16>(self.bits).is_ok() {
+            self.count::<u16>(progress)
+        } else {
+            self.count::<u32>(progress)
+        }
+    }
+
+    fn count<T: Distance>(&self, progress: &Progress) -> Result<Histogram> {
+        let zero = || vec![0u64; self.rule.largest(self.bits) + 1];
+        let visit = |mut counts: Vec<u64>, block: &Block<T>| {
+            for (row, distances) in block.rows.clone().zip(block.distances.chunks_exact(block.columns.len()))
+            {
+                let seen = if self.symmetric { (row + 1).saturating_sub(block.columns.start) } else { 0 };
+                for &distance in distances.iter().skip(seen) {
+                    counts[distance.count() as usize] += 1;
+                }
+            }
+            Ok(counts)
+        };
+        let add = |mut a: Vec<u64>, b: Vec<u64>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            a
+        };
+        let (counts, kernel) =
+            self.run(self.rule, 0..self.shape.0, self.symmetric, progress, zero, visit, add)?;
+        Ok(Histogram { counts, kernel })
+    }
+
+    /// The nearest of B's codes to each of A's: by overlap the one that shares the most. One stack
+    /// against itself leaves out each code itself.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if there is but one code and nothing else; [`Error::Unsupported`](crate::Error::Unsupported) if distances
+    /// can be beyond `T`; [`Error::Interrupted`](crate::Error::Interrupted).
+    pub fn nearest<T: Distance>(&self, progress: &Progress) -> Result<Nearest<T>> {
+        if self.symmetric && self.shape.0 == 1 {
+            return Err(value_error!("1 code has no nearest one: pass at least 2, or other codes"));
+        }
+        // The most shared bits are the fewest missing ones.
+        let rule = if self.rule == Rule::Shared { Rule::Missing(self.bits as u32) } else { self.rule };
+        let best: Vec<AtomicU64> = (0..self.shape.0).map(|_| AtomicU64::new(u64::MAX)).collect();
+        let visit = |(), block: &Block<T>| {
+            for (row, distances) in block.rows.clone().zip(block.distances.chunks_exact(block.columns.len()))
+            {
+                let own = row.wrapping_sub(block.columns.start);
+                let nearest = if self.symmetric && own < distances.len() {
+                    let after = first_smallest(&distances[own + 1..]).map(|(i, d)| (i + own + 1, d));
+                    let before = first_smallest(&distances[..own]);
+                    match (before, after) {
+                        (Some(a), Some(b)) => Some(if b.1 < a.1 { b } else { a }),
+                        (a, b) => a.or(b),
+                    }
+                } else {
+                    first_smallest(distances)
+                };
+                if let Some((column, distance)) = nearest {
+                    // The smaller distance has the smaller key, and among equals the first code.
+                    let key = u64::from(distance.key()) << 32 | (block.columns.start + column) as u64;
+                    best[row].fetch_min(key, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        };
+        let ((), kernel) = self.run(rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
+        let best = best.into_iter().map(AtomicU64::into_inner).map(|key| {
+            let distance = T::from_key((key >> 32) as u32);
+            let shared = || T::from_count(self.bits as u32 - distance.count());
+            (key as u32, if self.rule == Rule::Shared { shared() } else { distance })
+        });
+        let (indices, distances) = best.unzip();
+        Ok(Nearest { indices, distances, kernel })
+    }
+
+    /// Computes the blocks of some rows, or only those on and right of the diagonal, and folds them.
+    #[allow(clippy::too_many_arguments)]
+    fn run<T: Distance, S: Send>(
+        &self,
+        rule: Rule,
+        rows: Range<usize>,
+        upper: bool,
+        progress: &Progress,
+        init: impl Fn() -> S + Sync,
+        visit: impl Fn(S, &Block<T>) -> Result<S> + Sync,
+        merge: impl Fn(S, S) -> S + Sync,
+    ) -> Result<(S, Kernel)> {
+        rule.check::<T>(self.bits)?;
+        let across = self.shape.1.div_ceil(SIDE);
+        let blocks = rows.len().div_ceil(SIDE) * across;
+        let state = (0..blocks)
+            .into_par_iter()
+            .filter(|block| !upper || block / across <= block % across)
+            .try_fold(
+                || None,
+                |state: Option<(S, Scratch<T>, Kernel)>, block| {
+                    let top = rows.start + block / across * SIDE;
+                    let left = block % across * SIDE;
+                    let (rows, columns) =
+                        (top..(top + SIDE).min(rows.end), left..(left + SIDE).min(self.shape.1));
+                    let (state, mut scratch) = match state {
+                        Some((state, scratch, _)) => (state, scratch),
+                        None => (init(), Scratch::new()),
+                    };
+                    // SAFETY: `Kernel::select` returned the kernel, so the processor can run it.
+                    let (distances, kernel) = unsafe {
+                        tile::block(
+                            self.kernel,
+                            &self.operands,
+                            rule,
+                            rows.clone(),
+                            columns.clone(),
+                            &mut scratch,
+                            progress,
+                        )
+                    }?;
+                    let pairs = distances.len();
+                    let state = visit(state, &Block { rows, columns, distances })?;
+                    progress.advance(pairs as u64);
+                    Ok(Some((state, scratch, kernel)))
+                },
+            )
+            .map(|state| Ok(state?.map(|(state, _, kernel)| (state, kernel))))
+            .try_reduce(
+                || None,
+                |a, b| {
+                    Ok(match (a, b) {
+                        (Some((a, kernel)), Some((b, _))) => Some((merge(a, b), kernel)),
+                        (a, b) => a.or(b),
+                    })
+                },
+            )?;
+        Ok(state.unwrap_or_else(|| (init(), self.kernel)))
+    }
+}
+
+/// The smallest value and where it is first.
+fn first_smallest<T: Distance>(values: &[T]) -> Option<(usize, T)> {
+    let first = *values.first()?;
+    // Two passes: the first has no branches and is vectorised.
+    let smallest = values.iter().fold(first, |a, &b| if b < a { b } else { a });
+    values.iter().position(|&value| value == smallest).map(|at| (at, smallest))
+}
+
+fn same_length(a: usize, b: usize, what: &str) -> Result<()> {
+    if a == b {
+        Ok(())
+    } else {
+        Err(shape_error!("codes of {a} and of {b} {what}: only equal lengths compare"))
+    }
+}
+
+/// All distances in one call: [`Pairs::matrix`] of [`Pairs::new`] with the kernel asked for.
+///
+/// # Errors
+/// As theirs.
+pub fn all_pairs<T: Distance>(
+    a: &BitCodes,
+    b: Option<&BitCodes>,
+    metric: CodeMetric,
+    out: &mut [T],
+    kernel: Option<Kernel>,
+    progress: &Progress,
+) -> Result<Kernel> {
+    let pairs = Pairs::new(a, b, metric)?;
+    if let Some(kernel) = kernel { pairs.with_kernel(kernel)? } else { pairs }.matrix(out, progress)
+}

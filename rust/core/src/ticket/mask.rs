@@ -1,0 +1,292 @@
+//! Which weights a ticket keeps: densities, and the exact choice of the best-scored weights.
+
+use std::cmp::Ordering;
+
+use crate::error::{Result, shape_error, value_error};
+use crate::named::named;
+
+/// The fraction of the prunable weights that is kept, in (0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Density(f64);
+
+impl Density {
+    /// A density.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if it is not in (0, 1].
+    pub fn new(kept: f64) -> Result<Self> {
+        if kept > 0.0 && kept <= 1.0 {
+            Ok(Self(kept))
+        } else {
+            Err(value_error!("density = {kept}: the fraction of weights kept must be in (0, 1]"))
+        }
+    }
+
+    /// The fraction kept.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+
+    /// How many of `total` weights are kept: `density * total` rounded to the nearest integer, half to even.
+    ///
+    /// ```
+    /// use precode_core::ticket::mask::Density;
+    /// assert_eq!(Density::new(0.25)?.of(10)?, 2);
+    /// assert_eq!(Density::new(0.35)?.of(10)?, 4);
+    /// assert!(Density::new(0.01)?.of(10).is_err());
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if none would be kept.
+    pub fn of(self, total: usize) -> Result<usize> {
+        match (self.0 * total as f64).round_ties_even() as usize {
+            0 => Err(value_error!(
+                "density = {} keeps none of {total}: the least that keeps one is above {}",
+                self.0,
+                0.5 / total as f64
+            )),
+            kept => Ok(kept),
+        }
+    }
+}
+
+/// What is kept or pruned as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Granularity {
+    /// Single weights.
+    #[default]
+    Weight,
+    /// All weights of an output unit: a neuron, or a filter.
+    Row,
+    /// All weights of an input unit: a variable, or an input channel.
+    Column,
+}
+named!(Granularity, "granularity", "weight" => Weight, "row" => Row, "column" => Column);
+
+/// Over what the best scores are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All prunable weights of a network together.
+    #[default]
+    Global,
+    /// Each layer by itself, all at the same density.
+    PerLayer,
+}
+named!(Scope, "scope", "global" => Global, "per-layer" => PerLayer);
+
+/// Scores of one prunable weight tensor of one network.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores<'a> {
+    /// One score for each weight, row-major: the larger the better.
+    pub values: &'a [f64],
+    /// Output units, input units, and weights for each pair of the two (1, or the area of a kernel).
+    pub shape: [usize; 3],
+    /// The weights that may be kept; `None` for all.
+    pub alive: Option<&'a [bool]>,
+}
+
+impl Scores<'_> {
+    /// The units of the tensor in flat order: (mean score, alive). A unit of several weights is alive if
+    /// one of them is, and its score is the mean over its weights that are.
+    fn units(&self, granularity: Granularity) -> Vec<(f64, bool)> {
+        let [rows, columns, inner] = self.shape;
+        let alive = |i: usize| self.alive.is_none_or(|alive| alive[i]);
+        if granularity == Granularity::Weight {
+            return self.values.iter().enumerate().map(|(i, &score)| (score, alive(i))).collect();
+        }
+        let units = if granularity == Granularity::Row { rows } else { columns };
+        let mut sums = vec![(0.0, 0usize); units];
+        for (i, &score) in self.values.iter().enumerate().filter(|&(i, _)| alive(i)) {
+            let sum = &mut sums[unit(i, granularity, columns, inner)];
+            sum.0 += score;
+            sum.1 += 1;
+        }
+        sums.into_iter().map(|(sum, count)| (sum / count.max(1) as f64, count > 0)).collect()
+    }
+}
+
+/// The unit that a weight belongs to.
+fn unit(weight: usize, granularity: Granularity, columns: usize, inner: usize) -> usize {
+    match granularity {
+        Granularity::Weight => weight,
+        Granularity::Row => weight / (columns * inner),
+        Granularity::Column => weight / inner % columns,
+    }
+}
+
+/// The mask that keeps exactly `density` of one network's units, those of the largest scores; of equal
+/// scores, those that come first (tensor by tensor, then by flat index).
+///
+/// With [`Granularity::Weight`] exactly `density.of(all weights)` weights are kept. The density is always of
+/// all units, also of those that are no longer alive, so masks chosen among the survivors of another keep
+/// their meaning.
+///
+/// # Errors
+/// [`Error::Value`](crate::Error::Value) if a score of an alive weight is not finite, if fewer units are alive than
+/// must be kept, or if none would be kept (with [`Scope::PerLayer`], in one of the tensors);
+/// [`Error::Shape`](crate::Error::Shape) if a tensor's parts differ in length.
+pub fn select(
+    tensors: &[Scores],
+    density: Density,
+    granularity: Granularity,
+    scope: Scope,
+) -> Result<Vec<Vec<bool>>> {
+    for (number, tensor) in tensors.iter().enumerate() {
+        let size = tensor.values.len();
+        if tensor.shape.iter().product::<usize>() != size
+            || tensor.alive.is_some_and(|alive| alive.len() != size)
+        {
+            return Err(shape_error!(
+                "prunable tensor {number}: {size} scores do not fit the shape {:?}",
+                tensor.shape
+            ));
+        }
+        for (i, &score) in tensor.values.iter().enumerate() {
+            if !score.is_finite() && tensor.alive.is_none_or(|alive| alive[i]) {
+                return Err(value_error!(
+                    "prunable tensor {number}: the score at flat index {i} is {score}: scores must be finite \
+                     (did training diverge?)"
+                ));
+            }
+        }
+    }
+    let units: Vec<Vec<(f64, bool)>> = tensors.iter().map(|tensor| tensor.units(granularity)).collect();
+    let kept: Vec<Vec<bool>> = match scope {
+        Scope::PerLayer => units
+            .iter()
+            .map(|units| best(&units.iter().collect::<Vec<_>>(), density))
+            .collect::<Result<_>>()?,
+        Scope::Global => {
+            let kept = best(&units.iter().flatten().collect::<Vec<_>>(), density)?;
+            let mut rest = kept.as_slice();
+            units.iter().map(|units| rest.split_off(..units.len()).unwrap_or_default().to_vec()).collect()
+        }
+    };
+    Ok(tensors
+        .iter()
+        .zip(kept)
+        .map(|(tensor, kept)| {
+            let [_, columns, inner] = tensor.shape;
+            let alive = |i: usize| tensor.alive.is_none_or(|alive| alive[i]);
+            (0..tensor.values.len()).map(|i| kept[unit(i, granularity, columns, inner)] && alive(i)).collect()
+        })
+        .collect())
+}
+
+/// Which units are among the best that the density keeps.
+fn best(units: &[&(f64, bool)], density: Density) -> Result<Vec<bool>> {
+    let keep = density.of(units.len())?;
+    let mut order: Vec<usize> = (0..units.len()).filter(|&i| units[i].1).collect();
+    if order.len() < keep {
+        return Err(value_error!(
+            "density = {} keeps {keep} of {}, but only {} are left to choose from",
+            density.value(),
+            units.len(),
+            order.len()
+        ));
+    }
+    // `+ 0.0` makes the two zeros equal.
+    let better = |&a: &usize, &b: &usize| -> Ordering {
+        (units[b].0 + 0.0).total_cmp(&(units[a].0 + 0.0)).then(a.cmp(&b))
+    };
+    if keep < order.len() {
+        order.select_nth_unstable_by(keep, better);
+        order.truncate(keep);
+    }
+    let mut kept = vec![false; units.len()];
+    order.into_iter().for_each(|i| kept[i] = true);
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matrix(values: &[f64], rows: usize) -> Scores<'_> {
+        Scores { values, shape: [rows, values.len() / rows, 1], alive: None }
+    }
+
+    fn density(kept: f64) -> Density {
+        Density::new(kept).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn the_choice_is_that_of_a_stable_sort(
+            // Few different values, so that ties are common.
+            scores in prop::collection::vec((-3i32..4, any::<bool>()), 1..40), kept in 0.01..1.0f64,
+        ) {
+            let values: Vec<f64> = scores.iter().map(|s| f64::from(s.0)).collect();
+            let alive: Vec<bool> = scores.iter().map(|s| s.1).collect();
+            let tensor = Scores { values: &values, shape: [1, values.len(), 1], alive: Some(&alive) };
+            let got = select(&[tensor], density(kept), Granularity::Weight, Scope::Global);
+            let keep = (kept * values.len() as f64).round_ties_even() as usize;
+            let mut order: Vec<usize> = (0..values.len()).filter(|&i| alive[i]).collect();
+            if keep == 0 || order.len() < keep {
+                prop_assert!(got.is_err());
+                return Ok(());
+            }
+            order.sort_by_key(|&i| -scores[i].0);
+            let expected: Vec<bool> = (0..values.len()).map(|i| order[..keep].contains(&i)).collect();
+            prop_assert_eq!(&got.unwrap()[0], &expected);
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_index_of_the_first_tensor() {
+        let (a, b) = ([0.0, -0.0, 1.0], [1.0, 0.0]);
+        let got = select(&[matrix(&a, 1), matrix(&b, 1)], density(0.6), Granularity::Weight, Scope::Global)
+            .unwrap();
+        assert_eq!(got, [vec![true, false, true], vec![true, false]]);
+    }
+
+    #[test]
+    fn rows_and_columns_are_kept_whole() {
+        let scores = [5.0, 0.0, 2.0, 2.0, 0.0, 3.0];
+        let of = |granularity| {
+            select(&[matrix(&scores, 3)], density(0.34), granularity, Scope::Global).unwrap()[0].clone()
+        };
+        assert_eq!(of(Granularity::Row), [true, true, false, false, false, false]);
+        let two = |granularity| {
+            select(&[matrix(&scores, 3)], density(0.5), granularity, Scope::Global).unwrap()[0].clone()
+        };
+        assert_eq!(two(Granularity::Column), [true, false, true, false, true, false]);
+        // A kernel of two weights for each pair of units: column 1 holds the weights 2, 3, 6, 7.
+        let kernels = Scores { values: &[0., 0., 1., 0., 0., 0., 0., 1.], shape: [2, 2, 2], alive: None };
+        let got = select(&[kernels], density(0.5), Granularity::Column, Scope::Global).unwrap();
+        assert_eq!(got[0], [false, false, true, true, false, false, true, true]);
+    }
+
+    #[test]
+    fn every_layer_has_the_density_per_layer() {
+        let (a, b) = ([9.0, 8.0, 7.0, 6.0], [1.0, 2.0]);
+        let of = |scope| {
+            select(&[matrix(&a, 2), matrix(&b, 1)], density(0.5), Granularity::Weight, scope).unwrap()
+        };
+        assert_eq!(of(Scope::PerLayer), [vec![true, true, false, false], vec![false, true]]);
+        assert_eq!(of(Scope::Global), [vec![true, true, true, false], vec![false, false]]);
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_is_refused() {
+        let refuse = |scores: Scores, kept: f64| {
+            let error = select(&[scores], density(kept), Granularity::Weight, Scope::Global).unwrap_err();
+            error.to_string()
+        };
+        assert!(refuse(matrix(&[1.0, f64::NAN], 1), 0.5).contains("flat index 1 is NaN"));
+        assert!(refuse(matrix(&[1.0; 10], 1), 0.05).contains("keeps none of 10"));
+        let alive = [true, false, false, false];
+        let few = Scores { values: &[1.0; 4], shape: [1, 4, 1], alive: Some(&alive) };
+        assert!(refuse(few, 0.5).contains("only 1 are left"));
+        let dead = Scores { values: &[1.0, f64::NAN, 0.0, 0.0], shape: [1, 4, 1], alive: Some(&alive) };
+        assert_eq!(
+            select(&[dead], density(0.25), Granularity::Weight, Scope::Global).unwrap()[0],
+            [true, false, false, false]
+        );
+        for kept in [0.0, -0.1, 1.1, f64::NAN] {
+            assert!(Density::new(kept).unwrap_err().to_string().contains("must be in (0, 1]"));
+        }
+    }
+}

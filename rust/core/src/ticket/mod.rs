@@ -1,0 +1,8 @@
+//! The ticket room: exact-k masks, probes, translation into weight space, recovery, and ticket files.
+
+pub mod file;
+pub mod mask;
+pub mod probe;
+pub mod realize;
+pub mod recovery;
+pub mod storage;

@@ -1,0 +1,319 @@
+//! How many codes of a dense network its sparse ticket has after retraining, and what of it is alive.
+//!
+//! Levels, floors and the relaxed variant are our definitions.
+
+use rayon::prelude::*;
+
+use crate::error::{Result, shape_error};
+use crate::read::codes::{Clauses, Readout, Real, sign, validate_floor};
+use crate::read::template::{Polarity, Template};
+
+/// Noise floor, as a fraction of a layer's mean magnitude in feature space.
+pub const FLOOR: f64 = 0.1;
+
+/// Two sets of codes (at family level: multisets) compared. Ratios are NaN where they would divide by zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Codes of both.
+    pub shared: u32,
+    /// Codes of the dense network.
+    pub dense: u32,
+    /// Codes of the sparse network.
+    pub sparse: u32,
+}
+
+impl Agreement {
+    /// Share of the sparse network's codes that the dense one has.
+    pub fn precision(&self) -> f64 {
+        f64::from(self.shared) / f64::from(self.sparse)
+    }
+
+    /// Share of the dense network's codes that the sparse one has.
+    pub fn recall(&self) -> f64 {
+        f64::from(self.shared) / f64::from(self.dense)
+    }
+
+    /// Shared codes among those of either.
+    pub fn jaccard(&self) -> f64 {
+        f64::from(self.shared) / f64::from(self.dense + self.sparse - self.shared)
+    }
+
+    fn add(&mut self, dense: u32, sparse: u32) {
+        self.shared += dense.min(sparse);
+        self.dense += dense;
+        self.sparse += sparse;
+    }
+}
+
+/// The same codes compared more and more loosely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// On the same row: (clause, template, row).
+    pub location: Agreement,
+    /// On as many rows: for each (clause, template) the smaller number of rows is shared.
+    pub family: Agreement,
+    /// On any row: clauses with a code, by the templates of positive rows (by all, where none is of such).
+    pub clause: Agreement,
+}
+
+/// Code recovery of one network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recovery {
+    /// Every cell of a code is alive and above the floor.
+    pub exact: Levels,
+    /// At least half of a code's cells are alive, and those are above the floor with signs that the template
+    /// allows.
+    pub relaxed: Levels,
+    /// Exact codes that each row of the sparse network carries, (rows).
+    pub row_coverage: Vec<u32>,
+    /// Rows that carry an exact code of each clause in the sparse network, (C).
+    pub clause_coverage: Vec<u32>,
+}
+
+/// Compares the codes of R sparse-retrained networks with those of their dense parents.
+///
+/// `alive` says which cells of the sparse networks' features are alive, (R, rows, variables). Magnitudes up to
+/// `floor` times the mean magnitude count as zero: of the whole layer in the dense network, of the alive
+/// cells in the sparse one, whose mean would otherwise be that of its zeros.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if the readouts, cells or templates do not fit together;
+/// [`Error::Value`](crate::Error::Value) if `floor` is negative or not finite.
+pub fn recovery<T: Real, S: Real>(
+    dense: &Readout<T>,
+    sparse: &Readout<S>,
+    alive: &[bool],
+    clauses: &Clauses,
+    templates: &[Template],
+    floor: f64,
+) -> Result<Vec<Recovery>> {
+    validate_floor(floor)?;
+    let shape = (dense.networks(), dense.rows(), dense.variables());
+    if (sparse.networks(), sparse.rows(), sparse.variables()) != shape {
+        return Err(shape_error!(
+            "sparse networks of {} x {} x {} beside dense ones of {shape:?} (networks, rows, variables)",
+            sparse.networks(),
+            sparse.rows(),
+            sparse.variables()
+        ));
+    }
+    let size = dense.rows() * dense.variables();
+    if alive.len() != shape.0 * size {
+        return Err(shape_error!("{} alive cells for networks of {shape:?}: one for each cell", alive.len()));
+    }
+    if let Some(template) = templates.iter().find(|template| template.width() != clauses.width()) {
+        return Err(shape_error!("template {template} does not fit clauses of {} literals", clauses.width()));
+    }
+    let of_network = |network: usize| {
+        let alive = &alive[network * size..][..size];
+        let all = vec![true; size];
+        let before = Codes::read(dense, &all, clauses, templates, network, floor);
+        let after = Codes::read(sparse, alive, clauses, templates, network, floor);
+        let (count, rows) = (clauses.count(), dense.rows());
+        let of_rows = |row: usize| after.exact.iter().skip(row).step_by(rows).filter(|&&code| code).count();
+        let of_clause = |clause: usize| {
+            let carries =
+                |row: &usize| (0..templates.len()).any(|t| after.exact[(t * count + clause) * rows + row]);
+            (0..rows).filter(carries).count()
+        };
+        Recovery {
+            exact: levels(&before.exact, &after.exact, clauses.count(), rows, templates),
+            relaxed: levels(&before.exact, &after.relaxed, clauses.count(), rows, templates),
+            row_coverage: (0..rows).map(|row| of_rows(row) as u32).collect(),
+            clause_coverage: (0..count).map(|clause| of_clause(clause) as u32).collect(),
+        }
+    };
+    Ok((0..shape.0).into_par_iter().map(of_network).collect())
+}
+
+/// Whether each location (template, clause, row) of a network carries its code.
+struct Codes {
+    exact: Vec<bool>,
+    relaxed: Vec<bool>,
+}
+
+impl Codes {
+    fn read<T: Real>(
+        readout: &Readout<T>,
+        alive: &[bool],
+        clauses: &Clauses,
+        templates: &[Template],
+        network: usize,
+        floor: f64,
+    ) -> Self {
+        let variables = readout.variables();
+        let magnitude = |cell: usize| readout.row(network, cell / variables)[cell % variables].into().abs();
+        let living: Vec<f64> = (0..alive.len()).filter(|&cell| alive[cell]).map(magnitude).collect();
+        let floor = floor * living.iter().sum::<f64>() / living.len().max(1) as f64;
+        let (mut exact, mut relaxed) = (Vec::new(), Vec::new());
+        for &template in templates {
+            for clause in 0..clauses.count() {
+                for row in 0..readout.rows() {
+                    let (weights, living) =
+                        (readout.row(network, row), &alive[row * variables..][..variables]);
+                    let [mut cells, mut positives, mut negatives] = [0; 3];
+                    for &(variable, literal) in clauses.literals(network, clause) {
+                        if living[variable] {
+                            let sign = sign(literal * weights[variable].into(), floor);
+                            cells += 1;
+                            positives += usize::from(sign > 0);
+                            negatives += usize::from(sign < 0);
+                        }
+                    }
+                    let fits = readout.polarity(network, row) == Some(template.polarity)
+                        && positives <= template.positives
+                        && negatives <= template.negatives
+                        && positives + negatives == cells;
+                    exact.push(fits && cells == clauses.width());
+                    relaxed.push(fits && 2 * cells >= clauses.width());
+                }
+            }
+        }
+        Self { exact, relaxed }
+    }
+}
+
+fn levels(dense: &[bool], sparse: &[bool], count: usize, rows: usize, templates: &[Template]) -> Levels {
+    let mut levels = Levels::default();
+    dense.iter().zip(sparse).for_each(|(&dense, &sparse)| levels.location.add(dense.into(), sparse.into()));
+    let families = |codes: &[bool]| -> Vec<u32> {
+        codes.chunks_exact(rows).map(|family| family.iter().filter(|&&code| code).count() as u32).collect()
+    };
+    let (dense, sparse) = (families(dense), families(sparse));
+    dense.iter().zip(&sparse).for_each(|(&dense, &sparse)| levels.family.add(dense, sparse));
+    let positive = |template: &Template| template.polarity == Polarity::Positive;
+    let counted: Vec<usize> = (0..templates.len())
+        .filter(|&t| positive(&templates[t]) || !templates.iter().any(positive))
+        .collect();
+    for clause in 0..count {
+        let coded = |families: &[u32]| counted.iter().any(|&t| families[t * count + clause] > 0);
+        levels.clause.add(coded(&dense).into(), coded(&sparse).into());
+    }
+    levels
+}
+
+/// What of a masked first layer can still carry anything from an input to the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Liveness {
+    /// Weights that are alive.
+    pub kept: u32,
+    /// Rows without a live weight, or with a dead output weight.
+    pub dead_rows: u32,
+    /// Live weights on rows whose output weight is alive.
+    pub on_paths: u32,
+}
+
+/// Liveness of one network: `alive` weights of its first layer (rows, inputs), row by row, and whether each
+/// row's output weight is alive.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if the weights are not of as many rows.
+pub fn liveness(alive: &[bool], outputs: &[bool]) -> Result<Liveness> {
+    if outputs.is_empty() || !alive.len().is_multiple_of(outputs.len()) {
+        return Err(shape_error!("{} weights do not make {} rows", alive.len(), outputs.len()));
+    }
+    let mut liveness = Liveness::default();
+    let inputs = alive.len() / outputs.len();
+    for (row, &output) in outputs.iter().enumerate() {
+        let kept = alive[row * inputs..][..inputs].iter().filter(|&&alive| alive).count() as u32;
+        liveness.kept += kept;
+        liveness.dead_rows += u32::from(kept == 0 || !output);
+        liveness.on_paths += if output { kept } else { 0 };
+    }
+    Ok(liveness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::template::templates;
+    use crate::task::formula::{Clause, Literal};
+    use proptest::prelude::*;
+
+    fn clauses(signed: &[&[i64]], variables: usize) -> Clauses {
+        let set: Vec<Clause> =
+            signed.iter().map(|clause| clause.iter().map(|&s| Literal::from_signed(s)).collect()).collect();
+        Clauses::new(&[&set], 1, variables).unwrap()
+    }
+
+    fn agreement(shared: u32, dense: u32, sparse: u32) -> Agreement {
+        Agreement { shared, dense, sparse }
+    }
+
+    #[test]
+    fn two_clauses_by_hand() {
+        let clauses = clauses(&[&[0, 1], &[1, 2]], 3);
+        let templates: Vec<Template> = templates(2).collect();
+        // Rows: 2P of clause 0; 2P of both; 1P1N of clause 0 (the other is below the floor).
+        let dense = [1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 0.01];
+        let dense = Readout::new(1, 3, 3, &dense, &[1.0f64, 1.0, -1.0]).unwrap();
+        // The code of clause 0 moves to the row of clause 1; half of row 2 dies.
+        let sparse = [0.0, 0.0, 0.0, 2.0, 2.0, 0.0, 1.0, 0.0, 0.0];
+        let alive = [false, false, false, true, true, false, true, false, false];
+        let sparse = Readout::new(1, 3, 3, &sparse, &[1.0f64, 1.0, -1.0]).unwrap();
+        let got = &recovery(&dense, &sparse, &alive, &clauses, &templates, FLOOR).unwrap()[0];
+        assert_eq!(got.exact.location, agreement(1, 4, 1));
+        assert_eq!(got.exact.family, agreement(1, 4, 1));
+        assert_eq!(got.exact.clause, agreement(1, 2, 1));
+        assert_eq!(
+            (got.row_coverage.as_slice(), got.clause_coverage.as_slice()),
+            (&[0, 1, 0][..], &[1, 0][..])
+        );
+        // Half alive: clause 1 on row 1 by its variable 1, clause 0 on row 2 by its variable 0.
+        assert_eq!(got.relaxed.location, agreement(3, 4, 3));
+        assert_eq!(got.relaxed.clause, agreement(2, 2, 2));
+        assert_eq!(got.exact.location.recall(), 0.25);
+        assert_eq!(got.exact.location.precision(), 1.0);
+        assert_eq!(got.exact.location.jaccard(), 0.25);
+        assert!(agreement(0, 0, 0).jaccard().is_nan() && agreement(0, 1, 0).precision().is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn a_network_recovers_itself(weights in prop::collection::vec(-1.0..1.0f64, 6 * 5),
+                                     outputs in prop::collection::vec(-1.0..1.0f64, 6), row in 0usize..6) {
+            let clauses = clauses(&[&[0, 1, 2], &[2, !3, 4]], 5);
+            let templates: Vec<Template> = templates(3).collect();
+            let dense = Readout::new(1, 6, 5, &weights, &outputs).unwrap();
+            let of = |sparse: &Readout<f64>, alive: &[bool]| {
+                recovery(&dense, sparse, alive, &clauses, &templates, FLOOR).unwrap().remove(0).exact
+            };
+            let got = of(&dense, &[true; 30]);
+            for level in [got.location, got.family, got.clause] {
+                prop_assert!(level.shared == level.dense && level.dense == level.sparse);
+            }
+            // Rows in another order keep families, not locations.
+            let (mut moved, mut signs) = (weights.clone(), outputs.clone());
+            moved.rotate_left(5 * row);
+            signs.rotate_left(row);
+            let moved = of(&Readout::new(1, 6, 5, &moved, &signs).unwrap(), &[true; 30]);
+            prop_assert_eq!((moved.family, moved.clause), (got.family, got.clause));
+            // A code needs every cell: without variable 2 none is left.
+            let alive: Vec<bool> = (0..30).map(|cell| cell % 5 != 2).collect();
+            prop_assert_eq!(of(&dense, &alive).location.sparse, 0);
+        }
+    }
+
+    #[test]
+    fn dead_rows_and_paths() {
+        let alive = [true, true, false, false, true, false];
+        assert_eq!(
+            liveness(&alive, &[true, true, false]).unwrap(),
+            Liveness { kept: 3, dead_rows: 2, on_paths: 2 }
+        );
+        assert!(liveness(&alive, &[true; 4]).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let clauses = clauses(&[&[0, 1]], 2);
+        let readout = Readout::new(1, 1, 2, &[1.0f64, 1.0], &[1.0]).unwrap();
+        let wide = Readout::new(1, 2, 2, &[1.0f64; 4], &[1.0; 2]).unwrap();
+        let templates: Vec<Template> = templates(2).collect();
+        assert!(recovery(&readout, &wide, &[true; 2], &clauses, &templates, FLOOR).is_err());
+        assert!(recovery(&readout, &readout, &[true; 3], &clauses, &templates, FLOOR).is_err());
+        assert!(recovery(&readout, &readout, &[true; 2], &clauses, &templates, -1.0).is_err());
+        let wide: Vec<Template> = crate::read::template::templates(4).collect();
+        assert!(recovery(&readout, &readout, &[true; 2], &clauses, &wide, FLOOR).is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! The fixed input embedding C0: the network sees `C0 x`, and codes are read in `C1 = W1 C0`.
+
+use nalgebra::DMatrix;
+use rand::RngExt;
+
+use crate::error::{Result, shape_error, value_error};
+use crate::task::rng::{Purpose, stream};
+
+/// A fixed linear map of the `n` Boolean inputs (arXiv 2504.08842, sections 6.2 and 6.4).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Embedding {
+    /// The inputs themselves: feature space and weight space coincide.
+    Identity,
+    /// The first n columns of the Sylvester–Hadamard matrix of the next power of two, `m` rows;
+    /// with `normalized`, divided by sqrt(m) so that its columns have unit length.
+    Hadamard {
+        /// Whether the columns have unit length (otherwise the entries are ±1).
+        normalized: bool,
+    },
+    /// Any matrix, row-major (rows, variables).
+    Dense {
+        /// Number of rows, the width of the network's first layer.
+        rows: usize,
+        /// Entries, row-major.
+        matrix: Vec<f32>,
+    },
+}
+
+impl Embedding {
+    /// The names that [`named`](Self::named) takes.
+    pub const NAMES: [&'static str; 4] = ["identity", "hadamard", "hadamard-raw", "random"];
+
+    /// From its name; `seed` matters for `random` alone.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) listing the names there are.
+    pub fn named(name: &str, variables: usize, seed: u64) -> Result<Self> {
+        match name {
+            "identity" => Ok(Self::Identity),
+            "hadamard" => Ok(Self::Hadamard { normalized: true }),
+            "hadamard-raw" => Ok(Self::Hadamard { normalized: false }),
+            "random" => Self::random_orthogonal(variables, seed),
+            _ => Err(value_error!(
+                "embedding '{name}' is unknown: use one of {}, or pass a matrix",
+                Self::NAMES.join(", ")
+            )),
+        }
+    }
+
+    /// A random orthogonal matrix (Haar): Q of the QR decomposition of a Gaussian matrix, signs
+    /// fixed so that R has a positive diagonal (Mezzadri, arXiv math-ph/0609050).
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if `variables` is zero.
+    pub fn random_orthogonal(variables: usize, seed: u64) -> Result<Self> {
+        if variables == 0 {
+            return Err(value_error!("a random embedding needs at least 1 variable, got 0"));
+        }
+        let mut rng = stream(seed, Purpose::Embedding, 0);
+        // Box–Muller: two uniforms make one normal draw; no distribution crate for one matrix.
+        let gaussian = DMatrix::from_fn(variables, variables, |_, _| {
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+            radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+        });
+        let (q, r) = gaussian.qr().unpack();
+        let matrix = (0..variables * variables)
+            .map(|i| (i / variables, i % variables))
+            .map(|(row, column)| (q[(row, column)] * r[(column, column)].signum()) as f32)
+            .collect();
+        Ok(Self::Dense { rows: variables, matrix })
+    }
+
+    /// Width m of the network's first layer for `variables` inputs.
+    pub fn rows(&self, variables: usize) -> usize {
+        match self {
+            Self::Identity => variables,
+            Self::Hadamard { .. } => variables.next_power_of_two(),
+            Self::Dense { rows, .. } => *rows,
+        }
+    }
+
+    /// Refuses a dense matrix that does not have `variables` columns, or is not finite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value).
+    pub fn validate(&self, variables: usize) -> Result<()> {
+        let Self::Dense { rows, matrix } = self else { return Ok(()) };
+        if matrix.len() != rows * variables {
+            return Err(shape_error!(
+                "the embedding has {} entries: expected {rows} rows x {variables} variables",
+                matrix.len()
+            ));
+        }
+        match matrix.iter().find(|entry| !entry.is_finite()) {
+            Some(entry) => Err(value_error!("the embedding contains {entry}: its entries must be finite")),
+            None => Ok(()),
+        }
+    }
+
+    /// The matrix C0, row-major (rows, variables).
+    ///
+    /// ```
+    /// use precode_core::Embedding;
+    /// let hadamard = Embedding::Hadamard { normalized: false };
+    /// assert_eq!(hadamard.matrix(2).unwrap(), [1.0, 1.0, 1.0, -1.0]);
+    /// ```
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn matrix(&self, variables: usize) -> Result<Vec<f32>> {
+        self.validate(variables)?;
+        let rows = self.rows(variables);
+        Ok(match self {
+            Self::Identity => {
+                (0..rows * variables).map(|i| f32::from(i / variables == i % variables)).collect()
+            }
+            Self::Hadamard { .. } => {
+                let scale = self.hadamard_scale(variables);
+                (0..rows * variables)
+                    .map(|i| (i / variables, i % variables))
+                    .map(|(row, column)| if (row & column).count_ones() % 2 == 0 { scale } else { -scale })
+                    .collect()
+            }
+            Self::Dense { matrix, .. } => matrix.clone(),
+        })
+    }
+
+    /// The factor on the ±1 Hadamard matrix (1 for other embeddings).
+    pub fn hadamard_scale(&self, variables: usize) -> f32 {
+        match self {
+            Self::Hadamard { normalized: true } => 1.0 / (self.rows(variables) as f32).sqrt(),
+            _ => 1.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C0^T C0, (n, n).
+    fn gram(embedding: &Embedding, n: usize) -> Vec<f32> {
+        let (m, c0) = (embedding.rows(n), embedding.matrix(n).unwrap());
+        let dot = |i: usize, j: usize| (0..m).map(|row| c0[row * n + i] * c0[row * n + j]).sum();
+        (0..n * n).map(|cell| dot(cell / n, cell % n)).collect()
+    }
+
+    #[test]
+    fn columns_are_orthogonal() {
+        for n in [1, 5, 32] {
+            for name in Embedding::NAMES {
+                let embedding = Embedding::named(name, n, 3).unwrap();
+                let length = if name == "hadamard-raw" { embedding.rows(n) as f32 } else { 1.0 };
+                for (cell, value) in gram(&embedding, n).into_iter().enumerate() {
+                    let expected = if cell / n == cell % n { length } else { 0.0 };
+                    assert!((value - expected).abs() < 1e-4, "{name} {n}: {value} for {expected}");
+                }
+            }
+        }
+        assert_ne!(Embedding::random_orthogonal(4, 0), Embedding::random_orthogonal(4, 1));
+    }
+
+    #[test]
+    fn bad_embeddings_are_refused() {
+        let message = Embedding::named("fourier", 4, 0).unwrap_err().to_string();
+        assert!(message.contains("'fourier'") && message.contains("hadamard-raw"), "{message}");
+        assert!(Embedding::Dense { rows: 2, matrix: vec![0.0; 5] }.matrix(3).is_err());
+        assert!(Embedding::random_orthogonal(0, 0).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! The run of a stack: buffers cut into jobs, epochs handed out to threads.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::embed::Map;
+use super::level::{Kernel, Level, dispatch};
+use super::net::{Alive, Buffers, Kept, Shape, Which};
+use super::optimizer::{Rule, step_scales};
+use super::simd::Simd;
+use super::tile::Density;
+use super::train::{Epochs, Job, Run, TrainEpochs, Worker};
+use crate::Progress;
+use crate::error::Result;
+use crate::train::{Evaluation, History, Patience, Problem, Trained, epoch_order};
+use crate::{Dataset, Embedding, Weights};
+
+/// Sample numbers that one group of epochs keeps in its orders, if an epoch is not more already:
+/// enough to hide the start of a group, little beside the data of a few networks.
+const GROUP_SAMPLES: usize = 40_000;
+
+/// Trains a stack that has been validated.
+pub(super) fn train(
+    mut start: Weights,
+    problem: &Problem<'_>,
+    shape: Shape,
+    level: Level,
+    progress: &Progress,
+) -> Result<Trained> {
+    let config = problem.config;
+    let networks = start.networks;
+    let rule = Rule::new(&config.optimizer);
+    let run = Run { shape, map: Map::new(problem.embedding, shape.variables)?, config, rule, progress };
+    mask_weights(&mut start, problem);
+    let mut history = History::empty(networks, config.epochs as usize)?;
+    let mut snapshots: Vec<Weights> = config.snapshots.iter().map(|_| start.clone()).collect();
+    let parameters = networks * shape.parameters();
+    let mut moments = vec![vec![0f32; parameters]; if rule.is_adaptive() { 2 } else { 1 }];
+    let mut jobs = cut(&run, problem, &mut start, &mut moments, &mut snapshots, &mut history);
+
+    let samples = problem.data[0].samples();
+    let group = (GROUP_SAMPLES / samples).clamp(1, 64) as u32;
+    let prepare = |first: u32| -> Epochs {
+        let numbers = first..config.epochs.min(first.saturating_add(group));
+        let per_epoch = config.steps_per_epoch(samples);
+        let steps = per_epoch as usize * numbers.len();
+        Epochs {
+            orders: numbers
+                .clone()
+                .map(|epoch| epoch_order(config.order_seed, config.first_epoch + epoch, samples))
+                .collect(),
+            scales: step_scales(&config.optimizer, u64::from(first) * per_epoch, steps),
+            numbers,
+        }
+    };
+    let mut epochs = prepare(0);
+    let mut running: Vec<&mut Job<'_>> = jobs.iter_mut().collect();
+    while !epochs.numbers.is_empty() && !running.is_empty() {
+        // The orders of the next epochs are drawn while these are trained.
+        let (trained, next) = rayon::join(
+            || {
+                running.par_iter_mut().with_max_len(1).try_for_each(|job| {
+                    let rows = job.alive.rows.len();
+                    dispatch(level, rows, TrainEpochs { run: &run, epochs: &epochs, job })
+                })
+            },
+            || prepare(epochs.numbers.end),
+        );
+        trained?;
+        running.retain(|job| !job.stopped);
+        epochs = next;
+    }
+    for job in &mut jobs {
+        for (_, buffers) in &mut job.snapshots {
+            buffers.copy_from(&job.weights);
+        }
+    }
+    drop(jobs);
+    Ok(Trained { weights: start, snapshots, history })
+}
+
+/// Sets the masked weights of a stack to zero.
+fn mask_weights(weights: &mut Weights, problem: &Problem<'_>) {
+    let masks = problem.masks.iter().flat_map(|masks| &masks.layers);
+    for (layer, mask) in weights.layers.iter_mut().zip(masks) {
+        for (w, kept) in layer.weight.iter_mut().zip(mask.iter().flatten()) {
+            if !kept {
+                *w = 0.0;
+            }
+        }
+    }
+}
+
+/// The rows of networks in a stack: mutable buffers of each network, in order.
+fn networks<'a>(stack: &'a mut Weights, shape: &Shape) -> impl Iterator<Item = Buffers<&'a mut [f32]>> {
+    let (first, second) = stack.layers.split_at_mut(1);
+    let (first, second) = (&mut first[0], &mut second[0]);
+    first
+        .weight
+        .chunks_exact_mut(shape.hidden * shape.inputs)
+        .zip(first.bias.chunks_exact_mut(shape.hidden))
+        .zip(second.weight.chunks_exact_mut(shape.outputs * shape.hidden))
+        .zip(second.bias.chunks_exact_mut(shape.outputs))
+        .map(|(((w1, b1), w2), b2)| Buffers { w1, b1, w2, b2 })
+}
+
+/// Cuts the buffers of a run into one job per network.
+fn cut<'a>(
+    run: &Run<'_>,
+    problem: &Problem<'a>,
+    start: &'a mut Weights,
+    moments: &'a mut [Vec<f32>],
+    snapshots: &'a mut [Weights],
+    history: &'a mut History,
+) -> Vec<Job<'a>> {
+    let shape = &run.shape;
+    let config = problem.config;
+    let epochs = history.epochs.max(1);
+    let mut moments: Vec<_> =
+        moments.iter_mut().map(|all| all.chunks_exact_mut(shape.parameters())).collect();
+    let mut snapshots: Vec<_> =
+        config.snapshots.iter().zip(snapshots).map(|(step, stack)| (*step, networks(stack, shape))).collect();
+    let mut columns = [&mut history.train_loss, &mut history.train_error, &mut history.validation_loss]
+        .map(|column| column.chunks_mut(epochs));
+    let mut epochs_run = history.epochs_run.iter_mut();
+    let mut jobs = Vec::with_capacity(problem.data.len());
+    for (r, weights) in networks(start, shape).enumerate() {
+        let kept = kept(problem, shape, r);
+        let alive = Alive::new(shape, kept);
+        let data: &Dataset = &problem.data[r];
+        // The start is in the snapshot of step 0 already.
+        let to_come = snapshots.iter_mut().filter_map(|(step, stack)| Some((*step, stack.next()?)));
+        let mut to_come: Vec<_> = to_come.filter(|(step, _)| *step > 0).collect();
+        to_come.reverse();
+        let [train_loss, train_error, validation_loss] =
+            columns.each_mut().map(|column| column.next().unwrap_or_default());
+        let Some(epochs_run) = epochs_run.next() else { break };
+        jobs.push(Job {
+            weights,
+            moments: moments.iter_mut().filter_map(|all| Some(Buffers::split(all.next()?, shape))).collect(),
+            kept,
+            validation: problem.validation.get(r).map(|data| &**data),
+            densities: None,
+            alive,
+            data,
+            snapshots: to_come,
+            train_loss,
+            train_error,
+            validation_loss,
+            epochs_run,
+            patience: config.early_stopping.map(Patience::new),
+            stopped: false,
+        });
+    }
+    jobs
+}
+
+/// The masks of network r that prune something.
+fn kept<'a>(problem: &Problem<'a>, shape: &Shape, r: usize) -> Kept<'a> {
+    let layer = |l: usize, size: usize| {
+        let mask = &problem.masks?.layers[l].as_ref()?[r * size..][..size];
+        mask.contains(&false).then_some(mask)
+    };
+    Kept { w1: layer(0, shape.hidden * shape.inputs), w2: layer(1, shape.outputs * shape.hidden) }
+}
+
+/// Loss and error of one network.
+struct Evaluate<'a, T> {
+    shape: Shape,
+    map: &'a Map,
+    weights: &'a Buffers<T>,
+    data: &'a Dataset,
+    progress: &'a Progress,
+}
+
+impl<T: AsRef<[f32]>> Kernel for Evaluate<'_, T> {
+    type Output = Result<(f64, f64)>;
+
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(self, s: S) -> Self::Output {
+        let Self { shape, map, weights, data, progress } = self;
+        let kept = Kept::default();
+        let alive = Alive::new(&shape, kept);
+        let density = Density::measure(data, &alive.variables);
+        let mut worker = Worker::<S, V>::new(s, shape, &alive, kept);
+        worker.net.load(Which::Weights, weights);
+        worker.net.embed(map, &mut worker.columns);
+        let totals = worker.evaluate(data, &alive.variables, &density, progress)?;
+        let labels = (data.samples() * shape.outputs) as f64;
+        Ok((totals.loss / labels, totals.wrong as f64 / labels))
+    }
+}
+
+/// Evaluates a stack that has been validated.
+pub(super) fn evaluate(
+    weights: &Weights,
+    data: &[Arc<Dataset>],
+    embedding: &Embedding,
+    shape: Shape,
+    level: Level,
+    progress: &Progress,
+) -> Result<Evaluation> {
+    let map = Map::new(embedding, shape.variables)?;
+    let results = data
+        .par_iter()
+        .enumerate()
+        .with_max_len(1)
+        .map(|(r, data)| {
+            progress.check()?;
+            let [w1, w2] = [0, 1].map(|l| &weights.layers[l]);
+            let part = |all: &'_ [f32]| -> std::ops::Range<usize> {
+                let size = all.len() / weights.networks;
+                r * size..(r + 1) * size
+            };
+            let buffers = Buffers {
+                w1: &w1.weight[part(&w1.weight)],
+                b1: &w1.bias[part(&w1.bias)],
+                w2: &w2.weight[part(&w2.weight)],
+                b2: &w2.bias[part(&w2.bias)],
+            };
+            let kernel = Evaluate { shape, map: &map, weights: &buffers, data, progress };
+            let result = dispatch(level, shape.hidden, kernel)?;
+            progress.advance(1);
+            Ok(result)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let (loss, error) = results.into_iter().unzip();
+    Ok(Evaluation { loss, error })
+}

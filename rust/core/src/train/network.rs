@@ -1,0 +1,197 @@
+//! Stacks of fully connected ReLU networks as flat buffers, and their initialization.
+
+use rand::RngExt;
+use rayon::prelude::*;
+
+use crate::error::{Result, allocate, shape_error, value_error};
+use crate::task::rng::{Purpose, stream};
+
+/// One layer of a stack of R networks: `weight` (R, outputs, inputs) and `bias` (R, outputs), row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Width of the layer's input.
+    pub inputs: usize,
+    /// Number of units.
+    pub outputs: usize,
+    /// Weights, (R, outputs, inputs).
+    pub weight: Vec<f32>,
+    /// Biases, (R, outputs).
+    pub bias: Vec<f32>,
+}
+
+/// The weights of `networks` networks of the same widths.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// Number of networks, R.
+    pub networks: usize,
+    /// Layers from input to output; ReLU between them, none after the last.
+    pub layers: Vec<Layer>,
+}
+
+impl Weights {
+    /// All-zero weights for the given widths `[inputs, hidden.., outputs]`.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if there are no networks, fewer than two widths, or a width of zero;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if they do not fit into memory.
+    pub fn zeros(networks: usize, widths: &[usize]) -> Result<Self> {
+        if networks == 0 {
+            return Err(value_error!("0 networks: pass at least one task or network"));
+        }
+        if widths.len() < 2 || widths.contains(&0) {
+            return Err(value_error!(
+                "widths {widths:?}: expected [inputs, hidden.., outputs], each at least 1"
+            ));
+        }
+        let what = format!("{networks} networks of widths {widths:?}");
+        let layer = |pair: &[usize]| {
+            let biases = networks.checked_mul(pair[1]);
+            let weights = biases.and_then(|biases| biases.checked_mul(pair[0]));
+            let (weight, bias) = (allocate(weights, 0.0, &what)?, allocate(biases, 0.0, &what)?);
+            Ok(Layer { inputs: pair[0], outputs: pair[1], weight, bias })
+        };
+        Ok(Self { networks, layers: widths.windows(2).map(layer).collect::<Result<_>>()? })
+    }
+
+    /// PyTorch's default initialization of `nn.Linear`: weights and biases uniform in
+    /// ±1/sqrt(inputs of the layer). Network r draws from the stream `(seed, Init, indices[r])`,
+    /// so it does not depend on the others.
+    ///
+    /// ```
+    /// use precode_core::Weights;
+    /// let stack = Weights::linear_init(&[32, 16, 1], 0, &[0, 1, 2]).unwrap();
+    /// let alone = Weights::linear_init(&[32, 16, 1], 0, &[2]).unwrap();
+    /// assert_eq!(stack.network(2), alone);
+    /// assert!(alone.layers[0].weight.iter().all(|w| w.abs() <= 1.0 / 32f32.sqrt()));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Weights::zeros`].
+    pub fn linear_init(widths: &[usize], seed: u64, indices: &[u64]) -> Result<Self> {
+        let mut weights = Self::zeros(indices.len(), widths)?;
+        let singles: Vec<Vec<(Vec<f32>, Vec<f32>)>> = indices
+            .par_iter()
+            .map(|&index| {
+                let mut rng = stream(seed, Purpose::Init, index);
+                widths
+                    .windows(2)
+                    .map(|pair| {
+                        let bound = 1.0 / (pair[0] as f32).sqrt();
+                        let mut draw = |count: usize| -> Vec<f32> {
+                            (0..count).map(|_| rng.random_range(-bound..=bound)).collect()
+                        };
+                        (draw(pair[0] * pair[1]), draw(pair[1]))
+                    })
+                    .collect()
+            })
+            .collect();
+        for (r, single) in singles.iter().enumerate() {
+            for (layer, (weight, bias)) in weights.layers.iter_mut().zip(single) {
+                layer.weight[r * weight.len()..][..weight.len()].copy_from_slice(weight);
+                layer.bias[r * bias.len()..][..bias.len()].copy_from_slice(bias);
+            }
+        }
+        Ok(weights)
+    }
+
+    /// The widths `[inputs, hidden.., outputs]`.
+    pub fn widths(&self) -> Vec<usize> {
+        let first = self.layers.first().map(|layer| layer.inputs);
+        first.into_iter().chain(self.layers.iter().map(|layer| layer.outputs)).collect()
+    }
+
+    /// A copy of network `r` as a stack of one.
+    ///
+    /// # Panics
+    /// If `r` is not below [`networks`](Self::networks).
+    pub fn network(&self, r: usize) -> Self {
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| Layer {
+                inputs: layer.inputs,
+                outputs: layer.outputs,
+                weight: layer.weight[r * layer.inputs * layer.outputs..][..layer.inputs * layer.outputs]
+                    .to_vec(),
+                bias: layer.bias[r * layer.outputs..][..layer.outputs].to_vec(),
+            })
+            .collect();
+        Self { networks: 1, layers }
+    }
+
+    /// Checks that every buffer has the length its sizes state, that consecutive layers fit, and
+    /// that all values are finite.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value) naming the layer.
+    pub fn validate(&self) -> Result<()> {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let expected = self.networks * layer.inputs * layer.outputs;
+            if layer.weight.len() != expected || layer.bias.len() != self.networks * layer.outputs {
+                return Err(shape_error!(
+                    "layer {}: {} weights and {} biases do not fit {} networks of {} x {}",
+                    i + 1,
+                    layer.weight.len(),
+                    layer.bias.len(),
+                    self.networks,
+                    layer.outputs,
+                    layer.inputs
+                ));
+            }
+            let values = layer.weight.iter().chain(&layer.bias);
+            if let Some(bad) = values.into_iter().find(|value| !value.is_finite()) {
+                return Err(value_error!("layer {} contains {bad}: weights must be finite", i + 1));
+            }
+        }
+        for (i, pair) in self.layers.windows(2).enumerate() {
+            if pair[0].outputs != pair[1].inputs {
+                return Err(shape_error!(
+                    "layer {} has {} outputs but layer {} takes {} inputs",
+                    i + 1,
+                    pair[0].outputs,
+                    i + 2,
+                    pair[1].inputs
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which weights may be nonzero, layer by layer; biases are never masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masks {
+    /// For each layer (R, outputs, inputs) Booleans, row-major, or `None` where nothing is masked.
+    pub layers: Vec<Option<Vec<bool>>>,
+}
+
+impl Masks {
+    /// Checks the masks against a stack of `networks` networks of the given widths.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) naming the layer.
+    pub fn validate(&self, networks: usize, widths: &[usize]) -> Result<()> {
+        if self.layers.len() + 1 != widths.len() {
+            return Err(shape_error!(
+                "{} masks for {} layers: pass one for each (None where nothing is masked)",
+                self.layers.len(),
+                widths.len().saturating_sub(1)
+            ));
+        }
+        for (i, (mask, pair)) in self.layers.iter().zip(widths.windows(2)).enumerate() {
+            let expected = networks * pair[0] * pair[1];
+            if let Some(mask) = mask
+                && mask.len() != expected
+            {
+                return Err(shape_error!(
+                    "the mask of layer {} has {} entries: expected {networks} x {} x {}",
+                    i + 1,
+                    mask.len(),
+                    pair[1],
+                    pair[0]
+                ));
+            }
+        }
+        Ok(())
+    }
+}
