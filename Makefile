@@ -5,10 +5,12 @@ export VIRTUAL_ENV := $(VENV)
 export PATH := $(VENV)/bin:$(PATH)
 # Two jobs: a build of libtorch's wrapper takes about 2 GiB a job.
 export CARGO_BUILD_JOBS ?= 2
-# The same examples on every run of the Rust property tests; unset it, or choose another, to look for new ones.
+# The same examples on every run of the Rust property tests; `make fuzz` looks for new ones.
 export PROPTEST_RNG_SEED ?= 1
+# With the torch that pip's build names too (see rust/python/backend.py), so that compiled crates are shared.
+CARGO = LIBTORCH_USE_PYTORCH="$$(python3 rust/python/backend.py)" cargo
 
-.PHONY: study test test-rust test-python lint docs install clean
+.PHONY: study test test-rust test-python lint docs figures fuzz sdist install clean
 
 study: install
 	mkdir -p study
@@ -29,22 +31,38 @@ install: .venv/ready
 
 lint: install
 	cargo fmt --all -- --check
-	cargo clippy --quiet --locked --all-targets -- -D warnings
-	cargo clippy --quiet --locked --release --package precode-python -- -D warnings
+	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --locked --release --package precode-python -- -D warnings
 	ruff check
 	ruff format --check
 	mypy
 	cd tests && python -m mypy.stubtest precode._precode  # from elsewhere, so that the installed package is read
 
 test-rust: .venv/ready
-	cargo test --quiet --locked
+	$(CARGO) test --quiet --locked
 
 test-python: install
 	pytest tests --pyargs precode
 
+# Notebooks that the tests have just executed are not executed again.
 docs: install
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --locked --no-deps
 	mkdocs build --quiet --strict
 
+# The pictures of README and documentation, from precode itself; they are committed.
+figures: install
+	python docs/figures/make.py
+
+# Property tests on examples that nobody has seen, many times as many; no part of `make test`. EXAMPLES is the number
+# for each test. A failing example is printed with what repeats it, and hypothesis keeps it in .hypothesis.
+EXAMPLES ?= 2000
+fuzz: install
+	env -u PROPTEST_RNG_SEED PROPTEST_CASES=$(EXAMPLES) $(CARGO) test --quiet --locked --package precode-core --lib
+	PRECODE_EXAMPLES=$(EXAMPLES) pytest tests -m hypothesis
+
+# What is published as source: builds anywhere, without this repository.
+sdist: install
+	maturin sdist --out dist
+
 clean:
-	rm -rf .venv target site study
+	rm -rf .venv target site study dist .executed

@@ -1,13 +1,19 @@
 """Shared settings: small examples, no surprises from timing on busy machines."""
 
+import os
+
 import matplotlib
 import pytest
 import torch
 from hypothesis import settings
 
 matplotlib.use("Agg")
-# The same examples on every run: a test that passed stays passed until the code changes.
-settings.register_profile("precode", max_examples=40, deadline=None, derandomize=True)
+if examples := os.environ.get("PRECODE_EXAMPLES"):
+    # `make fuzz`: new examples on every run, and how a failing one is repeated.
+    settings.register_profile("precode", max_examples=int(examples), deadline=None, print_blob=True)
+else:
+    # The same examples on every run: a test that passed stays passed until the code changes.
+    settings.register_profile("precode", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("precode")
 
 

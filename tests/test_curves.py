@@ -2,10 +2,13 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -240,17 +243,25 @@ def test_ctrl_c_on_the_command_line_keeps_the_table(tmp_path):
     file = tmp_path / "curves.json"
     many = ",".join(map(str, range(2, 300)))
     command = [sys.executable, "-m", "precode", "curves", "--hidden", "8", "--clauses", many, "--trials", "4"]
+    terminal, errors_to = pty.openpty()  # a terminal, for which there is a bar that says when the first point is done
     process = subprocess.Popen(
         [*command, "--json", str(file)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors_to,
         env={**os.environ, "PYTHONWARNINGS": "default"},
         text=True,
     )
-    time.sleep(12)
+    os.close(errors_to)
+    errors = ""
+    while not re.search(r"[1-9][\d.]*/298", errors):
+        errors += os.read(terminal, 4096).decode(errors="replace")
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()
-    _, errors = process.communicate(timeout=20)
+    with suppress(OSError):  # how a terminal says that the other end is closed
+        while part := os.read(terminal, 4096):
+            errors += part.decode(errors="replace")
+    os.close(terminal)
+    process.communicate(timeout=20)
     assert time.perf_counter() - began < 5
     assert process.returncode == 130, errors
     assert "interrupted" in errors

@@ -1,14 +1,16 @@
 """Notebooks run from top to bottom, check what they say, and are committed without outputs."""
 
 import ast
+import importlib.util
+import os
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -29,10 +31,38 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
-def test_runs(notebook, tmp_path):
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    client.execute()
+@pytest.fixture(scope="module")
+def hooks():
+    """What puts executed notebooks among the pages: the documentation uses the copies that are executed here."""
+    spec = importlib.util.spec_from_file_location("documentation_hooks", ROOT / "docs/hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_runs(hooks, path):
+    notebook = hooks.execute(path)
     assert all(cell.execution_count for cell in code_cells(notebook))
+    assert hooks.executed(path) == nbformat.read(hooks.EXECUTED / path.name, as_version=4)
+
+
+def test_old_copies_are_not_shown(hooks, tmp_path, monkeypatch):
+    notebook = tmp_path / "one.ipynb"
+    cell = nbformat.v4.new_code_cell("print(6 * 7)", id="product")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+    monkeypatch.setattr(hooks, "EXECUTED", tmp_path / "executed")
+    runs = []
+    monkeypatch.setattr(hooks, "execute", lambda path, run=hooks.execute: runs.append(path) or run(path))
+    assert hooks.executed(notebook).cells[0].outputs[0].text == "42\n"
+    assert hooks.executed(notebook).cells[0].outputs[0].text == "42\n"
+    assert len(runs) == 1
+    os.utime(notebook, (2**32, 2**32))
+    hooks.executed(notebook)
+    assert len(runs) == 2
+    os.utime(notebook, (0, 0))
+    monkeypatch.setattr(hooks, "_package_changed", lambda: 2**32)
+    hooks.executed(notebook)
+    assert len(runs) == 3
 
 
 def test_is_committed_without_outputs(notebook):

@@ -9,6 +9,13 @@ fn main() {
     }
     // Set by torch-sys (`links = "tch"`), which is a direct dependency for this alone.
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+        let library = std::path::Path::new(&lib).join("libtorch.so");
+        println!("cargo:rerun-if-changed={}", library.display());
+        assert!(
+            library.exists(),
+            "the torch that an earlier build found is no longer at {lib}: run `cargo clean --package torch-sys`, \
+             activate the environment that has torch, and build again"
+        );
         println!("cargo:rustc-link-search=native={lib}");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     }

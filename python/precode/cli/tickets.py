@@ -28,7 +28,7 @@ from precode.codes import embedding as embeddings
     "--methods",
     default="all",
     show_default=True,
-    help="Names separated by commas, or 'all'; a control behind a colon, such as snip:shuffle-row.",
+    help="Names separated by commas, or 'all'; a control after a colon, such as snip:shuffle-row.",
 )
 @click.option("--epochs", type=click.IntRange(1), default=25, show_default=True, help="Most passes over the data.")
 @click.option(
@@ -91,7 +91,7 @@ def methods_command(json_file: Path | None) -> None:
         for name in ("needs", "schedule", "cost", "reference", "deviations"):
             if row[name]:
                 click.echo(f"    {name}: {row[name]}")
-    click.echo("\ncontrols, behind any method's name and a colon:")
+    click.echo("\ncontrols, after any method's name and a colon:")
     for row in controls().to_dict("records"):
         click.echo(f"    {row['name']}: {row['title']}")
     if json_file:

@@ -48,7 +48,7 @@ def find_ticket(
     Args:
         module: with the initial weights theta_0, at any depth and on any device. Only deep copies of it are evaluated
             or trained.
-        method: name of the method; with a control behind a colon, as in ``snip:shuffle-layer``.
+        method: name of the method; with a control after a colon, as in ``snip:shuffle-layer``.
         density: fraction of the prunable weights that is kept, in (0, 1]; exactly ``round(density * weights)`` are,
             half to even.
         data: batches of (x, y) that can be visited again (a DataLoader, a list), or one pair of tensors, which is one

@@ -152,7 +152,7 @@ def _start(
 ) -> Networks:
     """The networks as a ticket's training starts: initial or other values, multiplied by the masks.
 
-    Tickets of feature space have C1 = W1 C0 in place of W1, behind the identity.
+    Tickets of feature space have C1 = W1 C0 in place of W1, with the identity embedding.
     """
     weights = dict(runs.start.weights)
     if values is not None:

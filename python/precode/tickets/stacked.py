@@ -33,11 +33,11 @@ class Found:
     """The tickets of one method at one density, one for each of R networks.
 
     Attributes:
-        method: its name, with its control behind a colon.
+        method: its name, with its control after a colon.
         density: fraction of the prunable weights kept, as it was asked for.
         masks: by weight name, which weights are kept, Boolean (R, ...).
         start: the networks as their retraining starts, pruned.
-        first_epoch: epochs already behind the start; retraining has the rest of the budget.
+        first_epoch: epochs trained before the start; retraining has the rest of the budget.
         scores: by weight name, what the weights were kept by, (R, ...); None from methods that keep them for more
             than one score.
         gradients: gradients of a batch that finding them took, for each network.

@@ -14,8 +14,19 @@ from torch import nn
 from torch.nn.utils import prune
 
 from precode import _precode
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.errors import (
+    PrecodeError,
+    PrecodeFileError,
+    PrecodeShapeError,
+    PrecodeTypeError,
+    PrecodeValueError,
+)
 from precode.tickets import masked
+
+AXES = 64
+"""Most axes of a tensor: torch computes with no more."""
+DEPTH = 100
+"""Most levels of a dictionary in dictionaries; the reader of the file's JSON stops at 128."""
 
 
 def _versions() -> dict[str, str]:
@@ -44,10 +55,12 @@ class Ticket:
         versions: versions of the software that found it.
 
     Raises:
-        PrecodeTypeError: masks that are not Boolean, values that are not floats, settings that JSON cannot hold.
-        PrecodeShapeError: a mask and its values differ in shape.
+        PrecodeTypeError: masks that are not Boolean, values that are not floats, settings that JSON cannot hold, costs
+            that are no numbers, versions that are no strings.
+        PrecodeShapeError: a mask and its values differ in shape; more than 64 axes.
         PrecodeValueError: a value that is not finite, or not zero where its mask prunes; a mask without values; masks
-            that keep nothing; a density out of range.
+            that keep nothing; a density out of range; whole numbers that a file cannot hold (below -2**63, or 2**64
+            and above).
 
     Example:
         >>> mask = torch.tensor([[True, False]])
@@ -78,12 +91,20 @@ class Ticket:
                 object.__setattr__(self, name, _tensors(tensors, name))
         if not isinstance(self.method, str):
             raise PrecodeTypeError(f"method must be a string, not {type(self.method).__name__}")
+        _check_text(self.method, f"method {self.method!r}")
         if isinstance(self.density, bool) or not isinstance(self.density, float | int):
             raise PrecodeTypeError(f"density must be a number, not {type(self.density).__name__}")
         if not 0 < self.density <= 1:
             raise PrecodeValueError(f"density = {self.density}: the fraction of weights kept must be in (0, 1]")
         for name in ("settings", "cost", "config", "versions"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
+        for key, value in self.cost.items():
+            if isinstance(value, bool) or not isinstance(value, float | int):
+                raise PrecodeTypeError(f"cost['{key}'] must be a number, not {type(value).__name__}")
+        object.__setattr__(self, "cost", {key: float(value) for key, value in self.cost.items()})
+        for key, value in self.versions.items():
+            if not isinstance(value, str):
+                raise PrecodeTypeError(f"versions['{key}'] must be a string, not {type(value).__name__}")
         for name, mask in self.masks.items():
             if mask.dtype != torch.bool:
                 raise PrecodeTypeError(f"the mask of '{name}' has type {mask.dtype}: masks are torch.bool")
@@ -131,14 +152,19 @@ class Ticket:
 
         Raises:
             PrecodeFileError: there is no such file, or it is damaged, altered, of another version, or no ticket; the
-                message says which.
+                message names the file and says which.
         """
         tensors, manifest = _precode.load_ticket(path)
         parts: dict[str, dict[str, torch.Tensor]] = {"mask": {}, "start": {}, "final": {}}
         for full, tensor in tensors:
             part, _, name = full.partition(".")
             parts[part][name] = tensor
-        return cls(parts["mask"], parts["start"], final=parts["final"] or None, **json.loads(manifest)["about"])
+        try:
+            return cls(parts["mask"], parts["start"], final=parts["final"] or None, **json.loads(manifest)["about"])
+        except PrecodeError as error:  # a manifest that agrees with tensors which make no ticket
+            raise PrecodeFileError(
+                f"{os.fspath(path)!s}: {error}: the file was not written by precode; take another copy"
+            ) from error
 
     # Modules
 
@@ -320,18 +346,57 @@ def _tensors(tensors: Any, name: str) -> dict[str, torch.Tensor]:
     for key, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
             raise PrecodeTypeError(f"{name}['{key}'] must be a dense torch.Tensor, not {type(tensor).__name__}")
+        if tensor.dim() > AXES:
+            raise PrecodeShapeError(f"{name}['{key}'] has {tensor.dim()} axes: a ticket's tensors have at most {AXES}")
+        _check_text(key, f"the name {key!r} in {name}")
     return {key: tensor.detach() for key, tensor in tensors.items()}
 
 
 def _plain(values: Any, name: str) -> dict[str, Any]:
     """What a file would give back of a dictionary."""
     try:
-        plain = json.loads(json.dumps(values, allow_nan=False))
-    except (TypeError, ValueError) as error:
+        plain = json.loads(json.dumps(values, allow_nan=False), object_pairs_hook=_unique)
+    except (TypeError, ValueError, RecursionError) as error:
         raise PrecodeTypeError(f"{name} must be made of what JSON can hold: {error}") from error
     if not isinstance(plain, dict):
         raise PrecodeTypeError(f"{name} must be a dictionary, not {type(values).__name__}")
+    _check_plain(plain, name)
     return plain
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary, unless two of its keys are the same as text, such as 1 and "1"."""
+    plain = dict(pairs)
+    if len(plain) != len(pairs):
+        raise ValueError(f"two names are the same as text, among {', '.join(map(repr, plain))}")
+    return plain
+
+
+def _check_plain(value: Any, place: str, depth: int = 0) -> None:
+    """Refuses what JSON can hold but a ticket's file would not give back."""
+    if depth > DEPTH:
+        raise PrecodeValueError(f"{place} is nested too deeply: a file holds {DEPTH} levels")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key, f"the name {key!r} in {place}")
+            _check_plain(item, f"{place}[{key!r}]", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{place}[{index}]", depth + 1)
+    elif isinstance(value, str):
+        _check_text(value, place)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise PrecodeValueError(
+            f"{place} = {value}: a file holds whole numbers from -2**63 to 2**64 - 1; give it as a string"
+        )
+
+
+def _check_text(text: str, place: str) -> None:
+    """Refuses strings that no file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PrecodeValueError(f"{place} is no text that a file can hold: {error.reason}") from error
 
 
 def _check_values(kind: str, values: dict[str, torch.Tensor], masks: dict[str, torch.Tensor]) -> None:

@@ -24,3 +24,13 @@ pub use task::dataset::Dataset;
 pub use task::formula::{Clause, Dnf, Literal};
 pub use train::embedding::Embedding;
 pub use train::network::{Layer, Masks, Weights};
+
+/// How many examples a property test has: as many as `PROPTEST_CASES` says, else `usual`.
+#[cfg(test)]
+fn examples(usual: u32) -> proptest::test_runner::Config {
+    let mut config = proptest::test_runner::Config::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = usual;
+    }
+    config
+}

@@ -63,7 +63,7 @@ pub struct ControlRow {
     title: &'static str,
 }
 
-/// All controls, which any method's name takes behind a colon.
+/// All controls, which any method's name takes after a colon.
 #[pyfunction]
 pub fn controls() -> Vec<ControlRow> {
     let row = |control: Control| ControlRow { name: control.name(), title: control.title() };

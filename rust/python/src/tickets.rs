@@ -58,7 +58,10 @@ pub fn load_ticket(py: Python<'_>, path: PathBuf) -> PyResult<(NamedTensors, Str
     let read = || -> precode_torch::Result<(NamedTensors, String)> {
         let (tensors, manifest) = file::load(&path)?;
         let manifest = manifest.to_json().map_err(Error::File)?;
-        Ok((tensors.into_iter().map(from_bytes).collect::<Result<_, _>>()?, manifest))
+        let tensors: Result<_, _> = tensors.into_iter().map(from_bytes).collect();
+        let unfit =
+            |error: String| Error::File(format!("{}: torch has no such tensor ({error})", path.display()));
+        Ok((tensors.map_err(|error: precode_torch::Error| unfit(error.to_string()))?, manifest))
     };
     py.detach(read).map_err(|error| raise(py, error))
 }

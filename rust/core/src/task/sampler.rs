@@ -321,7 +321,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(crate::examples(40))]
         #[test]
         fn samples_are_labelled_balanced_and_sparse(
             n in 12usize..80, clauses in 1usize..12, width in 2usize..5, negated in 0usize..2,

@@ -7,10 +7,13 @@
 //! Reading trusts nothing: whatever does not fit together is an error that names the file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use safetensors::{SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,6 +25,11 @@ use crate::ticket::storage::{read_whole, write_whole};
 /// The version of the format that is written, and the one that is read.
 pub const FORMAT: u32 = 1;
 
+/// Most axes of a tensor: torch computes with no more.
+pub const AXES: usize = 64;
+
+/// Most bytes of a header, by the format's specification.
+const HEADER: u64 = 100_000_000;
 const KEY: &str = "precode";
 const KIND: &str = "ticket";
 const DAMAGED: &str = "the file is damaged or was altered: take another copy, or save the ticket again";
@@ -121,6 +129,9 @@ impl Manifest {
         Granularity::parse(&about.granularity).map_err(|error| error.to_string())?;
         Scope::parse(&about.scope).map_err(|error| error.to_string())?;
         let by_name = counts(tensors)?;
+        if by_name.values().all(|count| count.kept == 0) {
+            return Err("its masks keep no weight".into());
+        }
         let mut manifest = Self {
             format: FORMAT,
             kind: KIND.into(),
@@ -164,7 +175,7 @@ pub fn save(path: &Path, tensors: &[NamedTensor], about: &str) -> Result<()> {
 /// # Errors
 /// [`Error::File`] naming the file, what is wrong with it, and the remedy.
 pub fn load(path: &Path) -> Result<(Vec<NamedTensor>, Manifest)> {
-    let bytes = read_whole(path)?;
+    let bytes = read_whole(path, look)?;
     decode(&bytes).map_err(|why| Error::File(format!("{}: {why}", path.display())))
 }
 
@@ -175,10 +186,30 @@ fn encode(tensors: &[NamedTensor], about: About) -> Checked<Vec<u8>> {
     safetensors::serialize(sorted, Some(metadata)).map_err(|error| error.to_string())
 }
 
-fn decode(bytes: &[u8]) -> Checked<(Vec<NamedTensor>, Manifest)> {
-    let damaged =
-        |error: safetensors::SafeTensorError| format!("no valid safetensors file ({error}): {DAMAGED}");
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+fn damaged(why: impl Display) -> String {
+    format!("no valid safetensors file ({why}): {DAMAGED}")
+}
+
+/// Refuses, by its header, a file that is no ticket or has another length than its header says.
+fn look(file: &mut File, length: u64) -> Checked<()> {
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(damaged)?;
+    let size = u64::from_le_bytes(size);
+    if size > HEADER.min(length.saturating_sub(8)) {
+        return Err(damaged(format!("a header of {size} bytes in a file of {length}")));
+    }
+    let mut header = Vec::new();
+    file.take(size).read_to_end(&mut header).map_err(damaged)?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(damaged)?;
+    let described = (header.data_len() as u64).saturating_add(8 + size);
+    if described != length {
+        return Err(damaged(format!("its header describes {described} bytes, but it has {length}")));
+    }
+    manifest(&header).map(drop)
+}
+
+/// The manifest that a header has, if it is of a ticket in the format that is read.
+fn manifest(header: &Metadata) -> Checked<Manifest> {
     let foreign =
         "it was not written by precode: export it from the program that wrote it, or check the path";
     let metadata = header.metadata().as_ref();
@@ -197,7 +228,12 @@ fn decode(bytes: &[u8]) -> Checked<(Vec<NamedTensor>, Manifest)> {
             version.format
         ));
     }
-    let manifest: Manifest = serde_json::from_str(text).map_err(unreadable)?;
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+fn decode(bytes: &[u8]) -> Checked<(Vec<NamedTensor>, Manifest)> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let manifest = manifest(&header)?;
     let tensors: Vec<NamedTensor> = SafeTensors::deserialize(bytes)
         .map_err(damaged)?
         .tensors()
@@ -256,6 +292,7 @@ fn counts(tensors: &BTreeMap<&str, &NamedTensor>) -> Checked<BTreeMap<String, Co
     let mut counts = BTreeMap::new();
     let trained = tensors.keys().any(|name| name.starts_with("final."));
     for (name, tensor) in tensors {
+        check_shape(tensor)?;
         match name.split_once('.') {
             Some(("mask", parameter)) => {
                 if !tensors.contains_key(format!("start.{parameter}").as_str()) {
@@ -284,6 +321,19 @@ fn counts(tensors: &BTreeMap<&str, &NamedTensor>) -> Checked<BTreeMap<String, Co
         return Err("there is no mask".into());
     }
     Ok(counts)
+}
+
+/// Refuses what torch has no tensor for: it counts sizes and strides, also of empty tensors, in 63 bits.
+fn check_shape(tensor: &NamedTensor) -> Checked<()> {
+    let NamedTensor { name, shape, .. } = tensor;
+    if shape.len() > AXES {
+        return Err(format!("'{name}' has {} axes, but tensors have at most {AXES}", shape.len()));
+    }
+    let bytes = shape.iter().try_fold(8u64, |bytes, &size| bytes.checked_mul(size.max(1) as u64));
+    if bytes.is_none_or(|bytes| i64::try_from(bytes).is_err()) {
+        return Err(format!("'{name}' has shape {shape:?}, which no tensor can have"));
+    }
+    Ok(())
 }
 
 fn count(mask: &NamedTensor) -> Checked<Count> {

@@ -87,7 +87,8 @@ fn every_type_is_checked_for_zeros_and_finite_values() {
     for (dtype, one, infinite) in cases {
         let with = |value: &[u8], kept| {
             let start = NamedTensor { name: "start.w".into(), dtype, shape: vec![1], data: value.to_vec() };
-            encode(&[start, mask("mask.w", &[1], &[kept])], about())
+            let beside = [mask("mask.v", &[1], &[1]), floats("start.v", &[1], &[1.0])];
+            encode(&[&[start, mask("mask.w", &[1], &[kept])], beside.as_slice()].concat(), about())
         };
         assert!(with(one, 1).is_ok());
         assert!(with(one, 0).unwrap_err().contains("not zero at flat index 0"));
@@ -146,6 +147,39 @@ fn headers_that_lie_are_refused() {
 }
 
 #[test]
+fn shapes_that_no_tensor_has_are_refused() {
+    let empty = |shape: &[usize]| vec![mask("mask.v", shape, &[]), floats("start.v", shape, &[])];
+    let with = |shape: &[usize]| encode(&[ticket(), empty(shape)].concat(), about());
+    assert!(with(&[0, 3, 1 << 40]).is_ok());
+    assert!(with(&[[1; 63].as_slice(), &[0]].concat()).is_ok());
+    assert!(with(&[[1; 64].as_slice(), &[0]].concat()).unwrap_err().contains("65 axes"));
+    for shape in [[1 << 63, 0, 1], [0, usize::MAX, 1], [1 << 62, 0, 4], [1 << 30, 0, 1 << 30]] {
+        assert!(with(&shape).unwrap_err().contains("which no tensor can have"), "{shape:?}");
+    }
+}
+
+#[test]
+fn masks_that_keep_nothing_are_no_ticket() {
+    let tensors = [mask("mask.w", &[2], &[0, 0]), floats("start.w", &[2], &[0.0, 0.0])];
+    assert!(refusal(&tensors).contains("keep no weight"));
+}
+
+#[test]
+fn a_file_is_looked_at_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.safetensors");
+    let good = bytes();
+    let header = 2u64.to_le_bytes();
+    for start in [&[][..], &[255; 8], &good, &[header.as_slice(), b"{}"].concat()] {
+        // A hole of 4 TiB, which takes no room on the disk and would take more memory than there is.
+        std::fs::write(&path, start).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains("no valid safetensors file") && !error.contains("memory"), "{error}");
+    }
+}
+
+#[test]
 fn the_message_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("half.safetensors");
@@ -159,7 +193,7 @@ fn the_message_names_the_file() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(crate::examples(512))]
 
     #[test]
     fn no_bytes_are_read_wrongly(random in prop::collection::vec(any::<u8>(), 0..300)) {

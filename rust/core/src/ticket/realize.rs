@@ -231,7 +231,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(crate::examples(32))]
         #[test]
         fn with_orthogonal_rows_the_mask_is_the_best(weights in values(8), target in values(8), keep in 0usize..9) {
             let raw = Embedding::Hadamard { normalized: false }.matrix(4).unwrap();

@@ -1,7 +1,7 @@
 //! Files that are there whole or not at all.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -37,11 +37,16 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Reads a regular file whole.
+/// Reads a regular file whole, after a look at how it begins.
+///
+/// `look` is given the file at its start, and its length in bytes; what it refuses is not read.
 ///
 /// # Errors
-/// [`Error::File`] naming the file: it is not there, no regular file, or does not fit into memory.
-pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
+/// [`Error::File`] naming the file: it is not there, no regular file, refused by `look`, or does not fit into memory.
+pub fn read_whole(
+    path: &Path,
+    look: impl FnOnce(&mut File, u64) -> std::result::Result<(), String>,
+) -> Result<Vec<u8>> {
     let refuse = |why: &dyn std::fmt::Display, remedy: &str| {
         Error::File(format!("{}: cannot be read ({why}): {remedy}", path.display()))
     };
@@ -51,11 +56,13 @@ pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
     if !about.is_file() {
         return Err(refuse(&"it is no regular file", "name a file"));
     }
+    let mut file = File::open(path).map_err(unreadable)?;
+    look(&mut file, about.len()).map_err(|why| Error::File(format!("{}: {why}", path.display())))?;
     let mut bytes = Vec::new();
     let large =
         || refuse(&format!("its {} bytes do not fit into memory", about.len()), "is it the right file?");
     bytes.try_reserve_exact(usize::try_from(about.len()).map_err(|_| large())?).map_err(|_| large())?;
-    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(unreadable)?;
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(unreadable)?;
     Ok(bytes)
 }
 
@@ -69,8 +76,23 @@ mod tests {
         let path = folder.path().join("file");
         write_whole(&path, b"first").unwrap();
         write_whole(&path, b"second, longer").unwrap();
-        assert_eq!(read_whole(&path).unwrap(), b"second, longer");
+        assert_eq!(read_whole(&path, |_, _| Ok(())).unwrap(), b"second, longer");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_refused_at_a_look_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_whole(&path, b"12345678 and more").unwrap();
+        let look = |file: &mut File, length| {
+            let mut start = [0; 8];
+            file.read_exact(&mut start).unwrap();
+            assert_eq!((&start, length), (b"12345678", 17));
+            Err("not this one".to_owned())
+        };
+        let error = read_whole(&path, look).unwrap_err().to_string();
+        assert!(error.contains("file: not this one"), "{error}");
     }
 
     #[test]
@@ -79,8 +101,9 @@ mod tests {
         let missing = folder.path().join("no/such/file");
         let error = write_whole(&missing, b"x").unwrap_err().to_string();
         assert!(error.contains("no/such/file") && error.contains("choose a folder"), "{error}");
-        assert!(read_whole(&missing).unwrap_err().to_string().contains("check the path"));
-        assert!(read_whole(folder.path()).unwrap_err().to_string().contains("no regular file"));
+        let read = |path: &Path| read_whole(path, |_, _| Ok(())).unwrap_err().to_string();
+        assert!(read(&missing).contains("check the path"));
+        assert!(read(folder.path()).contains("no regular file"));
         // A folder cannot be replaced by a file.
         assert!(write_whole(folder.path(), b"x").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

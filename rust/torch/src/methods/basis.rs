@@ -12,8 +12,8 @@ pub(super) const BASIS_MAGNITUDE: Record = Record {
     title: "Largest trained magnitudes |C1_T| in feature space, where the ticket is also trained",
     features: true,
     reference: "arXiv 2107.06825",
-    deviations: "The basis is that of the embedding: C1 = W1 C0 is masked and trained in place of W1, behind the \
-                 identity. Adam depends on the basis, so its training is another than the dense one's even at density \
+    deviations: "The basis is that of the embedding: C1 = W1 C0 is masked and trained in place of W1, with the \
+                 identity embedding. Adam depends on the basis, so its training is another than the dense one's even at density \
                  1. With the identity as embedding it is the method magnitude.",
     find,
     ..MAGNITUDE

@@ -29,7 +29,7 @@ const MOTION_NEEDS: Needs = Needs { data: true, ..DISTANCE_NEEDS };
 
 pub(super) const DISTANCE: Record = Record {
     name: "distance",
-    title: "Locations nearest to their templates at theta_0, at a price for crowded rows and covered clauses",
+    title: "Locations nearest to their templates at theta_0, penalised on crowded rows and covered clauses",
     needs: DISTANCE_NEEDS,
     schedule: "one shot",
     cost: "none",
@@ -60,7 +60,7 @@ pub(super) const DISTANCE_BLIND: Record = Record {
 
 pub(super) const MOTION: Record = Record {
     name: "motion",
-    title: "Locations that move furthest towards their templates within 1 epoch, at a price as distance",
+    title: "Locations that move furthest towards their templates within 1 epoch, penalised as distance",
     needs: MOTION_NEEDS,
     cost: "1 epoch",
     find: |objective, request| find(objective, request, Probe::MOTION, Read::After(MOTION_EPOCHS), false),
@@ -88,7 +88,7 @@ pub(super) const MOTION_BLIND: Record = Record {
 
 pub(super) const BOTH: Record = Record {
     name: "distance+motion",
-    title: "Templates and their parts by distance and motion within 2 epochs, shared cells first, at a price",
+    title: "Templates and their parts by distance and motion within 2 epochs, shared cells first, penalised",
     needs: MOTION_NEEDS,
     cost: "2 epochs",
     deviations: "Uses the clauses. Signed-sum distance; parts of templates have 2 cells or more.",

@@ -318,7 +318,7 @@ impl Objective for StackObjective<'_> {
         self.finite(product, "Hessian product")
     }
 
-    /// The input of ones stands behind the embedding, at the first layer.
+    /// The input of ones is given to the first layer, after the embedding.
     fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
         let _guard = no_grad_guard();
         let mut stack = self.layers(at, Kind::Double)?;

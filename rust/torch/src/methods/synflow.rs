@@ -23,7 +23,7 @@ pub(super) const SYNFLOW: Record = Record {
     features: false,
     reference: "arXiv 2006.05467, algorithm 1",
     deviations: "Biases count as zero, where the official code adds their magnitudes; the input of ones \
-                 stands behind the embedding, at the first layer; float64.",
+                 is given to the first layer, after the embedding; float64.",
     find: |objective, request| {
         let densities = request.densities.iter();
         let found = densities.map(|&density| rounds(objective, request, density));

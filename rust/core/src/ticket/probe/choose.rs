@@ -97,7 +97,7 @@ impl Greedy<'_> {
         }
     }
 
-    /// The best location of a row that has new cells and fits: (score less its price, number).
+    /// The best location of a row that has new cells and fits: (score less its penalty, number).
     fn best_of(&self, row: usize) -> Option<(f64, usize)> {
         let fits = |&&i: &&usize| (1..=self.left).contains(&self.new_cells(&self.locations[i]));
         self.by_row[row].iter().filter(fits).map(|&i| (self.value(&self.locations[i]), i)).reduce(better)
@@ -108,7 +108,7 @@ impl Greedy<'_> {
         location.cells.iter().filter(|cell| !row[cell.variable]).count()
     }
 
-    /// Score less price.
+    /// Score less penalty.
     fn value(&self, location: &Location) -> f64 {
         let penalties = &self.settings.penalties;
         let covered: u32 = location.cells.iter().map(|cell| self.covered[self.literal(location, cell)]).sum();

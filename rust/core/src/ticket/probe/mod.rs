@@ -1,7 +1,7 @@
 //! Feature probes: which cells of the first layer a network will compute its clauses with, read early.
 //!
 //! A probe scores every location (clause, template, row) by its distance to the template, by its motion
-//! towards it, or by both, and chooses greedily under a budget of weights, at a price for rows and clauses
+//! towards it, or by both, and chooses greedily under a budget of weights, with penalties on rows and clauses
 //! that are taken already. The cells of the chosen locations are kept. All of this is our definition: the
 //! scores and penalties of arXiv 2605.17704 are not public.
 
@@ -86,7 +86,7 @@ impl Probe {
 
 /// Cells that the probe keeps, (R, rows, variables): exactly `budget` of each network's.
 ///
-/// Locations are chosen one after another, the best score less its price first, while their new cells fit into
+/// Locations are chosen one after another, the best score less its penalty first, while their new cells fit into
 /// the budget; one without new cells is passed over. What is left of the budget goes to the largest weights
 /// in feature space. Ties go to the lowest (clause, pattern, row), or cell. Rows take their polarity, and
 /// parts of templates their cells, from `later` where it is given.

@@ -102,7 +102,7 @@ fn of(features: &[f64], outputs: &[f64], budget: usize, settings: &Probe) -> Vec
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::examples(64))]
     #[test]
     fn the_budget_is_exact_and_rows_are_alike((features, outputs, budget) in networks(),
             order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle()) {
