@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 class Commands(click.Group):
     """The commands, which say in one line when what they print cannot be written (status 1)."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         """As `click.Command.main`."""
         try:
             try:
-                return super().main(args, prog_name, **extra)
+                return super().main(*args, **extra)
             finally:
                 # What is buffered would otherwise fail while the interpreter ends, with a trace and another status.
                 sys.stdout.flush()

@@ -113,4 +113,5 @@ def _moment(moment: Any, clauses: ClauseSets | None, embedding: EmbeddingLike, n
         return read(moment, None, clauses, embedding, None)
     if not isinstance(moment, Sequence) or len(moment) != 2:
         raise PrecodeTypeError(f"{name} must be (w1, w2), Codes or Networks, not {type(moment).__name__}")
-    return read(*moment, clauses, embedding, None)
+    w1, w2 = moment
+    return read(w1, w2, clauses, embedding, None)

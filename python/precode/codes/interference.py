@@ -121,7 +121,7 @@ def conflicts(
 def _rows_only(w1: Weights | Readable, embedding: EmbeddingLike) -> Readout:
     if hasattr(w1, "read_out"):
         return read(w1, None, None, embedding, None)
-    first = as_floats(w1, "w1")  # type: ignore[arg-type]
+    first = as_floats(w1, "w1")
     return readout(first, np.zeros(first.shape[:-1], dtype=first.dtype), [[0]], embedding=embedding)
 
 

@@ -98,7 +98,7 @@ def read(
             raise PrecodeTypeError(
                 f"{missing} must be given beside bare weights; or pass Codes, Networks or Runs alone"
             )
-        return readout(w1, w2, clauses, embedding=embedding, output=output or 0)  # type: ignore[arg-type]
+        return readout(w1, w2, clauses, embedding=embedding, output=output or 0)
     given = {"w2": w2, "clauses": clauses, "embedding": embedding}
     if extra := [name for name, value in given.items() if value is not None]:
         raise PrecodeTypeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ class Curves(Result):
         return super().plot(figure, ax=ax)
 
 
-def _against_clauses(column: str) -> Any:
+def _against_clauses(column: str) -> Callable[[Any, Axes | None], Axes]:
     def draw(result: Curves, ax: Axes | None) -> Axes:
         from precode import plot
 
@@ -164,8 +164,8 @@ def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     add("figure 10", trials, "overlap", point)
     for column in ("test_error", "4P_positive", "3N1P_negative"):
         add("figure 11", tables["scaling"], column, ["hidden"])
-    for column in (name for name in published.dynamics() if name != "epoch"):
-        add("figure 12", tables["dynamics"], column, ["epoch"])
+    for name in published.dynamics().drop(columns="epoch"):
+        add("figure 12", tables["dynamics"], str(name), ["epoch"])
     filled = [frame for frame in frames if not frame.empty]
     return pd.concat(filled, ignore_index=True) if filled else frames[0]
 

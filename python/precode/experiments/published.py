@@ -171,5 +171,5 @@ def reported() -> tuple[Reported, ...]:
     add("figure 10", code_sizes(), ["code_size", "overlap"], ["hidden", "clauses"])
     add("figure 11", scaling(), ["test_error", "4P_positive", "3N1P_negative"], ["hidden"])
     one_run = f"{READING}, which looks like a single run: every value is a multiple of 1/4"
-    add("figure 12", dynamics(), [name for name in dynamics() if name != "epoch"], ["epoch"], one_run)
+    add("figure 12", dynamics(), [str(name) for name in dynamics() if name != "epoch"], ["epoch"], one_run)
     return tuple(found)

@@ -122,14 +122,14 @@ class Networks:
             PrecodeTypeError: neither numbers nor a slice.
         """
         if isinstance(which, slice):
-            numbers = range(len(self))[which]
+            span = range(len(self))[which]
+            numbers = list(span)
+            # torch has no slices that go backwards.
+            chosen: Any = slice(span.start, span.stop, span.step) if span.step > 0 else numbers
         else:
-            numbers = [self._number(item) for item in (integers_of(which, "a network's number"))]
-        if not len(numbers):
+            numbers = chosen = [self._number(item) for item in integers_of(which, "a network's number")]
+        if not numbers:
             raise PrecodeIndexError(f"networks[{which}] of {len(self)} networks are none: name at least one")
-        chosen: Any = list(numbers)
-        if isinstance(numbers, range) and numbers.step > 0:
-            chosen = slice(numbers.start, numbers.stop, numbers.step)
         tasks = None if self.tasks is None else [self.tasks[number] for number in numbers]
         return Networks({name: value[chosen] for name, value in self.weights.items()}, tasks, self.embedding)
 
