@@ -4,6 +4,7 @@ import os
 import signal
 
 import study_kinds
+from precode import PrecodeFileError
 from precode.study import Store, run
 
 
@@ -67,3 +68,17 @@ def die_after_two_jobs(folder, count):
 
     Store._list = counted
     act(folder, count)
+
+
+def fill(folder, bytes_allowed, thousands):
+    """Runs a study with a limit to the length of files, as a quota sets one; leaves what is said of it."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_allowed, resource.RLIM_INFINITY))
+    said = None
+    try:
+        run(study_kinds.CONFIG, folder, kinds=study_kinds.overflowing(*thousands), progress=False)
+    except PrecodeFileError as error:
+        said = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    folder.with_suffix(".txt").write_text(str(said))

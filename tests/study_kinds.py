@@ -1,5 +1,7 @@
 """Kinds of cells for tests, in a module of their own so that other processes can import them."""
 
+import asyncio
+import concurrent.futures
 import os
 import signal
 import time
@@ -91,3 +93,67 @@ def acting(count, special, **every):
             yield {"index": index, **every, **special.get(index, {})}
 
     return (Kind("act", cells, act, lambda settings: 1.0),)
+
+
+class MuteError(Exception):
+    """An exception that cannot tell its own text."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class UnpicklableError(Exception):
+    def __reduce__(self):
+        raise TypeError("cannot be pickled")
+
+
+FAILURES = {
+    "exit": lambda: SystemExit(3),
+    "mute": MuteError,
+    "unpicklable": lambda: UnpicklableError("x"),
+    "surrogate": lambda: ValueError("a\ud800b\0c"),
+    "cancelled": concurrent.futures.CancelledError,
+    "cancelled task": asyncio.CancelledError,
+    "broken": lambda: concurrent.futures.BrokenExecutor("not mine"),
+    "memory": MemoryError,
+    "generator": GeneratorExit,
+    "long": lambda: ValueError("x" * 10**6),
+    "interrupt": KeyboardInterrupt,
+}
+"""Exceptions that a cell may raise, by name."""
+
+
+def parted(settings, parts):
+    """A table and arrays of parts; fails as its settings say."""
+    if "raises" in settings:
+        raise FAILURES[settings["raises"]]()
+    rows = [(x, y, settings["index"] + x * y) for x in parts["x"] for y in parts["y"]]
+    arrays = {f"{x}.{y}": np.full((2, 2), value) for x, y, value in rows}
+    return {"products": pd.DataFrame(rows, columns=["x", "y", "product"]), "squares": arrays}
+
+
+def parting(count, raises=()):
+    """A kind of cells with two axes, then one cell for each failure by its name."""
+
+    def cells(config):
+        yield from ({"index": index} for index in range(count))
+        yield from ({"index": index, "raises": name} for index, name in enumerate(raises))
+
+    axes = {"x": (0.5, 0.25), "y": (0, 1, 2)}
+    return (Kind("parted", cells, parted, lambda settings, parts: 1.0, axes=("x", "y"), parts=lambda config: axes),)
+
+
+def overflow(settings):
+    """More bytes than a small disk has."""
+    return {"noise": pd.DataFrame({"x": np.random.default_rng(settings["index"]).random(1000 * settings["thousands"])})}
+
+
+def overflowing(*thousands):
+    return (
+        Kind(
+            "overflow",
+            lambda config: [{"index": index, "thousands": size} for index, size in enumerate(thousands)],
+            overflow,
+            lambda settings: 1.0,
+        ),
+    )

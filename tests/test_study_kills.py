@@ -100,14 +100,14 @@ def test_a_kill_at_every_step_of_writing(tmp_path, start):
     expected = contents(tmp_path / "whole")
     step = 0
     while start.finish(study_children.die_at_step, tmp_path / str(step), 1, step) == -signal.SIGKILL:
-        assert finished(tmp_path / str(step)) == (step == 2 * 3 + 9 + 6)
+        assert finished(tmp_path / str(step)) == (step == 2 * 3 + 12 + 8)
         study_children.act(tmp_path / str(step), 1)
         assert contents(tmp_path / str(step)) == expected, f"killed before step {step}"
         step += 1
     assert contents(tmp_path / str(step)) == expected
-    # A file is written, renamed, its folder synced: the configuration and a result. Making the database: begin, five
-    # tables, study, cells, commit. Noting the cell: begin, files, seal, timing, failure, commit.
-    assert step == 2 * 3 + 9 + 6
+    # A file is written, renamed, its folder synced: the configuration and a result. Making the database: begin, seven
+    # tables, study, kinds, cells, commit. Noting the job: begin, job, file, seal, timing (twice), failure, commit.
+    assert step == 2 * 3 + 12 + 8
 
 
 def test_killed_again_and_again(tmp_path, start):

@@ -26,6 +26,9 @@ TABLE = "parquet"
 ARRAYS = "safetensors"
 """Ending of a file of arrays."""
 
+LARGE = 2**20
+"""Bytes of a table above which it is read by several threads."""
+
 
 def to_bytes(value: Value, name: str) -> tuple[str, bytes]:
     """The ending and the bytes of a result's file.
@@ -76,7 +79,8 @@ def table_from_bytes(data: bytes) -> pa.Table:
     Raises:
         pa.ArrowException: no table.
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read()
+    # Threads cost more than they save where a table is small; a study may have thousands.
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=len(data) > LARGE)
 
 
 def joined(tables: Sequence[pa.Table], axes: Sequence[Axis]) -> pa.Table:

@@ -20,7 +20,7 @@ from precode._internal.errors import PrecodeTypeError, UnsupportedError
 from precode._internal.progress import Progress
 from precode.study.computing import Computed, Failed, compute
 from precode.study.config import StudyConfig
-from precode.study.plan import KINDS, plan
+from precode.study.planning import KINDS, plan
 from precode.study.results import Study
 from precode.study.store import Store
 
