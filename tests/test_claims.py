@@ -12,11 +12,6 @@ import torch
 import precode as pc
 from precode.claims import (
     Observations,
-    c1,
-    c3,
-    c4,
-    c5,
-    c6,
     count_nulls,
     judge,
     linear_cka,
@@ -59,6 +54,11 @@ def studies():
         scenario: synthetic_study(scenario, formulas=FORMULAS, seed=3)
         for scenario in ("planted", "shuffled", "random-network")
     }
+
+
+def judged(name, *tables, rules=None):
+    """The verdict on one claim."""
+    return judge(*tables, claims=name, rules=rules)[name]
 
 
 # ---------------------------------------------------------------- observations
@@ -340,7 +340,7 @@ def test_planted_codes_hold_and_others_do_not(studies, quick):
 
 def test_several_cells_are_judged_together_and_reported_apart(quick):
     parts = [synthetic_study("planted", formulas=FORMULAS, hidden=h, clauses=16, seed=h) for h in (24, 32)]
-    claim = c3(Observations.concat([part.observations for part in parts]), rules=quick)
+    claim = judge(Observations.concat([part.observations for part in parts]), claims="C3", rules=quick)["C3"]
     assert claim.verdict == "holds"
     assert claim.formulas == FORMULAS
     assert claim.details["pressure"].tolist() == [16 / 32, 16 / 24]
@@ -357,15 +357,15 @@ def test_verdicts_that_need_more_than_one_condition(studies, quick):
     study = studies["planted"]
     # Codes that stay on their rows are recovered, but not re-expressed.
     still = study.transport.assign(same=study.transport["family"])
-    assert c5(study.tickets, still, rules=quick).verdict == "does not hold"
+    assert judged("C5", study.observations, study.tickets, still, rules=quick).verdict == "does not hold"
     # Without the penalties' advantage, C4 holds in part only.
     flat = study.tickets[study.tickets["method"] == "distance"]
     flat = pd.concat([study.tickets[study.tickets["method"] != "distance-plain"], flat.assign(method="distance-plain")])
-    assert c4(study.observations, flat, rules=quick).verdict == "partly"
+    assert judged("C4", study.observations, flat, rules=quick).verdict == "partly"
     assert (penalty_gains(flat)["accuracy"] == 0).all()
     # Probes that win in accuracy only.
     same = study.tickets.assign(recovery_family=0.1)
-    claim = c6(same, rules=quick)
+    claim = judged("C6", study.observations, same, rules=quick)
     assert claim.verdict == "partly"
     assert (claim.details[claim.details["measure"] == "recovery_family"]["p_holm"] == 1).all()
 
@@ -413,22 +413,20 @@ def test_too_little_data_is_said_so(studies, quick):
 
 
 def test_tables_that_lack_columns_are_refused(studies):
-    tickets = studies["planted"].tickets
+    seen, tickets, transport = (vars(studies["planted"])[name] for name in ("observations", "tickets", "transport"))
     with pytest.raises(pc.PrecodeValueError, match="lacks accuracy: it has"):
-        c6(tickets.drop(columns="accuracy"))
+        judge(seen, tickets.drop(columns="accuracy"), claims="C6")
     with pytest.raises(pc.PrecodeValueError, match="row transport lacks same"):
-        c5(tickets, studies["planted"].transport.drop(columns="same"))
-    assert c6(tickets[tickets["method"] == "imp"]).reason == "no probe among the tickets"
-    assert c5(tickets.assign(accuracy=0.0), studies["planted"].transport).reason == (
-        "no ticket matches its dense network"
-    )
+        judge(seen, tickets, transport.drop(columns="same"), claims="C5")
+    assert judged("C6", seen, tickets[tickets["method"] == "imp"]).reason == "no probe among the tickets"
+    assert judged("C5", seen, tickets.assign(accuracy=0.0), transport).reason == ("no ticket matches its dense network")
     with pytest.raises(pc.PrecodeValueError, match="scenario 'other'"):
         synthetic_study("other")
 
 
 def test_rules_are_read_afresh_and_used(studies, quick):
     strict = {**quick, "C1": {**quick["C1"], "holds": 0.9}}
-    claim = c1(studies["planted"].observations, rules=strict)
+    claim = judged("C1", studies["planted"].observations, rules=strict)
     assert claim.verdict == "partly"
     assert "at least 0.9" in claim.rule
     load_rules()["C1"]["holds"] = 0.9

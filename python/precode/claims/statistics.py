@@ -14,7 +14,7 @@ from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
 from precode._internal.errors import PrecodeValueError
-from precode.claims.rules import Rules, load_rules
+from precode.claims.rules import Rules, RulesLike
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,7 +69,7 @@ class Estimate:
         return float(stats.ttest_1samp(self.values, bound, alternative=alternative).pvalue)
 
 
-def estimate(values: ArrayLike, rules: Rules | None = None) -> Estimate:
+def estimate(values: ArrayLike, rules: RulesLike = None) -> Estimate:
     """Mean over formulas with its bias-corrected accelerated bootstrap interval (`scipy.stats.bootstrap`).
 
     Args:
@@ -83,21 +83,21 @@ def estimate(values: ArrayLike, rules: Rules | None = None) -> Estimate:
         >>> estimate([0.0] * 5 + [1.0] * 5)
         Estimate(value=0.5, low=0.2, high=0.8, formulas=10)
     """
-    rules = load_rules() if rules is None else rules
+    rules = Rules.of(rules)
     array = np.asarray(values, dtype=np.float64)
     array = array[np.isfinite(array)]
-    if len(array) < rules["formulas"]:
-        raise NotEnoughData(f"{len(array)} formulas with a value, {rules['formulas']} are needed")
-    mean, level = float(array.mean()), (1 - rules["confidence"]) / 2
+    if len(array) < rules.formulas:
+        raise NotEnoughData(f"{len(array)} formulas with a value, {rules.formulas} are needed")
+    mean, level = float(array.mean()), (1 - rules.confidence) / 2
     if np.ptp(array) <= 1e-12 * max(1.0, abs(mean)):
         return Estimate(mean, mean, mean, len(array), level, array)
     interval = stats.bootstrap(
         (array,),
         np.mean,
-        confidence_level=rules["confidence"],
-        n_resamples=rules["resamples"],
+        confidence_level=rules.confidence,
+        n_resamples=rules.resamples,
         method="BCa",
-        rng=np.random.default_rng(rules["seed"]),
+        rng=np.random.default_rng(rules.seed),
     ).confidence_interval
     return Estimate(mean, float(interval.low), float(interval.high), len(array), level, array)
 
@@ -118,9 +118,7 @@ def by_formula(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return within.groupby("formula").mean()
 
 
-def summarize(
-    table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: Rules | None = None
-) -> pd.DataFrame:
+def summarize(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: RulesLike = None) -> pd.DataFrame:
     """Means of columns with intervals over formulas, for every group.
 
     Returns:
@@ -132,7 +130,7 @@ def summarize(
         >>> summarize(table, ["dose"], ["share"]).round(2).values.tolist()
         [[1.0, 10.0, 0.5, 0.2, 0.8]]
     """
-    rules = load_rules() if rules is None else rules
+    rules = Rules.of(rules)
     keys = [name for name in (*CELL, "formula") if name in table and name not in by]
     within = table.groupby([*by, *keys], observed=True)[list(columns)].mean()
     means = within.groupby([*by, "formula"], observed=True).mean()
@@ -141,11 +139,21 @@ def summarize(
         row: dict[str, Any] = {**dict(zip(by, values, strict=True)), "formulas": len(part)}
         for name in columns:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = part[name].mean(), float("nan"), float("nan")
-            if part[name].notna().sum() >= rules["formulas"]:
+            if part[name].notna().sum() >= rules.formulas:
                 found = estimate(part[name], rules)
                 row[f"{name}_low"], row[f"{name}_high"] = found.low, found.high
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Densities that agree although they were computed in another way.
+
+    Example:
+        >>> rounded(pd.DataFrame({"density": [0.1 + 0.2]}))["density"].tolist()
+        [0.3]
+    """
+    return table.assign(density=table["density"].round(9))
 
 
 def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from precode._internal.errors import PrecodeValueError
 from precode.claims.counts import count_nulls
 from precode.claims.judge import judge
 from precode.claims.observations import KINDS, Observations, fates, observe_locations
-from precode.claims.rules import Rules, load_rules
+from precode.claims.records import VERDICTS
+from precode.claims.registry import CLAIMS
+from precode.claims.rules import Rules, RulesLike
 from precode.claims.transport import count_transport
 from precode.codes import embedding as embeddings
 from precode.codes.nulls import random_network
@@ -26,9 +28,14 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from precode.claims.records import Law
+
 SCENARIOS = ("planted", "shuffled", "random-network")
 """What the codes are: planted at initialization by a known law, so that every claim is true; the same with labels
 shuffled over locations and methods alike, or those of a random network, so that none is."""
+
+FALSE = -2.0
+"""Log-odds that a location of a false clause becomes a code in planted and shuffled studies."""
 
 DENSITIES = (0.25, 0.125)
 PROBES = ("distance", "distance-plain", "motion")
@@ -68,11 +75,10 @@ def synthetic_study(
 ) -> SyntheticStudy:
     """Tables of networks that are initialized for real and whose final codes follow a known law.
 
-    The law of ``"planted"``: a location of the right polarity becomes a code with log-odds 0.6 - 0.9 d - 0.7 z, d its
-    Hamming distance and z its graded demand in standard deviations of its formula; one of a false clause with log-odds
-    -2 wherever it is. Probes are more accurate and recover more; penalties help; seven in ten recovered codes change
-    their row. ``"shuffled"`` permutes these codes over the locations of their formula and takes every advantage away;
-    ``"random-network"`` reads the codes of a network of random signs.
+    In ``"planted"`` the laws of all claims (`Claim.law`) are true together: they say with which log-odds a location of
+    the right polarity becomes a code (one of a false clause: -2 wherever it is), which tickets are better, and where
+    recovered codes are. ``"shuffled"`` permutes these codes over the locations of their formula and takes every
+    advantage away; ``"random-network"`` reads the codes of a network of random signs.
 
     Args:
         scenario: one of `SCENARIOS`.
@@ -137,12 +143,13 @@ def _random_end(start: Networks, seed: int) -> Networks:
     return Networks(weights, start.tasks, start.embedding)
 
 
+def _laws() -> list[Law]:
+    return [claim.law for claim in CLAIMS if claim.law is not None]
+
+
 def _planted(frame: pd.DataFrame, kind: str, rng: np.random.Generator) -> NDArray[np.bool_]:
-    graded = frame["graded"]
-    groups = graded.groupby([frame["formula"], frame["template"]], observed=True)
-    crowding = (graded - groups.transform("mean")) / groups.transform("std")
-    own = 0.6 - 0.9 * frame["hamming"] - 0.7 * crowding
-    logit = own if kind == "formula" else -2.0
+    own = sum(law.codes(frame) for law in _laws() if law.codes is not None)
+    logit = own if kind == "formula" else FALSE
     chance = frame["polarity"] / (1 + np.exp(-logit))
     return np.asarray(rng.random(len(frame)) < chance)
 
@@ -176,9 +183,10 @@ def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataF
         lean = {"probe": rng.normal(0, 0.002), "weight": rng.normal(0, 0.002)}
         for method in (*PROBES, *WEIGHT_BASED):
             group = "probe" if method in PROBES else "weight"
-            better = planted * ((0.01 if group == "probe" else 0.0) - (0.01 if method == "distance-plain" else 0.0))
+            better = planted * sum(law.accuracy(method) for law in _laws() if law.accuracy is not None)
+            more = planted * sum(law.recovery(method) for law in _laws() if law.recovery is not None)
             for density in DENSITIES:
-                recovered = 0.15 + planted * (0.1 if group == "probe" else 0.0) + lean[group] + rng.normal(0, 0.03)
+                recovered = 0.15 + more + lean[group] + rng.normal(0, 0.03)
                 rows.append(
                     {
                         "method": method,
@@ -193,20 +201,21 @@ def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataF
 
 
 def _transport(scenario: str, locations: pd.DataFrame, start: Networks, rng: np.random.Generator) -> pd.DataFrame:
-    """Sparse codes of every ticket: three in five of the dense ones, seven in ten of them on another row."""
+    """Sparse codes of every ticket: three in five of the dense ones, some of them on another row."""
     own = locations[locations["kind"] == "formula"]
     names = list(own["template"].cat.categories)
     shape = (own["formula"].nunique(), own["clause"].nunique(), len(names), own["row"].nunique())
     dense = own["code"].to_numpy(dtype=bool).reshape(shape)
     usable = own["polarity"].to_numpy(dtype=bool).reshape(shape)
     weights = start.weights["w2"].double().numpy()
+    moved = next((law.moved for law in _laws() if law.moved is not None), 0.0)
     frames = []
     for method in (*PROBES, *WEIGHT_BASED):
         for density in DENSITIES:
             sparse = np.zeros_like(dense)
             *family, row = np.nonzero(dense & (rng.random(shape) < 0.6))
             elsewhere = (usable[tuple(family)] * rng.random((len(row), shape[-1]))).argmax(-1)
-            sparse[(*family, np.where(rng.random(len(row)) < 0.7, elsewhere, row))] = True
+            sparse[(*family, np.where(rng.random(len(row)) < moved, elsewhere, row))] = True
             if scenario != "planted":  # the same codes, but of clauses at random
                 sparse = np.stack([rng.permutation(one) for one in sparse])
             table = count_transport(names, dense, sparse, weights)
@@ -221,7 +230,7 @@ def verdict_rates(
     studies: int = 200,
     *,
     seeds: Iterable[int] | None = None,
-    rules: Rules | None = None,
+    rules: RulesLike = None,
     resamples: int = 999,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -242,12 +251,11 @@ def verdict_rates(
         >>> verdict_rates("planted", 1, formulas=10)["holds"].tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    rules = {**(load_rules() if rules is None else rules), "resamples": resamples}
+    fewer = replace(Rules.of(rules), resamples=resamples)
     verdicts = []
     for seed in range(integer(studies, "studies", 1)) if seeds is None else seeds:
         study = synthetic_study(scenario, seed=seed, **settings)
-        found = judge(study.observations, study.tickets, study.transport, rules=rules)
-        verdicts.append({name: claim.verdict for name, claim in found.items()})
+        found = judge(study.observations, study.tickets, study.transport, rules=fewer)
+        verdicts.append({name: verdict.verdict for name, verdict in found.items()})
     table = pd.DataFrame(verdicts)
-    names = ["holds", "partly", "does not hold", "not enough data"]
-    return pd.DataFrame({name: (table == name).mean() for name in names})
+    return pd.DataFrame({name: (table == name).mean() for name in VERDICTS})

@@ -17,7 +17,7 @@ import click
 from precode._internal.errors import PrecodeError, PrecodeFileError, PrecodeValueError
 
 if TYPE_CHECKING:
-    from precode.claims import Claim
+    from precode.claims import Verdict
     from precode.study import Plan, StudyConfig
 
 
@@ -152,7 +152,7 @@ def _cells(planned: Plan) -> str:
     return "\n".join(lines)
 
 
-def _verdicts(claims: dict[str, Claim]) -> str:
+def _verdicts(claims: dict[str, Verdict]) -> str:
     """The claims as lines: name, verdict, effect with its interval, and what is claimed."""
     lines = []
     for claim in claims.values():

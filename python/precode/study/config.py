@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named configurations, but for the decision rules. Without methods, all there are."""
 
-RULES = Path(__file__).parents[1] / "claims" / "rules.json"
+RULES = Path(__file__).parents[1] / "claims" / "rules.py"
 """The file with the decision rules, read here without the packages that the claims need."""
 
 

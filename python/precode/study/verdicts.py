@@ -20,7 +20,7 @@ from precode.study.kinds import SETTING
 from precode.study.results import Study, write_table
 
 if TYPE_CHECKING:
-    from precode.claims import Claim, Observations
+    from precode.claims import Observations, Verdict
 
 CLAIMS = "claims.json"
 TABLES = "tables"
@@ -78,7 +78,7 @@ def observations(study: Study) -> Observations:
     return Observations(read("locations"), read("motion"), study.table("nulls"), study.table("similarity"))
 
 
-def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]:
+def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdict]:
     """Judges every claim of the paper from a finished study, by the rules that it was planned with.
 
     Args:
@@ -102,7 +102,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
         ...     judge_study(study)["C1"]
-        Claim(C1 not enough data: 2 formulas with a value, 10 are needed)
+        Verdict(C1 not enough data: 2 formulas with a value, 10 are needed)
     """
     from precode.claims import judge, judge_parts  # isort: skip - says what is not installed
     from threadpoolctl import threadpool_limits
@@ -123,7 +123,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
 
 
 def write_claims(
-    study: Study, claims: dict[str, Claim], folder: str | Path | None = None, *, progress: Progress = False
+    study: Study, claims: dict[str, Verdict], folder: str | Path | None = None, *, progress: Progress = False
 ) -> list[Path]:
     """Writes the claims as JSON, and all tables of the study and of the claims as CSV and Parquet.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -9,10 +11,10 @@ from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 from statsmodels.stats.multitest import multipletests
 
-from precode.claims.claim import Finding, claim
-from precode.claims.observations import Observations
-from precode.claims.proximity import candidates
-from precode.claims.rules import Rules, load_rules
+from precode import plot
+from precode.claims.candidates import candidates
+from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
+from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import (
     CELL,
     NotEnoughData,
@@ -24,8 +26,11 @@ from precode.claims.statistics import (
     summarize,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rules | None = None) -> pd.DataFrame:
+
+def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: RulesLike = None) -> pd.DataFrame:
     """Log-odds of rejection for one standard deviation of demand, near locations, for every cell and formula.
 
     A logistic regression in each cell, with the controls of the rules; see `precode.claims.statistics.slopes` for how
@@ -41,8 +46,8 @@ def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rule
         >>> rejection_slopes(study.observations.locations)["slope"].mean() > 0
         np.True_
     """
-    rules = load_rules() if rules is None else rules
-    own = rules["C3"]
+    rules = Rules.of(rules)
+    own = CLAIM.own(rules)
     near = candidates(locations, kind)
     near = near[near["near"]].assign(rejected=lambda t: ~t["code"].astype(bool))
     frames = []
@@ -59,7 +64,7 @@ def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rule
     return pd.concat(frames, ignore_index=True)
 
 
-def dose_response(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
+def dose_response(locations: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     """Rejection of near locations by how crowded their row is, for every C/j.
 
     Returns:
@@ -73,8 +78,8 @@ def dose_response(locations: pd.DataFrame, rules: Rules | None = None) -> pd.Dat
         >>> bool(table["rejected"].iloc[-1] > table["rejected"].iloc[0])
         True
     """
-    rules = load_rules() if rules is None else rules
-    own = rules["C3"]
+    rules = Rules.of(rules)
+    own = CLAIM.own(rules)
     near = candidates(locations)
     near = near[near["near"]]
     keys = [name for name in (*CELL, "formula") if name in near]
@@ -113,27 +118,14 @@ def _strata(slopes_: pd.DataFrame, rules: Rules) -> pd.DataFrame:
     return table.assign(p_holm=multipletests(table["p"], method="holm")[1] if len(table) else [])
 
 
-@claim("C3")
-def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
-    """C3: rejection grows with crowding.
+def judged(data: Data, rules: Rules) -> Finding:
+    """Whether demand raises rejection.
 
-    Args:
-        observations: see `observe`.
-        rules: see `load_rules`.
-
-    Returns:
-        A `Claim`. Its details give the slope for every stratum of superposition pressure C/j: pressure, slope, low,
-        high, formulas, p and p_holm. Its tables: ``doses``, see `dose_response`, and ``slopes`` of every cell and
-        formula.
-
-    Example:
-        >>> from precode.claims import synthetic_study
-        >>> c3(synthetic_study("planted", formulas=10, clauses=16).observations).verdict
-        'holds'
+    Details: the slope for every stratum of superposition pressure C/j: pressure, slope, low, high, formulas, p and
+    p_holm. Tables: ``doses``, see `dose_response`, and ``slopes`` of every cell and formula.
     """
-    rules = load_rules() if rules is None else rules
-    own = rules["C3"]
-    locations = observations.locations
+    own = CLAIM.own(rules)
+    locations = data.observations.locations
     found = rejection_slopes(locations, "formula", rules)
     if found.empty:
         raise NotEnoughData(f"no cell has {own['events']} near locations of either fate and classes that overlap")
@@ -151,7 +143,7 @@ def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
     left_out = len(cells(locations)) - len(cells(found))
     if left_out:
         reason = "; ".join(filter(None, [reason, f"{left_out} cells are left out: one fate is too rare there"]))
-    stratum = bool(((strata["slope"] >= own["partly"]) & (strata["p_holm"] < rules["alpha"] / 4)).any())
+    stratum = bool(((strata["slope"] >= own["partly"]) & (strata["p_holm"] < rules.alpha / 4)).any())
     # The two ways to a partial verdict share the level.
     pooled = effect.above(0, 0.5) and effect.value >= own["partly"]
     holds = {
@@ -170,10 +162,10 @@ def c3(observations: Observations, *, rules: Rules | None = None) -> Finding:
 
 def _permuted_slope(locations: pd.DataFrame, rules: Rules) -> float:
     """Mean slope with demand permuted among the near locations of each formula."""
-    own = rules["C3"]
+    own = CLAIM.own(rules)
     near = candidates(locations)
     near = near[near["near"]].assign(rejected=lambda t: ~t["code"].astype(bool))
-    rng = np.random.default_rng(rules["seed"])
+    rng = np.random.default_rng(rules.seed)
     found = []
     for _, part in cells(near):
         if min(part["rejected"].sum(), (~part["rejected"]).sum()) < own["events"]:
@@ -187,3 +179,57 @@ def _permuted_slope(locations: pd.DataFrame, rules: Rules) -> float:
             columns = np.column_stack([np.ones(len(part)), shuffled, design[own["controls"]]])
             found.append(GLM(part["rejected"].to_numpy(dtype=float), columns, family=Binomial()).fit().params[1])
     return float(np.mean(found)) if found else float("nan")
+
+
+def _crowded(locations: pd.DataFrame) -> NDArray[np.float64]:
+    """Graded demand in standard deviations of its formula and template, times -0.7."""
+    groups = locations["graded"].groupby([locations["formula"], locations["template"]], observed=True)
+    crowding = (locations["graded"] - groups.transform("mean")) / groups.transform("std")
+    return np.asarray(-0.7 * crowding)
+
+
+CLAIM = Claim(
+    name="C3",
+    statement="Rejection grows with crowding.",
+    measure="log-odds of rejection for one standard deviation of graded demand, near locations, with {controls} "
+    "controlled; cells with fewer than {events} near locations of either fate are left out",
+    rule="Holds if the slope is at least {holds} with an interval above 0 and exceeds the slope at false clauses "
+    "with an interval above 0; partly if the slope, pooled or in a stratum of C/j (Holm), is at least {partly} and "
+    "above 0, each at half the level; otherwise it does not hold.",
+    choices={
+        "holds": Value(0.1, "least slope for 'holds', log-odds for one standard deviation"),
+        "partly": Value(0.05, "least slope for 'partly'"),
+        "demand": Value("graded", "the measure of crowding"),
+        "controls": Value(["soft", "w2", "b1"], "covariates that are held equal"),
+        "events": Value(20, "fewest near locations of either fate in a cell"),
+        "doses": Value(5, "equal groups of the dose-response table"),
+        "permutations": Value(5, "draws of the null of permuted demand"),
+    },
+    test=judged,
+    question="Are near locations rejected because other clauses want the same row?",
+    words="The crowding of a row is what all other clauses ask of it at initialization [ours]. A logistic regression "
+    "tells the effect of crowding on rejection while distance, output weight and bias are held equal. The effect is in "
+    "log-odds for one standard deviation of crowding; 0 is no effect.",
+    nulls={
+        "false_clauses": Shown("patterns at false clauses"),
+        "permuted_demand": Shown(
+            "crowding permuted", "the values of crowding, exchanged among the near locations of each formula"
+        ),
+    },
+    figures=(
+        Figure(
+            "Dose-response: how often near locations are rejected, from the least to the most crowded fifth. Dotted: "
+            "the null of no effect.",
+            lambda verdict, study: plot.crowding(verdict.table("doses")),
+        ),
+        Figure(
+            "The effect of crowding with the distance held equal, by the number of clauses to a row. Above 0: crowded "
+            "rows reject more. Dotted: the nulls.",
+            lambda verdict, study: plot.slopes(verdict.details, verdict.nulls),
+        ),
+    ),
+    law=Law(
+        "the log-odds of a code fall by 0.7 for each standard deviation of graded demand in its formula", codes=_crowded
+    ),
+)
+"""The record."""

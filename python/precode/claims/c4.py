@@ -1,4 +1,4 @@
-"""C4: tickets balance proximity and interference."""
+"""C4: a ticket balances proximity and interference."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
-from precode.claims.claim import Finding, claim
-from precode.claims.observations import Observations
-from precode.claims.proximity import candidates
-from precode.claims.rules import Rules, load_rules
+from precode import plot
+from precode.claims.candidates import candidates
+from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
+from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import (
     CELL,
     Estimate,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rules | None = None) -> pd.DataFrame:
+def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: RulesLike = None) -> pd.DataFrame:
     """What interference adds to proximity in predicting codes of formulas that were not fitted.
 
     Logistic regressions (scikit-learn) of "will be a code" on all `candidates` of a cell, cross-validated over
@@ -57,9 +57,9 @@ def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rule
         >>> prediction_gains(study.observations.locations)["gain"].mean() > 0
         np.True_
     """
-    rules = load_rules() if rules is None else rules
-    own = rules["C4"]
-    rng = np.random.default_rng(rules["seed"])
+    rules = Rules.of(rules)
+    own = CLAIM.own(rules)
+    rng = np.random.default_rng(rules.seed)
     rows: list[dict[str, Any]] = []
     for cell, part in cells(candidates(locations, kind)):
         labels, formula = part["code"].to_numpy(dtype=bool), part["formula"].to_numpy()
@@ -108,7 +108,7 @@ def _held_out(
     return predicted
 
 
-def likelihood_ratios(locations: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
+def likelihood_ratios(locations: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     """Likelihood-ratio test of interference beside proximity in every cell (statsmodels GLM).
 
     It takes locations for independent; the intervals over formulas do not, and the rule uses those.
@@ -122,8 +122,8 @@ def likelihood_ratios(locations: pd.DataFrame, rules: Rules | None = None) -> pd
         >>> bool(likelihood_ratios(study.observations.locations)["p"].iloc[0] < 0.01)
         True
     """
-    rules = load_rules() if rules is None else rules
-    own = rules["C4"]
+    rules = Rules.of(rules)
+    own = CLAIM.own(rules)
     rows = []
     for cell, part in cells(candidates(locations)):
         target = part["code"].to_numpy(dtype=float)
@@ -148,7 +148,7 @@ def likelihood_ratios(locations: pd.DataFrame, rules: Rules | None = None) -> pd
     return pd.DataFrame(rows)
 
 
-def penalty_gains(tickets: pd.DataFrame, rules: Rules | None = None) -> pd.DataFrame:
+def penalty_gains(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     """What penalties on crowding and coverage change in tickets of the same probe, density, cell and formula.
 
     Args:
@@ -165,12 +165,12 @@ def penalty_gains(tickets: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
         >>> penalty_gains(table)["accuracy"].round(6).tolist()
         [0.1]
     """
-    rules = load_rules() if rules is None else rules
+    rules = Rules.of(rules)
     require(tickets, ["method", "density", "formula", "accuracy"], "the table of tickets")
     keys = [name for name in (*CELL, "density", "formula") if name in tickets]
     measures = [name for name in ("accuracy", "recovery_family") if name in tickets]
     frames: list[pd.DataFrame] = []
-    for penalized, plain in rules["C4"]["penalized"].items():
+    for penalized, plain in CLAIM.own(rules)["penalized"].items():
         sides = [tickets[tickets["method"] == name][[*keys, *measures]] for name in (penalized, plain)]
         both = sides[0].merge(sides[1], on=keys, suffixes=("", "_plain"))
         gains = both[keys].assign(method=penalized)
@@ -180,27 +180,13 @@ def penalty_gains(tickets: pd.DataFrame, rules: Rules | None = None) -> pd.DataF
     return pd.concat(frames, ignore_index=True)
 
 
-@claim("C4")
-def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules: Rules | None = None) -> Finding:
-    """C4: a winning ticket balances proximity and interference.
+def judged(data: Data, rules: Rules) -> Finding:
+    """What interference adds, and what penalties do.
 
-    Args:
-        observations: see `observe`.
-        tickets: see `penalty_gains`; without them the verdict rests on the codes alone, and says so.
-        rules: see `load_rules`.
-
-    Returns:
-        A `Claim`. Its details are those of `prediction_gains`; its tables: ``likelihood_ratios``, and ``penalties``
-        where tickets are given.
-
-    Example:
-        >>> from precode.claims import synthetic_study
-        >>> c4(synthetic_study("planted", formulas=10, clauses=16).observations).verdict
-        'holds'
+    Details: those of `prediction_gains`. Tables: ``likelihood_ratios``, and ``penalties`` where tickets are given.
     """
-    rules = load_rules() if rules is None else rules
-    own = rules["C4"]
-    locations = observations.locations
+    own = CLAIM.own(rules)
+    locations = data.observations.locations
     gains = prediction_gains(locations, "formula", rules)
     means = by_formula(gains, ["gain", "gain_permuted", "likelihood_gain"])
     effect = estimate(means["gain"], rules)
@@ -224,7 +210,7 @@ def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules
     tables = {"likelihood_ratios": likelihood_ratios(locations, rules)}
     reason = "judged without tickets: no pair of penalised and plain ones was given"
     nulls = {"permuted_interference": float(means["gain_permuted"].mean()), "false_clauses": false}
-    pairs = penalty_gains(tickets, rules) if tickets is not None else pd.DataFrame()
+    pairs = penalty_gains(data.tickets, rules) if data.tickets is not None else pd.DataFrame()
     if len(pairs):
         penalties = estimate(by_formula(pairs, ["accuracy"])["accuracy"], rules)
         holds["penalties raise the accuracy of probe tickets"] = penalties.above(0)
@@ -235,7 +221,7 @@ def c4(observations: Observations, tickets: pd.DataFrame | None = None, *, rules
 
 def _demand_slope(locations: pd.DataFrame, rules: Rules) -> Estimate:
     """Log-odds of a code for one standard deviation of demand with proximity controlled."""
-    own = rules["C4"]
+    own = CLAIM.own(rules)
     frames = []
     covariates: Sequence[str] = [own["demand"], *own["proximity"]]
     for cell, part in cells(candidates(locations)):
@@ -246,3 +232,55 @@ def _demand_slope(locations: pd.DataFrame, rules: Rules) -> Estimate:
     if not frames:
         raise NotEnoughData("codes can be separated from other locations in every cell")
     return estimate(by_formula(pd.concat(frames), ["slope"])["slope"], rules)
+
+
+CLAIM = Claim(
+    name="C4",
+    statement="A winning ticket balances proximity and interference.",
+    measure="gain in cross-validated AUC for 'will be a code' of proximity and interference over proximity alone",
+    rule="Holds if the gain is at least {holds} with an interval above 0, the gain in held-out log-likelihood has "
+    "an interval above 0, more {demand} demand makes a code less likely with proximity controlled, with an interval "
+    "below 0, and, where tickets are given, penalties raise the accuracy of probe tickets, with an interval above "
+    "0; partly if the gain is at least {partly} and both gains have intervals above 0; otherwise it does not hold.",
+    choices={
+        "holds": Value(0.01, "least gain in AUC for 'holds'"),
+        "partly": Value(0.003, "least gain in AUC for 'partly'"),
+        "proximity": Value(["hamming", "soft", "margin", "cosine", "signed_sum"], "what the first model knows"),
+        "interference": Value(["graded", "near_count", "conflicts", "capacity"], "what the second knows beside it"),
+        "demand": Value("graded", "the measure of crowding whose direction counts"),
+        "folds": Value(5, "parts of the formulas in the cross-validation"),
+        "penalized": Value(
+            {"distance": "distance-plain", "motion": "motion-plain", "distance+motion": "distance+motion-plain"},
+            "methods with penalties, and the same without",
+        ),
+    },
+    test=judged,
+    question="Does a good ticket weigh how near a location is against what it costs others?",
+    words="Two models predict which locations become codes, in formulas that they were not fitted to: one knows the "
+    "distances, the other also the interference [ours]. The effect is the gain in AUC, the probability that a code "
+    "is ranked before a location that is none. Where the study has tickets, those that were chosen with a price on "
+    "crowding must also be more accurate than those without.",
+    nulls={
+        "permuted_interference": Shown(
+            "interference permuted", "the values of interference, exchanged among the locations of each formula"
+        ),
+        "false_clauses": Shown("patterns at false clauses"),
+    },
+    figures=(
+        Figure(
+            "What knowing the interference adds to knowing the distance. Above 0: it helps to tell which locations "
+            "become codes. Open and dotted: the nulls.",
+            lambda verdict, study: plot.gains(verdict.details, verdict.nulls),
+        ),
+        Figure(
+            "What a price on crowded rows and covered clauses adds to the accuracy of tickets that are chosen by "
+            "distance or motion.",
+            lambda verdict, study: plot.penalties(verdict.table("penalties")),
+        ),
+    ),
+    law=Law(
+        "tickets of distance are less accurate without penalties, by 0.01",
+        accuracy=lambda method: -0.01 if method == "distance-plain" else 0.0,
+    ),
+)
+"""The record. Beside its own law, those of C1 and C3 make it true."""
