@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import precode as pc
+from precode._internal.statistics import interval
 from precode.claims import (
     Observations,
     count_nulls,
@@ -27,7 +29,8 @@ from precode.claims import (
     transport,
     transport_matrix,
 )
-from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, slopes
+from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, slopes, summarize
+from precode.plot.axes import over_formulas
 
 FORMULAS = 10
 
@@ -297,14 +300,29 @@ def test_slopes_are_those_of_a_pooled_regression_and_recover_a_known_one():
         slopes(table.assign(y=table["x"] > table.groupby("formula")["x"].transform("mean")), "y", ["x"])
 
 
-def test_intervals_cover_at_their_rate():
-    rules = {**load_rules(), "resamples": 499}
+def test_intervals_are_the_wider_of_bootstrap_and_t_and_cover_at_their_rate():
     rng = np.random.default_rng(0)
-    inside = [low.low <= 0 <= low.high for low in (estimate(rng.normal(size=12), rules) for _ in range(200))]
-    assert 0.85 < np.mean(inside) <= 1
+    for values in (rng.exponential(size=10), rng.normal(size=20), rng.random(3)):
+        bootstrap = stats.bootstrap(
+            (values,), np.mean, n_resamples=999, method="BCa", rng=np.random.default_rng(0)
+        ).confidence_interval
+        student = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+        expected = min(bootstrap.low, student[0]), max(bootstrap.high, student[1])
+        np.testing.assert_allclose(interval(values, resamples=999), expected, rtol=1e-9)
+    inside = [low <= 0 <= high for low, high in (interval(rng.normal(size=12), resamples=499) for _ in range(400))]
+    assert 0.94 < np.mean(inside) <= 1
+    assert all(map(math.isnan, interval([1.0, math.nan])))
     assert estimate([0.5] * 10).low == 0.5
     with pytest.raises(NotEnoughData, match="9 formulas with a value, 10 are needed"):
         estimate([*range(9), math.nan])
+
+
+def test_tables_and_figures_have_the_intervals_of_the_verdicts():
+    values = np.random.default_rng(0).exponential(size=12)
+    table = pd.DataFrame({"formula": range(12), "group": 0, "x": values})
+    ends = estimate(values).low, estimate(values).high
+    assert summarize(table, ["group"], ["x"])[["x_low", "x_high"]].to_numpy().tolist() == [list(ends)]
+    assert over_formulas(table, ["group"], "x")[["low", "high"]].to_numpy().tolist() == [list(ends)]
 
 
 def test_auc_counts_pairs():

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 
 import precode as pc
 from precode._internal.files import write_atomically
+from precode._internal.statistics import interval
 from precode.cli import main
 
 COLUMNS = [
@@ -355,8 +356,7 @@ def test_tickets_are_drawn_as_means_and_intervals_over_formulas():
                 assert drawn == pytest.approx(values.mean())
                 corners = band.get_paths()[0].vertices
                 heights = corners[np.isclose(corners[:, 0], density), 1]
-                half = 1.96 * values.std(ddof=1) / np.sqrt(formulas)
-                assert (heights.min(), heights.max()) == pytest.approx((drawn - half, drawn + half))
+                assert (heights.min(), heights.max()) == pytest.approx(interval(values))
         styles = {(lines[name].get_color(), lines[name].get_marker()) for name in names}
         assert len(styles) == len(names)
         assert lines["method-1:invert"].get_color() == lines["method-1"].get_color()

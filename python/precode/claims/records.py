@@ -232,15 +232,15 @@ class Claim:
 
 
 INTERVAL = (
-    "Intervals are bootstrap intervals over formulas; one counts as above or below a bound if a t test over formulas "
-    "agrees (one-sided, p < {level})."
+    "Intervals are {percent:g} % intervals over formulas: at each end the wider of a bootstrap (bias-corrected and "
+    "accelerated) and a t interval."
 )
 """What all rules say of intervals."""
 
 
 def interval_sentence(rules: Rules) -> str:
     """What all rules say of intervals, with the values of the rules."""
-    return INTERVAL.format(level=f"{(1 - rules.confidence) / 2:g}")
+    return INTERVAL.format(percent=100 * rules.confidence)
 
 
 MISSING = {"tickets": "no tickets were given", "transport": "no row transport was given"}

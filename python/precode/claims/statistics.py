@@ -14,13 +14,11 @@ from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
 from precode._internal.errors import PrecodeValueError
+from precode._internal.statistics import CELL, formula_means, interval
 from precode.claims.rules import Rules, RulesLike
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-CELL = ["hidden", "clauses", "embedding"]
-"""Columns that say which cell of a study a row belongs to."""
 
 
 class NotEnoughData(Exception):  # noqa: N818 - a finding, not a mistake of the caller
@@ -29,48 +27,56 @@ class NotEnoughData(Exception):  # noqa: N818 - a finding, not a mistake of the 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over formulas with its bootstrap interval.
+    """A mean over formulas with its interval.
 
     Attributes:
         value: mean.
-        low: lower end.
+        low: lower end; see `precode._internal.statistics.interval`.
         high: upper end.
         formulas: how many.
-        level: significance at which the mean is called above or below a bound, one-sided.
         values: of the formulas.
-
-    Bootstrap intervals of some ten values are a little too narrow (in normal samples of 12, about 1 in 12 misses the
-    mean instead of 1 in 20), so that a t test has to agree before a bound counts as exceeded.
+        rules: confidence, resamples and seed of the interval.
     """
 
     value: float
     low: float
     high: float
     formulas: int
-    level: float = field(repr=False)
     values: NDArray[np.float64] = field(repr=False, compare=False)
+    rules: Rules = field(repr=False, compare=False)
+
+    def ends(self, share: float = 1.0) -> tuple[float, float]:
+        """Ends of the interval at a share of the level: where there are several ways to a verdict, each has its own.
+
+        Example:
+            >>> low, high = estimate([0.2, 0.3] * 5).ends(0.5)
+            >>> low < estimate([0.2, 0.3] * 5).low
+            True
+        """
+        if share == 1:
+            return self.low, self.high
+        return _ends(self.values, self.rules, share)
 
     def above(self, bound: float, share: float = 1.0) -> bool:
-        """Whether the interval is above a bound, and a one-sided t test at `share` of the level says so too.
+        """Whether the interval, at a share of the level, is above a bound.
 
         Example:
             >>> estimate([0.2, 0.3] * 5).above(0), estimate([-0.2, 0.3] * 5).above(0)
             (True, False)
         """
-        return self.low > bound and self._p(bound, "greater") < share * self.level
+        return self.ends(share)[0] > bound
 
     def below(self, bound: float, share: float = 1.0) -> bool:
         """Whether the interval is below a bound, likewise."""
-        return self.high < bound and self._p(bound, "less") < share * self.level
+        return self.ends(share)[1] < bound
 
-    def _p(self, bound: float, alternative: str) -> float:
-        if self.low == self.high:  # all formulas are the same
-            return 0.0 if self.value != bound else 1.0
-        return float(stats.ttest_1samp(self.values, bound, alternative=alternative).pvalue)
+
+def _ends(values: NDArray[np.float64], rules: Rules, share: float = 1.0) -> tuple[float, float]:
+    return interval(values, 1 - share * (1 - rules.confidence), rules.resamples, rules.seed)
 
 
 def estimate(values: ArrayLike, rules: RulesLike = None) -> Estimate:
-    """Mean over formulas with its bias-corrected accelerated bootstrap interval (`scipy.stats.bootstrap`).
+    """Mean over formulas with its interval.
 
     Args:
         values: one value for each formula; NaN where a formula has none.
@@ -80,42 +86,27 @@ def estimate(values: ArrayLike, rules: RulesLike = None) -> Estimate:
         NotEnoughData: fewer formulas than the rules ask for.
 
     Example:
-        >>> estimate([0.0] * 5 + [1.0] * 5)
-        Estimate(value=0.5, low=0.2, high=0.8, formulas=10)
+        >>> found = estimate([0.0] * 5 + [1.0] * 5)
+        >>> found.value, round(found.low, 2), round(found.high, 2), found.formulas
+        (0.5, 0.12, 0.88, 10)
     """
     rules = Rules.of(rules)
     array = np.asarray(values, dtype=np.float64)
     array = array[np.isfinite(array)]
     if len(array) < rules.formulas:
         raise NotEnoughData(f"{len(array)} formulas with a value, {rules.formulas} are needed")
-    mean, level = float(array.mean()), (1 - rules.confidence) / 2
-    if np.ptp(array) <= 1e-12 * max(1.0, abs(mean)):
-        return Estimate(mean, mean, mean, len(array), level, array)
-    interval = stats.bootstrap(
-        (array,),
-        np.mean,
-        confidence_level=rules.confidence,
-        n_resamples=rules.resamples,
-        method="BCa",
-        rng=np.random.default_rng(rules.seed),
-    ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), len(array), level, array)
+    return Estimate(float(array.mean()), *_ends(array, rules), len(array), array, rules)
 
 
 def by_formula(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Means of columns in every cell and formula, then over the cells of each formula number.
-
-    Networks of different cells that share a formula number count as one unit, so that cells whose formulas are the
-    same do not pass for independent ones.
 
     Example:
         >>> table = pd.DataFrame({"hidden": [16, 16, 32], "formula": [0, 0, 0], "share": [0.0, 1.0, 1.0]})
         >>> by_formula(table, ["share"])["share"].tolist()
         [0.75]
     """
-    keys = [name for name in (*CELL, "formula") if name in table]
-    within = table.groupby(keys, observed=True)[list(columns)].mean()
-    return within.groupby("formula").mean()
+    return formula_means(table, [], columns)
 
 
 def summarize(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: RulesLike = None) -> pd.DataFrame:
@@ -128,12 +119,10 @@ def summarize(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], ru
     Example:
         >>> table = pd.DataFrame({"dose": 1, "formula": range(10), "share": [0.0, 1.0] * 5})
         >>> summarize(table, ["dose"], ["share"]).round(2).values.tolist()
-        [[1.0, 10.0, 0.5, 0.2, 0.8]]
+        [[1.0, 10.0, 0.5, 0.12, 0.88]]
     """
     rules = Rules.of(rules)
-    keys = [name for name in (*CELL, "formula") if name in table and name not in by]
-    within = table.groupby([*by, *keys], observed=True)[list(columns)].mean()
-    means = within.groupby([*by, "formula"], observed=True).mean()
+    means = formula_means(table, by, columns)
     rows = []
     for values, part in means.groupby(list(by), observed=True):
         row: dict[str, Any] = {**dict(zip(by, values, strict=True)), "formulas": len(part)}

@@ -1,4 +1,4 @@
-"""What all figures share: axes, colours, intervals, and what columns are called in words."""
+"""What all figures share: axes, colours, and what columns are called in words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from precode._internal.errors import PrecodeError, PrecodeValueError
+from precode._internal.statistics import formula_means, interval, with_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,28 +98,25 @@ def require_rows(table: pd.DataFrame, what: str) -> None:
 
 
 def line(ax: Axes, values: Any, color: str, **style: Any) -> None:
-    """Means of grouped values with their 95 % interval, 1.96 standard errors, as a band."""
-    mean, half = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(values.count())
+    """Means of grouped values with their 95 % interval as a band."""
+    mean = values.mean()
+    ends = np.array([interval(group) for _, group in values]).T
     ax.plot(mean.index, mean, color=color, **style)
-    ax.fill_between(mean.index, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+    ax.fill_between(mean.index, *ends, color=color, alpha=0.2, linewidth=0)
 
 
 def over_formulas(table: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Means over formulas with their 95 % interval, 1.96 standard errors: columns `by`, mean, low and high.
+    """Means over formulas with their 95 % interval: columns `by`, mean, low and high.
 
     The cells of a study that share a formula's number count as one formula, as for the claims.
     """
-    formulas = table.groupby([*by, "formula"], observed=True)[column].mean()
-    groups = formulas.groupby(list(by), observed=True)
-    mean = groups.mean()
-    half: pd.Series[Any] = 1.96 * groups.std(ddof=1) / np.sqrt(groups.count())
-    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half}).reset_index()
+    return with_intervals(formula_means(table, by, [column]), by, column)
 
 
 def points(ax: Axes, at: ArrayLike, mean: ArrayLike, low: ArrayLike, high: ArrayLike, **style: Any) -> Any:
     """Points with intervals as vertical bars, or horizontal ones with ``across=True``; none where an end is NaN."""
     middle, ends = np.asarray(mean, dtype=float), [np.asarray(end, dtype=float) for end in (low, high)]
-    # A bootstrap interval of few formulas may leave its mean out; a bar cannot have a negative length.
+    # A bar cannot have a negative length, not even by rounding.
     bars = np.maximum([middle - ends[0], ends[1] - middle], 0)
     across = style.pop("across", False)
     style = {"capsize": 2.5, "markersize": 5, "linewidth": 1.2, **style}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from precode._internal.errors import PrecodeValueError
+from precode._internal.statistics import CELL, interval
 from precode.plot.axes import (
     ABOVE,
     BLUE,
@@ -49,7 +50,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
     """Initial distance of the locations where final codes are, beside every null (C1).
 
     Bars are means over formulas of the share of codes at each distance, markers the same under the nulls; intervals
-    are 95 % (1.96 standard errors).
+    are 95 %.
 
     Args:
         nulls: from `precode.claims.count_nulls`, of one cell or several.
@@ -67,7 +68,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
     """
     require(nulls, "formula", "template", "null", "distance", "codes")
     table = _of_template(nulls, template)
-    keys = [name for name in ("hidden", "clauses", "embedding", "formula", "null") if name in table]
+    keys = [name for name in (*CELL, "formula", "null") if name in table]
     total = table.groupby(keys, observed=True)["codes"].transform("sum")
     shares = over_formulas(table.assign(share=table["codes"] / total.where(total > 0)), ["null", "distance"], "share")
     shares = shares[shares["mean"].notna()]
@@ -130,7 +131,7 @@ def metrics(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How alike the hidden layer is at initialization and at the end, by CKA and SVCCA (C1).
 
-    Filled: the same network, means over formulas with 95 % intervals (1.96 standard errors); open: the final network
+    Filled: the same network, means over formulas with 95 % intervals; open: the final network
     of another formula; small points are formulas.
 
     Args:
@@ -155,9 +156,9 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         for place, name in enumerate(("cka", "svcca")):
             values = table.groupby("formula")[f"{name}{suffix}"].mean()
             ax.plot(np.full(len(values), place + 2 * offset), values, ".", color=color, alpha=0.4, markersize=3)
-            half = 1.96 * values.std(ddof=1) / np.sqrt(values.count())
+            low, high = interval(values)
             style = {"fmt": "o", "color": color, "markerfacecolor": face, "label": "" if place else label}
-            points(ax, [place + offset], [values.mean()], [values.mean() - half], [values.mean() + half], **style)
+            points(ax, [place + offset], [values.mean()], [low], [high], **style)
     ax.set_xticks([0, 1], ["CKA", "SVCCA"])
     ax.set_xlim(-0.6, 1.6)
     ax.set_ylim(0, 1.02)

@@ -98,7 +98,7 @@ def slopes(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax:
 def gains(table: pd.DataFrame, nulls: Mapping[str, float] | None = None, *, ax: Axes | None = None) -> Axes:
     """What interference adds to proximity in telling future codes, against superposition pressure C/j (C4).
 
-    Filled: gain in cross-validated AUC, means over formulas with 95 % intervals (1.96 standard errors); open: with
+    Filled: gain in cross-validated AUC, means over formulas with 95 % intervals; open: with
     interference permuted inside every formula.
 
     Args:

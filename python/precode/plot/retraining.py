@@ -38,7 +38,7 @@ ALPHA = 0.05
 def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = None) -> Axes:
     """A column against the density, one line a method, sparser to the right.
 
-    Lines are means over formulas, bands their 95 % interval (1.96 standard errors); cells of a study that share a
+    Lines are means over formulas, bands their 95 % interval; cells of a study that share a
     formula's number count as one formula, and densities within 1 % of each other as the same. A control, such as
     ``snip:shuffle-row``, is dotted in the colour of its method; random tickets, the null of all, are gray. With
     accuracy, the dashed line is that of the dense networks. Methods have the same colours in every figure of a table.
@@ -98,8 +98,7 @@ def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How much of the dense networks' codes matching tickets recover: on any row, and on the same row.
 
     One line a method. Filled: measured; open: what chance gives, with the codes of another clause for "any row", on
-    random rows of the same polarity for "same row". Means over formulas and densities, bars their 95 % interval (1.96
-    standard errors).
+    random rows of the same polarity for "same row". Means over formulas and densities, bars their 95 % interval.
 
     Args:
         table: from `precode.claims.re_expression`, or ``tickets`` of claim C5.
@@ -236,7 +235,7 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
 def penalties(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """What penalties on crowding and coverage add to the accuracy of probe tickets, against the density.
 
-    Lines are means over formulas, bands their 95 % interval (1.96 standard errors); on the dashed line they change
+    Lines are means over formulas, bands their 95 % interval; on the dashed line they change
     nothing.
 
     Args:

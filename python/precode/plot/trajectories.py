@@ -25,7 +25,7 @@ def curves(
 ) -> Axes:
     """A column against the number of clauses, one line a hidden width, with the published points.
 
-    Lines are means over trials, bands their 95 % interval (1.96 standard errors); crosses are published values read
+    Lines are means over trials, bands their 95 % interval; crosses are published values read
     off the figures by eye; dotted lines are the measured random baseline.
 
     Args:
@@ -74,7 +74,7 @@ def dynamics(
 ) -> Axes:
     """Patterns and training loss against the epoch, with the published points of figure 12.
 
-    Lines are means over trials, bands their 95 % interval (1.96 standard errors).
+    Lines are means over trials, bands their 95 % interval.
 
     Args:
         table: from `precode.dynamics`.
