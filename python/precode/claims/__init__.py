@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from precode._internal.errors import PrecodeError
 
-if missing := [name for name in ("scipy", "sklearn", "statsmodels") if find_spec(name) is None]:
+if missing := [name for name in ("scipy", "statsmodels") if find_spec(name) is None]:
     raise PrecodeError(f"the claims need {', '.join(missing)}: pip install 'precode[study]'")
 
 # isort: split

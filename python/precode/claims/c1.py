@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from precode import plot
 from precode.claims.candidates import candidates, of_positive_template
+from precode.claims.conditions import Asked, Condition
 from precode.claims.observations import CONTROLS, METRICS
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
 from precode.claims.rules import Rules
-from precode.claims.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate
+from precode.claims.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate, measured
 
 
 def near_shares(nulls: pd.DataFrame, near: int = 1) -> pd.DataFrame:
@@ -77,23 +81,15 @@ def judged(data: Data, rules: Rules) -> Finding:
     if shares.empty:
         raise NotEnoughData("no formula has a final code")
     names = [str(name) for name in shares if name not in (*CELL, "formula", "observed")]
+    if missing := [name for name in own["nulls"] if name not in names]:
+        raise NotEnoughData(f"no codes under the null {', '.join(missing)}")
     means = by_formula(shares, ["observed", *names])
     nulls = {name: float(means[name].mean()) for name in names}
     strongest = max(own["nulls"], key=lambda name: nulls[name])
     excess = estimate(means["observed"] - means[strongest], rules)
-    details, found, compared = _ablation(data.observations.locations, own["controls"], rules)
+    details, areas = _ablation(data.observations.locations, own["controls"], rules)
     beyond, limit = _beyond_persistence(means, rules)
-    holds = {
-        "the interval of the excess is above 0": excess.above(0),
-        f"the excess is at least {own['holds']}": excess.value >= own["holds"],
-        "codes were near more often than patterns left at false clauses": beyond,
-        "the interval of the Hamming AUC is above 0.5": found["hamming"].above(0.5),
-        **{f"the Hamming AUC exceeds that of {name}": item.above(0) for name, item in compared.items()},
-    }
-    partly = {
-        "the interval of the excess is above 0": excess.above(0),
-        f"the excess is at least {own['partly']}": excess.value >= own["partly"],
-    }
+    estimates = {"excess": excess, "beyond": beyond, **areas}
     tables = {
         "distances": _distances(data.observations.nulls),
         "shares": shares,
@@ -101,37 +97,36 @@ def judged(data: Data, rules: Rules) -> Finding:
     }
     shown = {name: value for name, value in {"observed share": float(means["observed"].mean()), **nulls}.items()}
     reason = "; ".join(filter(None, [f"the strongest null of chance is {strongest}", limit]))
-    return Finding(excess, holds, partly, shown, details, tables, reason)
+    return Finding(excess, estimates, shown, details, tables, reason)
 
 
-def _beyond_persistence(means: pd.DataFrame, rules: Rules) -> tuple[bool, str]:
-    """Whether codes were near more often than patterns at false clauses, and otherwise what that means.
+def _beyond_persistence(means: pd.DataFrame, rules: Rules) -> tuple[Estimate | None, str]:
+    """By how much codes were near more often than patterns at false clauses, and what that means.
 
     A sign that training leaves alone is at the end what it was at the start, so that any pattern was near.
     """
     observed = means["observed"]
     false = means.get("false_clauses", pd.Series(np.nan, means.index))
-    try:
-        above = estimate(observed - false, rules)
-    except NotEnoughData:
-        return False, "too few formulas have patterns left at false clauses to compare with"
-    if above.above(0):
-        return True, ""
+    above = measured(observed - false, rules)
+    if above is None:
+        return None, "too few formulas have patterns left at false clauses to compare with"
+    if above.low > 0:
+        return above, ""
     shares = f"{observed.mean():.2f} of codes and {false.mean():.2f} of the patterns left at false clauses were near"
     difference = f"{above.value:.3f} [{above.low:.3f}, {above.high:.3f}] between them"
-    return False, f"{shares}, {difference}: signs that training leaves alone make any pattern near"
+    return above, f"{shares}, {difference}: signs that training leaves alone make any pattern near"
 
 
 def _ablation(
     locations: pd.DataFrame, controls: list[str], rules: Rules
-) -> tuple[pd.DataFrame, dict[str, Estimate], dict[str, Estimate]]:
-    """AUC of every metric as a table and by name, and how much the Hamming distance exceeds each control."""
+) -> tuple[pd.DataFrame, dict[str, Estimate | None]]:
+    """AUC of every metric as a table, and what is asked of that of the Hamming distance."""
     scores = [*METRICS, *CONTROLS]
     areas = by_formula(metric_aucs(locations).dropna(subset="hamming"), scores)
     try:
-        false = by_formula(metric_aucs(locations, "false"), scores).mean()
+        false = by_formula(metric_aucs(locations, "false"), scores).reindex(areas.index)
     except NotEnoughData:
-        false = pd.Series(np.nan, index=scores)
+        false = pd.DataFrame(np.nan, index=areas.index, columns=scores)
     found = {name: estimate(areas[name], rules) for name in scores}
     table = pd.DataFrame(
         {
@@ -140,11 +135,36 @@ def _ablation(
             "auc": [item.value for item in found.values()],
             "low": [item.low for item in found.values()],
             "high": [item.high for item in found.values()],
-            "auc_false": [false[name] for name in scores],
+            "auc_false": [false[name].mean() for name in scores],
             "formulas": [item.formulas for item in found.values()],
         }
     )
-    return table, found, {name: estimate(areas["hamming"] - areas[name], rules) for name in controls}
+    hamming = areas["hamming"]
+    return table, {
+        "auc": found["hamming"],
+        "auc over false": measured(hamming - false["hamming"], rules),
+        **{f"auc over {name}": measured(hamming - areas[name], rules) for name in controls},
+    }
+
+
+def asks(own: Mapping[str, Any]) -> Asked:
+    """The conditions of C1."""
+    excess = "the share of codes that were near, above that under the strongest null of chance,"
+    beyond = "the share of codes that were near, above that of patterns left at false clauses,"
+    auc = "the AUC of the Hamming distance for 'will be a code'"
+    return Asked(
+        holds=[
+            Condition("excess", excess, own["holds"]),
+            Condition("beyond", beyond, own["beyond"]),
+            Condition("auc", auc, own["auc"], above=0.5),
+            Condition("auc over false", f"{auc}, above that at false clauses,", own["margin"]),
+            *(
+                Condition(f"auc over {name}", f"{auc}, above that of {name},", own["margin"])
+                for name in own["controls"]
+            ),
+        ],
+        partly=[Condition("excess", excess, own["partly"])],
+    )
 
 
 def _distances(nulls: pd.DataFrame) -> pd.DataFrame:
@@ -160,18 +180,17 @@ CLAIM = Claim(
     name="C1",
     statement="Final codes were near at initialization.",
     measure="share of final codes that were near at initialization, above the strongest null",
-    rule="Holds if the excess over the strongest of the nulls {nulls} is at least {holds} with an interval above 0, "
-    "codes were near more often than patterns left at false clauses, with an interval above 0, the AUC of the "
-    "Hamming distance for 'will be a code' has an interval above 0.5, and it exceeds the AUC of every control that "
-    "does not know the template ({controls}) with intervals above 0; partly if the excess is at least {partly} with "
-    "an interval above 0; otherwise it does not hold.",
     choices={
         "holds": Value(0.1, "least excess over the strongest null of chance for 'holds'"),
         "partly": Value(0.03, "the same for 'partly'"),
+        "beyond": Value(0.02, "least excess over patterns left at false clauses"),
+        "auc": Value(0.55, "least AUC of the Hamming distance"),
+        "margin": Value(0.01, "least AUC of the Hamming distance above that of a control or at false clauses"),
         "nulls": Value(["analytic", "swapped_clauses", "permuted_rows", "random_network"], "nulls of chance"),
         "controls": Value(["mass", "row_mass", "random"], "scores that know nothing of templates"),
     },
     test=judged,
+    asks=asks,
     question="Where a trained network computes a clause, was it close to doing so before it was trained?",
     words="For every code of the trained network, of the all-positive template on rows of positive polarity, as in "
     "C2 to C4, we count how many of its signs were wrong at initialization. At most one wrong sign is near [ours]. "

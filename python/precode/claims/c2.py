@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-from scipy import stats
 
 from precode import plot
 from precode.claims.candidates import candidates, of_positive_template
+from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
-from precode.claims.statistics import CELL, NotEnoughData, by_formula, estimate, summarize
+from precode.claims.statistics import CELL, by_formula, estimate, formula_means, measured, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,60 +60,88 @@ def judged(data: Data, rules: Rules) -> Finding:
 
     Details: those of `convergence`. Tables: ``motion``, see `motion_curves`.
     """
-    own = CLAIM.own(rules)
-    table = candidates(data.observations.locations)
-    table = table.assign(code=table["code"].astype(float))
-    near = by_formula(table[table["near"]], ["code"])["code"]
-    far = by_formula(table[~table["near"]], ["code"])["code"]
-    false = candidates(data.observations.locations, "false")
-    chance = by_formula(false[false["near"]].assign(code=lambda t: t["code"].astype(float)), ["code"])["code"]
+    seen = data.observations
+    near, far = _converging(candidates(seen.locations))
+    false_near, false_far = _converging(candidates(seen.locations, "false"))
     difference = estimate(near - far, rules)
-    above_false = estimate(near - chance, rules)
-    page = _trend(table)
-    converged = float(near.mean())
-    holds = {
-        "the interval of the difference is above 0": difference.above(0),
-        f"the difference is at least {own['holds']}": difference.value >= own["holds"],
-        f"P(code | distance) falls with distance (Page, p = {page:.2g})": page < rules.alpha,
-        f"either fate has {own['fates']:.0%} of the near locations": own["fates"] <= converged <= 1 - own["fates"],
-        "near locations converge more often than at false clauses": above_false.above(0),
+    under = {
+        "false_clauses": false_near - false_far,
+        **{name: _difference(seen.nulls, name, rules.near) for name in ("permuted_rows", "random_network")},
     }
-    partly = {
-        "the interval of the difference is above 0": difference.above(0),
-        f"the difference is at least {own['partly']}": difference.value >= own["partly"],
+    nulls = {**{name: float(values.mean()) for name, values in under.items()}, "analytic": 0.0}
+    strongest = max(under, key=lambda name: nulls[name] if np.isfinite(nulls[name]) else -np.inf)
+    estimates = {
+        "difference": difference,
+        "beyond": measured(near - far - under[strongest], rules),
+        "above false": measured(near - false_near, rules),
+        "trend": measured(_falls(candidates(seen.locations)), rules),
+        "converged": measured(near, rules),
+        "rejected": measured(1 - near, rules),
     }
-    false_far = by_formula(false[~false["near"]].assign(code=lambda t: t["code"].astype(float)), ["code"])["code"]
-    nulls = {
-        "false_clauses": float((chance - false_far).mean()),
-        **{
-            name: _difference(data.observations.nulls, name, rules.near) for name in ("permuted_rows", "random_network")
-        },
-        "analytic": 0.0,
-    }
-    tables = {"motion": motion_curves(data.observations.motion, rules)}
-    reason = f"{converged:.0%} of near locations converge, {chance.mean():.0%} at false clauses"
-    return Finding(difference, holds, partly, nulls, convergence(data.observations.locations, rules), tables, reason)
+    tables = {"motion": motion_curves(seen.motion, rules)}
+    reason = f"{near.mean():.0%} of near locations converge, {false_near.mean():.0%} at false clauses"
+    reason += f"; the strongest null is {strongest}"
+    return Finding(difference, estimates, nulls, convergence(seen.locations, rules), tables, reason)
 
 
-def _difference(nulls: pd.DataFrame, name: str, near: int) -> float:
-    """P(code | near) - P(code | not near) of a null, mean over formulas."""
+def _converging(table: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
+    """P(code at the end) of near locations and of the others, by formula."""
+    table = table.assign(code=table["code"].astype(float))
+    near = table["near"].to_numpy(dtype=bool)
+    first, second = (by_formula(table[chosen], ["code"])["code"] for chosen in (near, ~near))
+    return first, second
+
+
+def _difference(nulls: pd.DataFrame, name: str, near: int) -> pd.Series[float]:
+    """P(code | near) - P(code | not near) under a null, by formula."""
     table = nulls[(nulls["null"] == name).to_numpy() & of_positive_template(nulls["template"]).to_numpy()]
     keys = [key for key in (*CELL, "formula") if key in table]
     sums = table.assign(near=table["distance"] <= near).groupby([*keys, "near"])[["codes", "locations"]].sum()
     shares = (sums["codes"] / sums["locations"].where(sums["locations"] > 0)).rename("share").reset_index()
-    wide = shares.pivot_table(index=keys, columns="near", values="share")
-    return float((wide[True] - wide[False]).mean())
+    wide = shares.pivot_table(index=keys, columns="near", values="share", dropna=False)
+    wide = wide.reindex(columns=[True, False]).set_axis(["near", "far"], axis=1)
+    return by_formula((wide["near"] - wide["far"]).rename("share").reset_index(), ["share"])["share"]
 
 
-def _trend(table: pd.DataFrame) -> float:
-    """P-value of Page's test that convergence falls with distance; blocks are formulas."""
-    rates = table.pivot_table(index="formula", columns="hamming", values="code", aggfunc="mean", observed=True)
-    # Distances that some formula has no location at are left out: the test needs full blocks.
-    rates = rates.loc[:, rates.notna().all()]
-    if rates.shape[1] < 3 or len(rates) < 2:
-        raise NotEnoughData(f"{rates.shape[1]} distances occur in all {len(rates)} formulas, 3 are needed for a trend")
-    ordered = rates.to_numpy()[:, ::-1]
-    return float(stats.page_trend_test(ordered, method="asymptotic").pvalue)
+DISTANCES = 3
+"""Distances that a formula must have locations at before a trend is told."""
+
+
+def _falls(table: pd.DataFrame) -> pd.Series[float]:
+    """How strictly P(code | distance) falls in each formula: minus Spearman's rank correlation of the two.
+
+    Its mean over formulas is the statistic of Page's trend test. Cells of a formula weigh the same.
+    """
+    table = table.assign(code=table["code"].astype(float))
+    means = formula_means(table, ["hamming"], ["code"]).reset_index()
+    rates = means.pivot_table(index="formula", columns="hamming", values="code", observed=True)
+    return rates.apply(_fall, axis=1)
+
+
+def _fall(rates: pd.Series[float]) -> float:
+    known = rates.dropna()
+    if len(known) < DISTANCES:
+        return float("nan")
+    if np.ptp(known) == 0:  # rates that are all the same do not fall
+        return 0.0
+    return -float(np.corrcoef(known.rank(), np.arange(len(known)))[0, 1])
+
+
+def asks(own: Mapping[str, Any]) -> Asked:
+    """The conditions of C2."""
+    difference = "the difference P(code | near) - P(code | not near)"
+    trend = "the rank correlation of P(code | distance) with distance, sign reversed,"
+    return Asked(
+        holds=[
+            Condition("difference", difference, own["holds"]),
+            Condition("beyond", f"{difference}, above that under the strongest null,", own["beyond"]),
+            Condition("above false", "P(code | near), above that at false clauses,", own["beyond"]),
+            Condition("trend", trend, own["trend"]),
+            Condition("converged", "the share of near locations that converge", own["fates"], own["fates"]),
+            Condition("rejected", "the share of near locations that are rejected", own["fates"], own["fates"]),
+        ],
+        partly=[Condition("difference", difference, own["partly"])],
+    )
 
 
 def _convergence(verdict: Verdict, study: Tables) -> Axes:
@@ -122,16 +152,15 @@ CLAIM = Claim(
     name="C2",
     statement="Near locations converge to codes or are rejected.",
     measure="P(code at the end | near) - P(code at the end | not near), rows of the right polarity",
-    rule="Holds if the difference is at least {holds} with an interval above 0, P(code | distance) falls with distance "
-    "(Page's trend test over formulas, p < {alpha}), either fate has at least {fates} of the near locations, and near "
-    "locations converge more often than near locations of false clauses, with an interval above 0; partly if the "
-    "difference is at least {partly} with an interval above 0; otherwise it does not hold.",
     choices={
         "holds": Value(0.1, "least difference for 'holds'"),
         "partly": Value(0.03, "least difference for 'partly'"),
+        "beyond": Value(0.03, "least difference beyond the strongest null, and from near locations of false clauses"),
+        "trend": Value(0.5, "least rank correlation of convergence and distance, sign reversed"),
         "fates": Value(0.05, "least share of either fate among near locations"),
     },
     test=judged,
+    asks=asks,
     question="Does a near location become a code more often than a far one, and what happens to those that do not?",
     words="Of all locations whose row has the right polarity we count how many become codes, near ones and others. "
     "A near location converges when its code is there at the end, and is rejected otherwise [ours]. The effect is "

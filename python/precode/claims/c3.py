@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_linear_model import GLM
-from statsmodels.stats.multitest import multipletests
 
 from precode import plot
 from precode.claims.candidates import candidates
+from precode.claims.conditions import AnyOf, Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
+from precode.claims.regression import fit, slopes
 from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import (
     CELL,
+    Estimate,
     NotEnoughData,
     by_formula,
     cells,
     estimate,
-    slopes,
+    measured,
     standardized,
     summarize,
 )
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: RulesLike = None) -> pd.DataFrame:
     """Log-odds of rejection for one standard deviation of demand, near locations, for every cell and formula.
 
-    A logistic regression in each cell, with the controls of the rules; see `precode.claims.statistics.slopes` for how
+    A logistic regression in each cell, with the controls of the rules; see `precode.claims.regression.slopes` for how
     it is divided among formulas.
 
     Returns:
@@ -94,35 +94,22 @@ def dose_response(locations: pd.DataFrame, rules: RulesLike = None) -> pd.DataFr
     return means.merge(summarize(near, keys, ["rejected"], rules), on=keys)
 
 
-def _strata(slopes_: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """Slope by C/j: pressure, slope, low, high, formulas, p (one-sided t test over formulas) and p_holm."""
-    rows = []
+def _strata(slopes_: pd.DataFrame, rules: Rules) -> tuple[pd.DataFrame, list[Estimate]]:
+    """Slope by C/j as a table (pressure, slope, low, high, formulas) and as estimates."""
+    rows, found = [], []
     for pressure, part in slopes_.assign(pressure=slopes_["clauses"] / slopes_["hidden"]).groupby("pressure"):
-        values = by_formula(part, ["slope"])["slope"]
-        try:
-            found = estimate(values, rules)
-        except NotEnoughData:
-            continue
-        test = stats.ttest_1samp(values, 0.0, alternative="greater")
-        rows.append(
-            {
-                "pressure": pressure,
-                "slope": found.value,
-                "low": found.low,
-                "high": found.high,
-                "formulas": found.formulas,
-                "p": float(test.pvalue),
-            }
-        )
-    table = pd.DataFrame(rows, columns=["pressure", "slope", "low", "high", "formulas", "p"])
-    return table.assign(p_holm=multipletests(table["p"], method="holm")[1] if len(table) else [])
+        one = measured(by_formula(part, ["slope"])["slope"], rules)
+        if one is not None:
+            found.append(one)
+            rows.append([pressure, one.value, one.low, one.high, one.formulas])
+    return pd.DataFrame(rows, columns=["pressure", "slope", "low", "high", "formulas"]), found
 
 
 def judged(data: Data, rules: Rules) -> Finding:
     """Whether demand raises rejection.
 
-    Details: the slope for every stratum of superposition pressure C/j: pressure, slope, low, high, formulas, p and
-    p_holm. Tables: ``doses``, see `dose_response`, and ``slopes`` of every cell and formula.
+    Details: the slope for every stratum of superposition pressure C/j: pressure, slope, low, high and
+    formulas. Tables: ``doses``, see `dose_response`, and ``slopes`` of every cell and formula.
     """
     own = CLAIM.own(rules)
     locations = data.observations.locations
@@ -134,30 +121,21 @@ def judged(data: Data, rules: Rules) -> Finding:
     false = rejection_slopes(locations, "false", rules)
     shared = [name for name in (*CELL, "formula") if name in found]
     both = found.merge(false, on=shared, suffixes=("", "_false"))
-    above, reason = None, ""
-    try:
-        above = estimate(by_formula(both.assign(above=both["slope"] - both["slope_false"]), ["above"])["above"], rules)
-    except NotEnoughData:
-        reason = "too few false clauses have near locations of both fates to compare with"
-    strata = _strata(found, rules)
-    left_out = len(cells(locations)) - len(cells(found))
-    if left_out:
-        reason = "; ".join(filter(None, [reason, f"{left_out} cells are left out: one fate is too rare there"]))
-    stratum = bool(((strata["slope"] >= own["partly"]) & (strata["p_holm"] < rules.alpha / 4)).any())
-    # The two ways to a partial verdict share the level.
-    pooled = effect.above(0, 0.5) and effect.value >= own["partly"]
-    holds = {
-        "the interval of the slope is above 0": effect.above(0),
-        f"the slope is at least {own['holds']}": effect.value >= own["holds"],
-        "the slope exceeds that at false clauses": above is not None and above.above(0),
-    }
-    partly = {"the pooled slope or that of a stratum is above 0 and not negligible": pooled or stratum}
+    between = by_formula(both.assign(above=both["slope"] - both["slope_false"]), ["above"])["above"]
+    above = measured(between, rules)
+    reasons = []
+    if above is None:
+        reasons.append("too few false clauses have near locations of both fates to compare with")
+    strata, parts = _strata(found, rules)
+    if left_out := len(cells(locations)) - len(cells(found)):
+        reasons.append(f"{left_out} cells are left out: one fate is too rare there")
+    estimates = {"slope": effect, "above false": above, "strata": parts or None}
     nulls = {
         "false_clauses": float(by_formula(false, ["slope"])["slope"].mean()) if len(false) else float("nan"),
         "permuted_demand": _permuted_slope(locations, rules),
     }
     tables = {"doses": dose_response(locations, rules), "slopes": found}
-    return Finding(effect, holds, partly, nulls, strata, tables, reason)
+    return Finding(effect, estimates, nulls, strata, tables, "; ".join(reasons))
 
 
 def _permuted_slope(locations: pd.DataFrame, rules: Rules) -> float:
@@ -176,9 +154,25 @@ def _permuted_slope(locations: pd.DataFrame, rules: Rules) -> float:
             shuffled = design[own["demand"]].to_numpy(copy=True)
             for rows in groups.values():
                 shuffled[rows] = rng.permutation(shuffled[rows])
-            columns = np.column_stack([np.ones(len(part)), shuffled, design[own["controls"]]])
-            found.append(GLM(part["rejected"].to_numpy(dtype=float), columns, family=Binomial()).fit().params[1])
+            columns = np.column_stack([shuffled, design[own["controls"]]])
+            try:
+                found.append(fit(part["rejected"].to_numpy(dtype=bool), columns, part["formula"].to_numpy()).slopes[0])
+            except NotEnoughData:
+                continue
     return float(np.mean(found)) if found else float("nan")
+
+
+def asks(own: Mapping[str, Any]) -> Asked:
+    """The conditions of C3."""
+    slope = "the slope of rejection on crowding"
+    strata = f"{slope} in some stratum of C/j, which share this part of the level,"
+    return Asked(
+        holds=[
+            Condition("slope", slope, own["holds"]),
+            Condition("above false", f"{slope}, above that at false clauses,", own["beyond"]),
+        ],
+        partly=[AnyOf([Condition("slope", slope, own["partly"]), Condition("strata", strata, own["partly"])])],
+    )
 
 
 def _crowded(locations: pd.DataFrame) -> NDArray[np.float64]:
@@ -193,12 +187,10 @@ CLAIM = Claim(
     statement="Rejection grows with crowding.",
     measure="log-odds of rejection for one standard deviation of graded demand, near locations, with {controls} "
     "controlled; cells with fewer than {events} near locations of either fate are left out",
-    rule="Holds if the slope is at least {holds} with an interval above 0 and exceeds the slope at false clauses "
-    "with an interval above 0; partly if the slope, pooled or in a stratum of C/j (Holm), is at least {partly} and "
-    "above 0, each at half the level; otherwise it does not hold.",
     choices={
         "holds": Value(0.1, "least slope for 'holds', log-odds for one standard deviation"),
         "partly": Value(0.05, "least slope for 'partly'"),
+        "beyond": Value(0.05, "least slope above that at false clauses"),
         "demand": Value("graded", "the measure of crowding"),
         "controls": Value(["soft", "w2", "b1"], "covariates that are held equal"),
         "events": Value(20, "fewest near locations of either fate in a cell"),
@@ -206,6 +198,7 @@ CLAIM = Claim(
         "permutations": Value(5, "draws of the null of permuted demand"),
     },
     test=judged,
+    asks=asks,
     question="Are near locations rejected because other clauses want the same row?",
     words="The crowding of a row is what all other clauses ask of it at initialization [ours]. A logistic regression "
     "tells the effect of crowding on rejection while distance, output weight and bias are held equal. The effect is in "

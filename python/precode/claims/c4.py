@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_linear_model import GLM
 
 from precode import plot
 from precode.claims.candidates import candidates
+from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
+from precode.claims.regression import fit, intercept, slopes
 from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import (
     CELL,
@@ -28,8 +23,8 @@ from precode.claims.statistics import (
     by_formula,
     cells,
     estimate,
+    measured,
     require,
-    slopes,
     standardized,
 )
 
@@ -40,9 +35,11 @@ if TYPE_CHECKING:
 def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: RulesLike = None) -> pd.DataFrame:
     """What interference adds to proximity in predicting codes of formulas that were not fitted.
 
-    Logistic regressions (scikit-learn) of "will be a code" on all `candidates` of a cell, cross-validated over
-    formulas: one on the proximity metrics of the rules, one on these and interference, and one with interference
-    permuted inside every formula.
+    Logistic regressions of "will be a code" on all `candidates` of a cell, cross-validated over formulas: one on the
+    proximity metrics of the rules, one on these and interference, and one with interference permuted inside every
+    formula. Covariates are standardized in every formula, and slopes are those of a regression with an intercept for
+    every formula, so that differences between formulas teach it nothing; formulas that were not fitted get the one
+    intercept that suits all fitted ones.
 
     Returns:
         One row a cell and formula: auc_proximity, auc_both, gain (their difference), gain_permuted and
@@ -65,7 +62,7 @@ def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rule
         labels, formula = part["code"].to_numpy(dtype=bool), part["formula"].to_numpy()
         if part["formula"].nunique() < own["folds"] or labels.all() or not labels.any():
             continue
-        near, crowd = (part[own[name]].to_numpy(dtype=np.float64) for name in ("proximity", "interference"))
+        near, crowd = (standardized(part, own[name]).to_numpy() for name in ("proximity", "interference"))
         permuted = crowd.copy()
         for members in part.groupby("formula").indices.values():
             permuted[members] = rng.permutation(permuted[members])
@@ -78,7 +75,7 @@ def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rule
             area = dict(
                 zip(designs, aucs(labels[mine], -np.column_stack([p[mine] for p in predicted.values()])), strict=True)
             )
-            loss = {name: log_loss(labels[mine], p[mine]) for name, p in predicted.items()}
+            loss = {name: _loss(labels[mine], p[mine]) for name, p in predicted.items()}
             rows.append(
                 {
                     **cell,
@@ -98,23 +95,29 @@ def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rule
 def _held_out(
     design: NDArray[np.float64], labels: NDArray[np.bool_], formula: NDArray[np.int64], folds: int
 ) -> NDArray[np.float64]:
-    """Predicted probabilities of formulas that the model was not fitted to."""
+    """Predicted log-odds of formulas that the model was not fitted to."""
     predicted = np.zeros(len(labels))
-    for train, test in GroupKFold(folds).split(design, labels, formula):
-        if labels[train].all() or not labels[train].any():
-            raise NotEnoughData("codes in one fold of the formulas only")
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        predicted[test] = model.fit(design[train], labels[train]).predict_proba(design[test])[:, 1]
+    fold = np.unique(formula, return_inverse=True)[1] % folds
+    for number in range(folds):
+        test = fold == number
+        found = fit(labels[~test], design[~test], formula[~test], conditional=False, ridge=1.0)
+        predicted[test] = design[test] @ found.slopes + intercept(labels[~test], design[~test] @ found.slopes)
     return predicted
 
 
+def _loss(labels: NDArray[np.bool_], odds: NDArray[np.float64]) -> float:
+    """Mean negative log-likelihood of labels under predicted log-odds, nats."""
+    return float(np.logaddexp(0, np.where(labels, -odds, odds)).mean())
+
+
 def likelihood_ratios(locations: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
-    """Likelihood-ratio test of interference beside proximity in every cell (statsmodels GLM).
+    """Likelihood-ratio test of interference beside proximity in every cell, with an intercept for every formula.
 
     It takes locations for independent; the intervals over formulas do not, and the rule uses those.
 
     Returns:
-        One row a cell: its columns, locations, statistic, df and p.
+        One row a cell: its columns, locations, statistic, df and p; cells whose regression cannot be estimated are left
+        out.
 
     Example:
         >>> from precode.claims import synthetic_study
@@ -126,16 +129,16 @@ def likelihood_ratios(locations: pd.DataFrame, rules: RulesLike = None) -> pd.Da
     own = CLAIM.own(rules)
     rows = []
     for cell, part in cells(candidates(locations)):
-        target = part["code"].to_numpy(dtype=float)
-        if target.min() == target.max():
-            continue
+        target, formula = part["code"].to_numpy(dtype=bool), part["formula"].to_numpy()
         near, crowd = (standardized(part, own[name]).to_numpy() for name in ("proximity", "interference"))
-        ones = np.ones((len(part), 1))
         # What never varies, such as conflicts in monotone formulas, adds no degree of freedom.
-        small, large = np.hstack([ones, near]), np.hstack([ones, near, crowd[:, crowd.any(0)]])
-        fits = [GLM(target, design, family=Binomial()).fit() for design in (small, large)]
-        statistic = 2 * (fits[1].llf - fits[0].llf)
-        degrees = int(np.linalg.matrix_rank(large) - np.linalg.matrix_rank(small))
+        both = np.hstack([near, crowd[:, crowd.any(0)]])
+        try:
+            fits = [fit(target, design, formula, conditional=False) for design in (near, both)]
+        except NotEnoughData:
+            continue
+        statistic = 2 * (fits[1].likelihood - fits[0].likelihood)
+        degrees = both.shape[1] - near.shape[1]
         rows.append(
             {
                 **cell,
@@ -185,7 +188,6 @@ def judged(data: Data, rules: Rules) -> Finding:
 
     Details: those of `prediction_gains`. Tables: ``likelihood_ratios``, and ``penalties`` where tickets are given.
     """
-    own = CLAIM.own(rules)
     locations = data.observations.locations
     gains = prediction_gains(locations, "formula", rules)
     means = by_formula(gains, ["gain", "gain_permuted", "likelihood_gain"])
@@ -193,34 +195,33 @@ def judged(data: Data, rules: Rules) -> Finding:
     likelihood = estimate(means["likelihood_gain"], rules)
     demand = _demand_slope(locations, rules)
     try:
-        false = float(by_formula(prediction_gains(locations, "false", rules), ["gain"])["gain"].mean())
+        false = by_formula(prediction_gains(locations, "false", rules), ["gain"])["gain"]
     except NotEnoughData:
-        false = float("nan")
-    holds = {
-        "the interval of the gain is above 0": effect.above(0),
-        f"the gain is at least {own['holds']}": effect.value >= own["holds"],
-        "the gain in held-out log-likelihood is above 0": likelihood.above(0),
-        "more demand makes a code less likely": demand.below(0),
-    }
-    partly = {
-        "the interval of the gain is above 0": effect.above(0),
-        "the gain in held-out log-likelihood is above 0": likelihood.above(0),
-        f"the gain is at least {own['partly']}": effect.value >= own["partly"],
+        false = pd.Series(dtype=float)
+    nulls = {"permuted_interference": float(means["gain_permuted"].mean()), "false_clauses": float(false.mean())}
+    estimates = {
+        "gain": effect,
+        "likelihood": likelihood,
+        "over permuted": measured(means["gain"] - means["gain_permuted"], rules),
+        "over false": measured(means["gain"] - false, rules),
+        "demand": demand,
     }
     tables = {"likelihood_ratios": likelihood_ratios(locations, rules)}
     reason = "judged without tickets: no pair of penalised and plain ones was given"
-    nulls = {"permuted_interference": float(means["gain_permuted"].mean()), "false_clauses": false}
     pairs = penalty_gains(data.tickets, rules) if data.tickets is not None else pd.DataFrame()
     if len(pairs):
-        penalties = estimate(by_formula(pairs, ["accuracy"])["accuracy"], rules)
-        holds["penalties raise the accuracy of probe tickets"] = penalties.above(0)
         tables["penalties"] = pairs
-        reason = f"penalties change accuracy by {penalties.value:.3g} [{penalties.low:.3g}, {penalties.high:.3g}]"
-    return Finding(effect, holds, partly, nulls, gains, tables, reason)
+        known = by_formula(pairs, ["accuracy"])["accuracy"].dropna()
+        reason = f"judged without tickets: {len(known)} formulas have a pair of penalised and plain ones"
+        reason += f", {rules.formulas} are needed"
+        if (penalties := measured(known, rules)) is not None:
+            estimates["penalties"] = penalties
+            reason = f"penalties change accuracy by {penalties.value:.3g} [{penalties.low:.3g}, {penalties.high:.3g}]"
+    return Finding(effect, estimates, nulls, gains, tables, reason)
 
 
-def _demand_slope(locations: pd.DataFrame, rules: Rules) -> Estimate:
-    """Log-odds of a code for one standard deviation of demand with proximity controlled."""
+def _demand_slope(locations: pd.DataFrame, rules: Rules) -> Estimate | None:
+    """By how much one standard deviation of demand lowers the log-odds of a code with proximity controlled."""
     own = CLAIM.own(rules)
     frames = []
     covariates: Sequence[str] = [own["demand"], *own["proximity"]]
@@ -230,21 +231,40 @@ def _demand_slope(locations: pd.DataFrame, rules: Rules) -> Estimate:
         except NotEnoughData:
             continue
     if not frames:
-        raise NotEnoughData("codes can be separated from other locations in every cell")
-    return estimate(by_formula(pd.concat(frames), ["slope"])["slope"], rules)
+        return None
+    return measured(-by_formula(pd.concat(frames), ["slope"])["slope"], rules)
+
+
+def asks(own: Mapping[str, Any]) -> Asked:
+    """The conditions of C4."""
+    gain = "the gain in AUC of interference beside proximity"
+    likelihood = "the gain in held-out log-likelihood for each location (nats)"
+    demand = "the fall of the log-odds of a code for one standard deviation of demand, proximity controlled,"
+    penalties = "what penalties add to the accuracy of probe tickets"
+    return Asked(
+        holds=[
+            Condition("gain", gain, own["holds"]),
+            Condition("over permuted", f"{gain}, above that with interference permuted,", own["beyond"]),
+            Condition("over false", f"{gain}, above that at false clauses,", own["beyond"]),
+            Condition("likelihood", likelihood, own["nats"]),
+            Condition("demand", demand, own["lowers"]),
+            Condition("penalties", penalties, own["accuracy"], optional=True),
+        ],
+        partly=[Condition("gain", gain, own["partly"]), Condition("likelihood", likelihood, own["nats"])],
+    )
 
 
 CLAIM = Claim(
     name="C4",
     statement="A winning ticket balances proximity and interference.",
     measure="gain in cross-validated AUC for 'will be a code' of proximity and interference over proximity alone",
-    rule="Holds if the gain is at least {holds} with an interval above 0, the gain in held-out log-likelihood has "
-    "an interval above 0, more {demand} demand makes a code less likely with proximity controlled, with an interval "
-    "below 0, and, where tickets are given, penalties raise the accuracy of probe tickets, with an interval above "
-    "0; partly if the gain is at least {partly} and both gains have intervals above 0; otherwise it does not hold.",
     choices={
         "holds": Value(0.01, "least gain in AUC for 'holds'"),
         "partly": Value(0.003, "least gain in AUC for 'partly'"),
+        "beyond": Value(0.003, "least gain in AUC above that of a null"),
+        "nats": Value(0.0005, "least gain in held-out log-likelihood"),
+        "lowers": Value(0.05, "least fall of the log-odds of a code with demand"),
+        "accuracy": Value(0.001, "least gain in accuracy by penalties"),
         "proximity": Value(["hamming", "soft", "margin", "cosine", "signed_sum"], "what the first model knows"),
         "interference": Value(["graded", "near_count", "conflicts", "capacity"], "what the second knows beside it"),
         "demand": Value("graded", "the measure of crowding whose direction counts"),
@@ -255,6 +275,7 @@ CLAIM = Claim(
         ),
     },
     test=judged,
+    asks=asks,
     question="Does a good ticket weigh how near a location is against what it costs others?",
     words="Two models predict which locations become codes, in formulas that they were not fitted to: one knows the "
     "distances, the other also the interference [ours]. The effect is the gain in AUC, the probability that a code "

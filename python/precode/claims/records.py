@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from precode._internal.errors import PrecodeValueError
+from precode.claims.conditions import MISSING, Asked, Estimates
 from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import Estimate, NotEnoughData
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from precode.claims.observations import Observations
-
-VERDICTS = ("holds", "partly", "does not hold", "not enough data")
 
 
 class Tables(Protocol):
@@ -89,7 +88,7 @@ class Law:
         codes: what it adds to the log-odds that a location of the formula becomes a code, from the table of locations.
         accuracy: what it adds to the accuracy of a method's tickets, from the method's name.
         recovery: what it adds to the share of codes that a method's tickets recover.
-        moved: share of the recovered codes that are on another row.
+        moved: share of the recovered codes that are on random rows instead of their own.
     """
 
     words: str
@@ -116,12 +115,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a claim's test found, before it is dressed with statement and rule.
+    """What a claim's test found, before conditions decide on it.
 
     Attributes:
         effect: of the measure.
-        holds: conditions of the verdict "holds", by a sentence each.
-        partly: conditions of the verdict "partly".
+        estimates: what the conditions ask for, by name.
         nulls: see `Verdict`.
         details: see `Verdict`.
         tables: see `Verdict`.
@@ -129,19 +127,11 @@ class Finding:
     """
 
     effect: Estimate
-    holds: Mapping[str, bool]
-    partly: Mapping[str, bool]
+    estimates: Estimates
     nulls: Mapping[str, float]
     details: pd.DataFrame
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     reason: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """Holds if all its conditions are met, partly if all of that are."""
-        if all(self.holds.values()):
-            return "holds"
-        return "partly" if all(self.partly.values()) else "does not hold"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +142,10 @@ class Claim:
         name: C1 to C6.
         statement: what is claimed.
         measure: what the effect is; values by name in braces.
-        rule: how it is decided, likewise.
+        scope: what it is judged on, in a sentence, likewise; empty for all that was observed.
         choices: the values that it is judged by, by name, all ours.
-        test: finds what the rule asks for, from data and rules.
+        test: measures what the conditions ask for, from data and rules.
+        asks: its conditions, from its choices.
         question: what the claim is about, for the report.
         words: what the test does, for the report.
         nulls: entries of `Verdict.nulls`, by name.
@@ -167,14 +158,15 @@ class Claim:
     name: str
     statement: str
     measure: str
-    rule: str
     choices: Mapping[str, Value]
     test: Callable[[Data, Rules], Finding]
+    asks: Callable[[Mapping[str, Any]], Asked]
     question: str
     words: str
     nulls: Mapping[str, Shown]
     figures: Sequence[Figure] = ()
     law: Law | None = None
+    scope: str = ""
     needs: Sequence[str] = ("observations",)
     chance: str = ""
 
@@ -196,6 +188,12 @@ class Claim:
         listed = {name: ", ".join(value) if isinstance(value, list) else value for name, value in values.items()}
         return text.format(**listed)
 
+    def rule(self, rules: RulesLike = None) -> str:
+        """The rule in words, made from the conditions and values that judge."""
+        rules = Rules.of(rules)
+        parts = self.sentence(self.scope, rules), self.asks(self.own(rules)).text, interval_sentence(rules)
+        return " ".join(filter(None, parts))
+
     def judge(self, data: Data, rules: RulesLike = None) -> Verdict:
         """The verdict on this claim.
 
@@ -204,26 +202,25 @@ class Claim:
             rules: see `Rules.of`.
         """
         rules = Rules.of(rules)
-        texts = self.statement, self.sentence(self.measure, rules)
-        rule = f"{self.sentence(self.rule, rules)} {interval_sentence(rules)}"
+        texts = self.name, self.statement, self.sentence(self.measure, rules)
+        rule = self.rule(rules)
         for name in self.needs:
             if getattr(data, name) is None:
-                return Verdict(self.name, *texts, *NOTHING, rule, reason=MISSING[name])
+                return Verdict(*texts, *NOTHING, rule, reason=NOT_GIVEN[name])
         try:
             found = self.test(data, rules)
         except NotEnoughData as error:
-            return Verdict(self.name, *texts, *NOTHING, rule, reason=str(error))
-        effect = found.effect
+            return Verdict(*texts, *NOTHING, rule, reason=str(error))
+        asked, effect = self.asks(self.own(rules)), found.effect
         return Verdict(
-            self.name,
             *texts,
-            found.verdict,
+            asked.verdict(found.estimates),
             effect.value,
             effect.low,
             effect.high,
             effect.formulas,
             dict(found.nulls),
-            {**found.holds, **found.partly},
+            asked.answers(found.estimates),
             rule,
             found.details,
             dict(found.tables),
@@ -243,9 +240,9 @@ def interval_sentence(rules: Rules) -> str:
     return INTERVAL.format(percent=100 * rules.confidence)
 
 
-MISSING = {"tickets": "no tickets were given", "transport": "no row transport was given"}
+NOT_GIVEN = {"tickets": "no tickets were given", "transport": "no row transport was given"}
 
-NOTHING: tuple[Any, ...] = ("not enough data", math.nan, math.nan, math.nan, 0, {}, {})
+NOTHING: tuple[Any, ...] = (MISSING, math.nan, math.nan, math.nan, 0, {}, {})
 """Verdict, effect, ends of its interval, formulas, nulls and conditions where there are not enough data."""
 
 
@@ -257,20 +254,20 @@ class Verdict:
         name: C1 to C6.
         statement: what is claimed.
         measure: what the effect is.
-        verdict: one of `VERDICTS`.
+        verdict: holds, partly, does not hold, inconclusive, or not enough data.
         effect: mean over formulas; NaN if there are not enough data.
-        low: lower end of its bootstrap interval over formulas.
+        low: lower end of its interval over formulas.
         high: upper end.
         formulas: number of formulas behind it.
         nulls: the measure, or its counterpart, under each null, by name.
-        conditions: what the rule asks for, and whether it is so.
+        conditions: what the rule asks for, and whether it is met, refuted or open; see `Condition`.
         rule: the decision rule with its thresholds.
         details: the table behind the effect.
         tables: further tables by name.
         reason: why there are not enough data, or what limits the verdict; empty if nothing does.
 
     Example:
-        >>> verdict = Verdict("C1", "s", "m", "holds", 0.2, 0.1, 0.3, 12, {"random": 0.0}, {"low > 0": True}, "r")
+        >>> verdict = Verdict("C1", "s", "m", "holds", 0.2, 0.1, 0.3, 12, {"random": 0.0}, {"low > 0": "met"}, "r")
         >>> verdict
         Verdict(C1 holds: 0.2 [0.1, 0.3], 12 formulas)
         >>> verdict.record()["nulls"]
@@ -286,7 +283,7 @@ class Verdict:
     high: float
     formulas: int
     nulls: Mapping[str, float]
-    conditions: Mapping[str, bool]
+    conditions: Mapping[str, str]
     rule: str
     details: pd.DataFrame = field(default_factory=pd.DataFrame)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -309,7 +306,7 @@ class Verdict:
         return {name: _plain(value) for name, value in values.items()}
 
     def __repr__(self) -> str:
-        if self.verdict == "not enough data":
+        if self.verdict == MISSING:
             return f"Verdict({self.name} not enough data: {self.reason})"
         return (
             f"Verdict({self.name} {self.verdict}: {self.effect:.3g} [{self.low:.3g}, {self.high:.3g}], "

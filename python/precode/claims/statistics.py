@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_linear_model import GLM
 
 from precode._internal.errors import PrecodeValueError
 from precode._internal.statistics import CELL, formula_means, interval
@@ -57,19 +54,6 @@ class Estimate:
             return self.low, self.high
         return _ends(self.values, self.rules, share)
 
-    def above(self, bound: float, share: float = 1.0) -> bool:
-        """Whether the interval, at a share of the level, is above a bound.
-
-        Example:
-            >>> estimate([0.2, 0.3] * 5).above(0), estimate([-0.2, 0.3] * 5).above(0)
-            (True, False)
-        """
-        return self.ends(share)[0] > bound
-
-    def below(self, bound: float, share: float = 1.0) -> bool:
-        """Whether the interval is below a bound, likewise."""
-        return self.ends(share)[1] < bound
-
 
 def _ends(values: NDArray[np.float64], rules: Rules, share: float = 1.0) -> tuple[float, float]:
     return interval(values, 1 - share * (1 - rules.confidence), rules.resamples, rules.seed)
@@ -109,6 +93,19 @@ def by_formula(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return formula_means(table, [], columns)
 
 
+def measured(values: ArrayLike, rules: RulesLike = None) -> Estimate | None:
+    """`estimate`, or None where there are too few formulas.
+
+    Example:
+        >>> measured([0.0]) is None
+        True
+    """
+    try:
+        return estimate(values, rules)
+    except NotEnoughData:
+        return None
+
+
 def summarize(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: RulesLike = None) -> pd.DataFrame:
     """Means of columns with intervals over formulas, for every group.
 
@@ -135,16 +132,6 @@ def summarize(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], ru
     return pd.DataFrame(rows)
 
 
-def rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Densities that agree although they were computed in another way.
-
-    Example:
-        >>> rounded(pd.DataFrame({"density": [0.1 + 0.2]}))["density"].tolist()
-        [0.3]
-    """
-    return table.assign(density=table["density"].round(9))
-
-
 def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     """Refuses a table that lacks columns.
 
@@ -156,6 +143,23 @@ def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     """
     if missing := [name for name in columns if name not in table]:
         raise PrecodeValueError(f"{what} lacks {', '.join(missing)}: it has {', '.join(map(str, table))}")
+
+
+def require_one(table: pd.DataFrame, keys: Sequence[str], what: str) -> None:
+    """Refuses a table with several rows where one is needed, as where columns of the cell are missing.
+
+    Raises:
+        PrecodeValueError: the message names the first such rows.
+
+    Example:
+        >>> require_one(pd.DataFrame({"method": ["imp", "snip"]}), ["method"], "tickets")
+    """
+    twice = table[table.duplicated(list(keys))]
+    if len(twice):
+        first = ", ".join(f"{name} {twice[name].iloc[0]}" for name in keys)
+        missing = [name for name in CELL if name not in table]
+        remedy = f": columns {', '.join(missing)} must say which cell they are of" if missing else ""
+        raise PrecodeValueError(f"{what} has several rows of {first}{remedy}")
 
 
 def aucs(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
@@ -193,70 +197,6 @@ def standardized(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     deviation = groups.transform("std", ddof=0)
     centred = table[list(columns)] - groups.transform("mean")
     return (centred / deviation.where(deviation > 0, np.inf)).astype(np.float64)
-
-
-def slope(outcome: NDArray[np.bool_], covariates: NDArray[np.float64]) -> float:
-    """Coefficient of the first covariate in a logistic regression with an intercept (statsmodels GLM).
-
-    Raises:
-        NotEnoughData: the classes can be separated, or the covariates are collinear.
-
-    Example:
-        >>> x = np.repeat([0.0, 1.0], 4)[:, None]
-        >>> round(slope(np.array([1, 0, 0, 0, 1, 1, 1, 0], dtype=bool), x), 4)  # log(9)
-        2.1972
-    """
-    design = np.column_stack([np.ones(len(covariates)), covariates])
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise NotEnoughData("covariates are constant or collinear")
-    with warnings.catch_warnings():
-        # A separable fit runs to infinity with warnings of several kinds; it is told by its predictions.
-        warnings.simplefilter("ignore")
-        fit = GLM(outcome.astype(np.float64), design, family=Binomial()).fit(maxiter=50)
-        separated = np.array_equal(fit.fittedvalues > 0.5, outcome)
-    if separated:
-        raise NotEnoughData("the covariates separate the classes")
-    if not fit.converged or not np.isfinite(fit.params).all():
-        raise NotEnoughData("the logistic regression does not converge")
-    return float(fit.params[1])
-
-
-def slopes(table: pd.DataFrame, outcome: str, covariates: Sequence[str]) -> pd.Series[Any]:
-    """The first covariate's logistic coefficient in one cell, as jackknife pseudo-values of its formulas.
-
-    Covariates are standardized in every formula, so that differences between formulas do not count. The pooled
-    coefficient and those without each formula give pseudo-values n b - (n - 1) b_without: their mean and spread over
-    formulas are those of the pooled coefficient, and a bootstrap of them resamples whole formulas.
-
-    Args:
-        table: locations of one cell, with column formula.
-        outcome: a Boolean column.
-        covariates: columns, the one of interest first.
-
-    Returns:
-        One value for each formula.
-
-    Raises:
-        NotEnoughData: some regression cannot be estimated.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> table = pd.DataFrame({"formula": np.repeat(range(10), 200), "x": rng.normal(size=2000)})
-        >>> table["y"] = rng.random(2000) < 1 / (1 + np.exp(-table["x"]))
-        >>> bool(0.8 < slopes(table, "y", ["x"]).mean() < 1.2)
-        True
-    """
-    if (table.groupby("formula").size() < 2).any():
-        table = table[table.groupby("formula")["formula"].transform("size") > 1]
-    design = standardized(table, covariates).to_numpy()
-    target, formula = table[outcome].to_numpy(dtype=bool), table["formula"].to_numpy()
-    numbers = np.unique(formula)
-    if len(numbers) < 2:
-        raise NotEnoughData(f"{len(numbers)} formulas in the cell")
-    pooled = slope(target, design)
-    without = np.array([slope(target[formula != number], design[formula != number]) for number in numbers])
-    values = len(numbers) * pooled - (len(numbers) - 1) * without
-    return pd.Series(values, index=pd.Index(numbers, name="formula"))
 
 
 def cells(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:

@@ -22,7 +22,7 @@ from precode.plot.axes import (
     require,
     require_rows,
 )
-from precode.tickets.registry import ALL_PROBES
+from precode.tickets.registry import ALL_PROBES, ALL_RIVALS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,9 +177,9 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     """How often each probe beats each weight-based method at the same density, in the same cell and formula.
 
     Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the mean difference is on the same side,
-    and its paired Wilcoxon test over formulas, Holm-corrected over all pairs of the measure, has p < 0.05; the title
-    says where formulas are too few for any. All probes together, where the table has them, stand first, corrected over
-    the rivals alone.
+    and its paired Wilcoxon test over formulas, Holm-corrected, has p < 0.05; the title says where formulas are too few
+    for any. All probes and all rivals together, where the table has them, stand first: they are corrected for fewer
+    tests, over the probes and rivals alone.
 
     Args:
         table: details of claim C6.
@@ -205,7 +205,8 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     )
     # Together first, then the best.
     order = rates.mean(axis=1).where(rates.index != ALL_PROBES, np.inf).sort_values(ascending=False).index
-    rates = rates.loc[order, rates.mean(axis=0).sort_values(ascending=True).index]
+    columns = rates.mean(axis=0).where(rates.columns != ALL_RIVALS, -np.inf).sort_values().index
+    rates = rates.loc[order, columns]
     # A rate may say the opposite of the mean difference: many small wins, few great losses.
     starred = ((p < ALPHA) & ((rates - 0.5) * change > 0)).reindex(index=rates.index, columns=rates.columns)
     ax = axes(ax, figsize=(2.8 + 0.62 * rates.shape[1], 2.2 + 0.42 * rates.shape[0]))
@@ -220,12 +221,12 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     ax.set_xlabel("weight-based method")
     ax.set_ylabel("probe")
     title = f"wins in: {LABELS.get(measure, measure)}"
-    if "formulas" in chosen:
-        single, formulas = chosen[chosen["probe"] != ALL_PROBES], chosen["formulas"].max()
-        if (least := 2.0 ** (1 - formulas)) * len(single) >= ALPHA:
+    if "could_reject" in chosen:
+        single = chosen[(chosen["probe"] != ALL_PROBES) & (chosen["rival"] != ALL_RIVALS)]
+        if len(single) and not single["could_reject"].any():
             title += (
-                f"\n(no stars for single probes: the least p-value of {formulas} formulas, {least:.1g}, "
-                f"does not survive {len(single)} tests)"
+                f"\n(no stars for single pairs: no p-value of {single['formulas'].max()} formulas survives "
+                f"{len(single)} tests)"
             )
     ax.set_title(title, fontsize="medium")
     ax.figure.colorbar(image, ax=ax, label="win rate (0.5: a coin)")
