@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from precode._internal.errors import PrecodeError
 
-if missing := [name for name in ("scipy", "statsmodels") if find_spec(name) is None]:
-    raise PrecodeError(f"the claims need {', '.join(missing)}: pip install 'precode[study]'")
+if find_spec("scipy") is None:
+    raise PrecodeError("the claims need scipy: pip install 'precode[study]'")
 
 # isort: split
 from precode.claims.c1 import metric_aucs, near_shares
@@ -21,7 +21,7 @@ from precode.claims.counts import count_nulls
 from precode.claims.judge import claims_table, judge, judge_parts
 from precode.claims.observations import Observations, observe, observe_locations, observe_motion, snapshot_steps
 from precode.claims.records import Claim, Verdict
-from precode.claims.registry import CLAIMS, load_rules
+from precode.claims.registry import CLAIMS, load_rules, rules_version
 from precode.claims.rules import Rules
 from precode.claims.similarity import linear_cka, similarity, svcca
 from precode.claims.synthetic import SyntheticStudy, synthetic_study, verdict_rates
@@ -54,6 +54,7 @@ __all__ = [
     "prediction_gains",
     "re_expression",
     "rejection_slopes",
+    "rules_version",
     "similarity",
     "snapshot_steps",
     "svcca",

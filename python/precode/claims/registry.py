@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
+from precode._internal import statistics
 from precode.claims.c1 import CLAIM as C1
 from precode.claims.c2 import CLAIM as C2
 from precode.claims.c3 import CLAIM as C3
@@ -39,3 +42,26 @@ def load_rules() -> dict[str, Any]:
     """
     shared = {name: getattr(Rules(), name) for name in Rules.shared()}
     return {**shared, **{claim.name: claim.own(Rules()) for claim in CLAIMS}}
+
+
+MEASURING = ("__init__", "cells", "counts", "observations", "similarity", "synthetic", "transport")
+"""Files beside this one that do not judge: they measure, or make studies to test with."""
+
+
+def rules_version() -> str:
+    """Which rules this package judges by: a SHA-256, in hexadecimal, over all source files that judge.
+
+    Code and text of the rules are one: whichever changes, it is another version. It is no part of a study's
+    configuration or of its cells, which do not depend on how they are judged.
+
+    Example:
+        >>> len(rules_version())
+        64
+    """
+    here = Path(__file__).parent
+    files = [path for path in here.glob("*.py") if path.stem not in MEASURING]
+    digest = hashlib.sha256()
+    for path in [*sorted(files), Path(statistics.__file__)]:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ import pandas as pd
 
 from precode.plot.axes import (
     ABOVE,
+    BLUE,
     GRAY,
     GREEN,
     ORANGE,
@@ -23,7 +24,12 @@ from precode.plot.axes import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VERDICTS = {"holds": (GREEN, "o"), "partly": (YELLOW, "s"), "does not hold": (ORANGE, "D")}
+VERDICTS = {
+    "holds": (GREEN, "o"),
+    "partly": (YELLOW, "s"),
+    "does not hold": (ORANGE, "D"),
+    "inconclusive": (BLUE, "^"),
+}
 """Colour and marker of every verdict."""
 
 

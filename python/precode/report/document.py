@@ -18,12 +18,13 @@ from precode._internal.files import write_atomically
 from precode._internal.progress import Progress, tracked
 from precode.claims import Verdict
 from precode.claims.records import Figure, Shown, interval_sentence
-from precode.claims.registry import CLAIMS, record_of
+from precode.claims.registry import CLAIMS, record_of, rules_version
 from precode.claims.rules import Rules
 from precode.plot.axes import pyplot
 from precode.study import Study
 from precode.study.cells import numerics
 from precode.study.folder import explained
+from precode.study.verdicts import planned_rules, rules_note
 from precode.tickets.registry import controls, methods
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, p
     figures: dict[str, list[dict[str, Any]]] = {claim.name: [] for claim in claims}
     for claim, figure in tracked([(one, item) for one in claims for item in figures_of(one.name)], progress, "figure"):
         figures[claim.name].append(_figure(figure, claim, study))
+    planned, judged = planned_rules(study), rules_version()
     text = _template().render(
         claims=claims,
         records={claim.name: claim for claim in CLAIMS},
@@ -100,6 +102,7 @@ def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, p
         files=_files(path.parent / TABLES),
         intervals=interval_sentence(Rules()),
         software=numerics(),
+        versions=(planned, judged, rules_note(planned, judged)),
         system={"Python": platform.python_version(), "System": platform.platform(), "Processor": platform.machine()},
     )
     with explained(path.parent):

@@ -14,7 +14,7 @@ from precode.study.kinds import CODES, TICKETS
 from precode.study.results import Study
 from precode.study.runner import run
 from precode.study.store import Store
-from precode.study.verdicts import check_rules, judge_study, observations, write_claims
+from precode.study.verdicts import judge_study, observations, planned_rules, rules_note, write_claims
 
 __all__ = [
     "CODES",
@@ -27,12 +27,13 @@ __all__ = [
     "Store",
     "Study",
     "StudyConfig",
-    "check_rules",
     "hash_file",
     "judge_study",
     "observations",
     "plan",
+    "planned_rules",
     "register",
+    "rules_note",
     "run",
     "training_seconds",
     "write_claims",

@@ -14,7 +14,6 @@ from precode._internal.files import write_atomically
 from precode._internal.progress import Progress
 from precode.codes.readouts import templates
 from precode.study.cells import numerics
-from precode.study.config import RULES, hash_file
 from precode.study.folder import explained
 from precode.study.kinds import SETTING
 from precode.study.results import Study, write_table
@@ -26,24 +25,27 @@ CLAIMS = "claims.json"
 TABLES = "tables"
 
 
-def check_rules(rules: str) -> None:
-    """Refuses a study that was planned under other decision rules than those of this package.
+def planned_rules(study: Study) -> str | None:
+    """The version of the rules when a study was begun; None where its folder does not say."""
+    found: str | None = getattr(study, "rules", None)
+    return found
+
+
+def rules_note(planned: str | None, judged: str) -> str:
+    """What to say of the rules of a study's verdicts: nothing where they are those it was planned with.
 
     Args:
-        rules: `StudyConfig.rules`.
-
-    Raises:
-        PrecodeValueError: the rules differ.
+        planned: version of the rules when the study was begun; None where it was not noted.
+        judged: version that it was judged by.
 
     Example:
-        >>> from precode.study import StudyConfig
-        >>> check_rules(StudyConfig.preset("paper").rules)
+        >>> rules_note("0" * 64, "0" * 64), rules_note("0" * 64, "1" * 64)
+        ('', 'planned under version 000000000000 of the rules and judged by version 111111111111')
     """
-    if rules != (here := hash_file(RULES)):
-        raise PrecodeValueError(
-            f"rules = {rules}: the rules of this package are {here}: begin a new study with these, or judge with the "
-            "version of precode that the study was planned with"
-        )
+    if planned == judged:
+        return ""
+    known = "under an unknown version" if planned is None else f"under version {planned[:12]}"
+    return f"planned {known} of the rules and judged by version {judged[:12]}"
 
 
 def observations(study: Study) -> Observations:
@@ -79,7 +81,7 @@ def observations(study: Study) -> Observations:
 
 
 def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdict]:
-    """Judges every claim of the paper from a finished study, by the rules that it was planned with.
+    """Judges every claim of the paper from a finished study, by the rules of this package.
 
     Args:
         study: all cells of which are finished.
@@ -91,7 +93,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdic
 
     Raises:
         PrecodeTypeError: not a study.
-        PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim; or other rules.
+        PrecodeValueError: unfinished cells, which may be the very ones that speak against a claim.
         PrecodeFileError: a file is missing or was altered.
 
     Example:
@@ -113,7 +115,6 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdic
         raise PrecodeValueError(
             f"{study.folder}: {study.finished} of {study.planned} cells are finished: run the study to its end first"
         )
-    check_rules(study.config.rules)
     tables = observations(study), study.table("tickets"), study.table("transport")
     # Matrices are small: several threads would wait for each other, much so beside other work.
     with threadpool_limits(1):
@@ -126,6 +127,8 @@ def write_claims(
     study: Study, claims: dict[str, Verdict], folder: str | Path | None = None, *, progress: Progress = False
 ) -> list[Path]:
     """Writes the claims as JSON, and all tables of the study and of the claims as CSV and Parquet.
+
+    The JSON says under which version of the rules the study was planned and by which it was judged.
 
     The same results give the same bytes.
 
@@ -152,11 +155,15 @@ def write_claims(
         >>> written[0].name, sorted({path.suffix for path in written[1:]})
         ('claims.json', ['.csv', '.parquet'])
     """
+    from precode.claims import rules_version
+
     folder = study.folder if folder is None else Path(folder)
+    planned, judged = planned_rules(study), rules_version()
     record = {
         "study": study.config.key,
         "config": json.loads(study.config.to_json()),
         "software": numerics(),
+        "rules": {"planned": planned, "judged": judged, "note": rules_note(planned, judged)},
         "claims": [claim.record() for claim in claims.values()],
     }
     with explained(folder):
