@@ -29,7 +29,8 @@ from precode.claims import (
     transport,
     transport_matrix,
 )
-from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, slopes, summarize
+from precode.claims.regression import slopes
+from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, summarize
 from precode.plot.axes import over_formulas
 
 FORMULAS = 10
@@ -217,8 +218,8 @@ def test_cka_and_svcca_against_their_definitions():
 def test_observing_what_cannot_be_observed(runs):
     with pytest.raises(pc.PrecodeTypeError, match="Networks"):
         observe(runs.start)
-    with pytest.raises(pc.PrecodeValueError, match="floor = 2"):
-        observe(runs, floor=2)
+    with pytest.raises(pc.PrecodeValueError, match="relative_floor = 2"):
+        observe(runs, relative_floor=2)
     with pytest.raises(pc.PrecodeShapeError, match="2 formula numbers for 3 networks"):
         observe(runs, formulas=[0, 1])
     bare = pc.train(data=runs.data[0], hidden=4, epochs=1)
@@ -246,8 +247,8 @@ def test_row_transport_against_sets(runs):
     other = pc.train(runs.tasks, hidden=12, seed=9, samples=640, epochs=4, lr=0.01)
     mask = torch.from_numpy(np.random.default_rng(0).random((3, 12, 16)) < 0.9)
     sparse = pc.train(runs.tasks, init=other.start.weights, masks={"w1": mask}, samples=640, epochs=4, lr=0.01)
-    table = transport(runs, sparse, {"w1": mask}, floor=0.05)
-    matrix = transport_matrix(runs, sparse, {"w1": mask}, floor=0.05)
+    table = transport(runs, sparse, {"w1": mask}, relative_floor=0.05)
+    matrix = transport_matrix(runs, sparse, {"w1": mask}, relative_floor=0.05)
     sides = []
     for networks in (runs, sparse):
         floors = 0.05 * networks.features.abs().mean((1, 2)).numpy()
@@ -418,7 +419,8 @@ def test_too_little_data_is_said_so(studies, quick):
     assert all(claim.reason and math.isnan(claim.effect) for claim in found.values())
     assert json.loads(json.dumps(found["C1"].record(), allow_nan=False))["effect"] is None
     study = studies["planted"]
-    for change in ({"code": False}, {"code": True}, {"near": False}, {"polarity": False}):
+    far = {"near": False, "hamming": 4.0}
+    for change in ({"code": False}, {"code": True}, far, {"polarity": False, "near": False}):
         locations = study.observations.locations.assign(**change)
         nulls = study.observations.nulls
         nulls = nulls.assign(codes=0.0) if change == {"code": False} else nulls

@@ -158,7 +158,7 @@ def test_parts_are_judged_as_if_they_were_all(claims, parts):
 
 
 def test_a_matrix_of_wins_says_when_formulas_are_too_few_for_stars(claims):
-    few, many = (claims["C6"].details.assign(formulas=number) for number in (6, 20))
+    few, many = (claims["C6"].details.assign(could_reject=could) for could in (False, True))
     titles = [plot.wins(details).get_title() for details in (few, many)]
     assert "no stars" in titles[0]
     assert "no stars" not in titles[1]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from precode import plot
 from precode._internal.errors import PrecodeValueError
@@ -22,6 +21,7 @@ from precode.claims.statistics import (
     by_formula,
     estimate,
     formula_means,
+    holm,
     measured,
     require,
     require_one,
@@ -116,7 +116,7 @@ def _paired(pairs: pd.DataFrame, measure: str, rules: Rules) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     if len(table):
-        table["p_holm"] = multipletests(table["p"], method="holm")[1]
+        table["p_holm"] = holm(table["p"])
         table["tests"] = len(table)
         # Of n formulas the least two-sided p-value is 2 / 2^n.
         table["could_reject"] = 2.0 ** (1 - table["formulas"]) * len(table) < rules.alpha

@@ -13,7 +13,7 @@ from precode.claims.observations import Observations
 from precode.claims.records import Claim, Data, Verdict
 from precode.claims.registry import CLAIMS
 from precode.claims.rules import Rules, RulesLike
-from precode.claims.statistics import CELL
+from precode.claims.statistics import CELL, require
 
 
 def judge(
@@ -51,7 +51,29 @@ def judge(
             f"observations must come from observe or Observations.concat, not be {type(observations).__name__}"
         )
     shared, data = Rules.of(rules), Data(observations, tickets, transport)
+    _check(data, shared)
     return {claim.name: claim.judge(data, shared) for claim in _chosen(claims)}
+
+
+def _check(data: Data, rules: Rules) -> None:
+    """Refuses tables that do not fit together or the rules.
+
+    Raises:
+        PrecodeValueError: near means another distance there; a table does not say which cell its rows are of.
+    """
+    locations = data.observations.locations
+    require(locations, ["formula", "kind", "template", "polarity", "hamming", "near", "code"], "the table of locations")
+    near = (locations["hamming"] <= rules.near) & locations["polarity"].astype(bool)
+    if (wrong := near.to_numpy() != locations["near"].to_numpy(dtype=bool)).any():
+        distance, called = (locations[name].to_numpy()[wrong][0] for name in ("hamming", "near"))
+        raise PrecodeValueError(
+            f"near = {rules.near} in the rules, but in the table a location {distance:g} wrong signs away is "
+            f"{'near' if called else 'not near'}: observe with near={rules.near}"
+        )
+    several = [name for name in CELL if name in locations and len(locations[name].unique()) > 1]
+    for table, what in ((data.tickets, "the table of tickets"), (data.transport, "the table of row transport")):
+        if table is not None:
+            require(table, several, f"{what}, of several cells,")
 
 
 def _chosen(claims: str | Iterable[str] | None) -> list[Claim]:
@@ -100,6 +122,7 @@ def judge_parts(
         >>> judge_parts(both).query("name == 'C1'")[["by", "part", "verdict"]].values.tolist()
         [['hidden', '24', 'holds'], ['hidden', '32', 'holds']]
     """
+    _check(Data(observations, tickets, transport), Rules.of(rules))
     values = {name: observations.locations[name].unique() for name in CELL if name in observations.locations}
     parts = [(name, value) for name, found in values.items() if len(found) > 1 for value in sorted(found)]
     frames = []

@@ -8,6 +8,9 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.statistics import CONFIDENCE, RESAMPLES
+from precode.codes.interference import NEAR
+from precode.tickets.recoveries import RELATIVE_FLOOR
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Rules:
         resamples: of every bootstrap.
         seed: of every bootstrap and permutation.
         formulas: fewest formulas that a claim is judged on.
-        near: wrong signs up to which a location is near.
-        relative_floor: codes need weights above this fraction of a network's mean magnitude in feature space.
+        near: wrong signs up to which a location is near; observations must have been made with the same.
+        relative_floor: codes need weights above this fraction of a network's mean magnitude in feature space: what
+            observations and recoveries are to be made with.
         alpha: level of tests that are corrected for their number.
         own: by a claim's name, its values that differ from its record, by name.
 
@@ -32,12 +36,12 @@ class Rules:
         (99, 10, 0.2)
     """
 
-    confidence: float = 0.95
-    resamples: int = 9999
+    confidence: float = CONFIDENCE
+    resamples: int = RESAMPLES
     seed: int = 0
     formulas: int = 10
-    near: int = 1
-    relative_floor: float = 0.1
+    near: int = NEAR
+    relative_floor: float = RELATIVE_FLOOR
     alpha: float = 0.05
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
 

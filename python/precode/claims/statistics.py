@@ -162,6 +162,20 @@ def require_one(table: pd.DataFrame, keys: Sequence[str], what: str) -> None:
         raise PrecodeValueError(f"{what} has several rows of {first}{remedy}")
 
 
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """P-values corrected for their number (Holm 1979, Scand. J. Stat. 6:65).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return np.minimum(corrected, 1.0)
+
+
 def aucs(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
     """Area under the ROC curve of every column of scores, small scores meaning a positive label.
 

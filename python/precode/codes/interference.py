@@ -18,6 +18,9 @@ from precode.codes.readouts import ClauseSets, EmbeddingLike, Readout, Weights, 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+NEAR = 1
+"""Wrong signs up to which a location is near, unless others are asked for. Our definition."""
+
 
 def crowding(
     w1: Weights,
@@ -25,7 +28,7 @@ def crowding(
     clauses: ClauseSets,
     *,
     template: str | None = None,
-    near: int = 1,
+    near: int = NEAR,
     scale: str = "layer",
     embedding: EmbeddingLike = None,
     output: int = 0,
@@ -71,7 +74,7 @@ def conflicts(
     clauses: ClauseSets,
     *,
     names: Sequence[str] | None = None,
-    near: int = 1,
+    near: int = NEAR,
     embedding: EmbeddingLike = None,
     output: int = 0,
 ) -> NDArray[np.uint32]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from precode._internal.errors import PrecodeShapeError, PrecodeValueError
+from precode._internal.statistics import CELL
 from precode.plot.axes import (
     ABOVE,
     BLUE,
@@ -39,7 +40,7 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     """A column against the density, one line a method, sparser to the right.
 
     Lines are means over formulas, bands their 95 % interval; cells of a study that share a
-    formula's number count as one formula, and densities within 1 % of each other as the same. A control, such as
+    formula's number count as one formula. A control, such as
     ``snip:shuffle-row``, is dotted in the colour of its method; random tickets, the null of all, are gray. With
     accuracy, the dashed line is that of the dense networks. Methods have the same colours in every figure of a table.
 
@@ -57,9 +58,10 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
         'density: fraction of weights kept'
     """
     require(table, "method", "density", value)
-    table = table.assign(density=_alike(table["density"]))
     if "formula" in table:
-        table = table.groupby(["method", "density", "formula"], sort=False).mean(numeric_only=True).reset_index()
+        for keys in (["method", "density", *(name for name in CELL if name in table), "formula"], ["formula"]):
+            by = list(dict.fromkeys(["method", "density", *keys]))
+            table = table.groupby(by, sort=False, observed=True).mean(numeric_only=True).reset_index()
     groups = {str(name): group for name, group in table.groupby("method", sort=False)}
     plain = [name for name in groups if (name.partition(":")[0] not in groups or ":" not in name) and name != NULL]
     ax = axes(ax, figsize=(8.0 if len(groups) > 5 else 6.4, 4.2))
@@ -84,14 +86,6 @@ def tickets(table: pd.DataFrame, value: str = "accuracy", *, ax: Axes | None = N
     ax.set_ylabel(LABELS.get(value, value.replace("_", " ")))
     legend(ax)
     return ax
-
-
-def _alike(density: pd.Series[Any]) -> pd.Series[Any]:
-    """Densities, those within 1 % of the next as one: whole weights are kept, so that cells differ a little."""
-    values = np.sort(density.unique())
-    group = np.cumsum(np.diff(values, prepend=values[:1]) > 0.01 * values)
-    means = pd.Series(values).groupby(group).transform("mean").to_numpy()
-    return density.map(dict(zip(values, means, strict=True)))
 
 
 def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:

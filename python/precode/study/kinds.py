@@ -16,7 +16,6 @@ from precode.study.cells import Kind, Results, Settings, register, training_seco
 from precode.study.config import StudyConfig
 from precode.tickets.registry import resolve_methods
 from precode.tickets.search import find_tickets
-from precode.tickets.stacked import Retrained
 
 SETTING: Mapping[str, Any] = {"variables": 32, "width": 4, "batch": 64, "optimizer": "adam", "floor": 0.1}
 """What all cells share beside the configuration: formulas, training, and the noise floor of codes. The first four are
@@ -92,7 +91,7 @@ def codes(settings: Settings) -> Results:
 
     steps = -(-settings["samples"] // settings["batch"])
     runs = _train(settings, snapshots=snapshot_steps(steps, settings["epochs"]))
-    seen = observe(runs, floor=settings["floor"])
+    seen = observe(runs, relative_floor=settings["floor"])
     dense = runs.evaluate()[["loss", "error"]].assign(epochs=runs.epochs_run)
     weights = {
         f"{moment}.{name}": value
@@ -107,7 +106,7 @@ def tickets(settings: Settings) -> Results:
     """Finds tickets by every method at every density, retrains them, and compares them with their dense networks.
 
     Returns:
-        ``tickets``: see `Retrained.table`, without its timings and with target_density, the one that was asked for;
+        ``tickets``: see `Retrained.table`, without its timings;
         ``transport``: see `precode.claims.transport_tickets`, summed over the clauses of a formula. Arrays
         ``row_transport``: of the first formula at the middle density, by method and density, (1, j, j); see
         `precode.claims.transport_matrix`.
@@ -115,20 +114,20 @@ def tickets(settings: Settings) -> Results:
     from precode.claims import transport_matrix, transport_tickets
 
     found = find_tickets(_train(settings), settings["methods"], settings["densities"], seed=settings["seed"])
-    retrained = found.retrain(test=settings["test"], floor=settings["floor"])
-    moves = transport_tickets(retrained, floor=settings["floor"])
+    retrained = found.retrain(test=settings["test"], relative_floor=settings["floor"])
+    moves = transport_tickets(retrained, relative_floor=settings["floor"])
     keys = ["method", "density", "formula", "template"]
     sums = moves.drop(columns="clause").groupby(keys, sort=False).sum(min_count=1).reset_index()
     middle = settings["densities"][len(settings["densities"]) // 2]
     matrices = {
         f"{item.method} at {item.density:g}": transport_matrix(
-            found.dense, retrained.networks(item.method, middle), item.masks, floor=settings["floor"]
+            found.dense, retrained.networks(item.method, middle), item.masks, relative_floor=settings["floor"]
         )[:1]
         for item in found
         if item.density == middle
     }
     return {
-        "tickets": _placed(settings, _tickets_table(retrained)),
+        "tickets": _placed(settings, retrained.table().drop(columns="seconds")),
         "transport": _placed(settings, sums),
         "row_transport": matrices,
     }
@@ -139,13 +138,6 @@ def _train(settings: Settings, **options: Any) -> Runs:
     tasks = [Dnf.random(index=index, **formula) for index in range(settings["formulas"])]
     names = ("hidden", "embedding", "epochs", "samples", "batch", "optimizer", "seed")
     return train(tasks, **{name: settings[name] for name in names}, **options)
-
-
-def _tickets_table(retrained: Retrained) -> pd.DataFrame:
-    table = retrained.table().drop(columns="seconds")
-    asked = [item.density for item in retrained.tickets for _ in range(len(retrained.tickets.dense))]
-    table.insert(list(table).index("density") + 1, "target_density", asked)
-    return table
 
 
 def _placed(settings: Settings, table: pd.DataFrame) -> pd.DataFrame:

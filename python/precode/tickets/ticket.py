@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 from precode import _precode
+from precode._internal.check import fraction
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.tickets import masked
 
@@ -78,6 +80,8 @@ class Ticket:
                 object.__setattr__(self, name, _tensors(tensors, name))
         if not isinstance(self.method, str):
             raise PrecodeTypeError(f"method must be a string, not {type(self.method).__name__}")
+        if isinstance(self.density, np.number):
+            object.__setattr__(self, "density", fraction(self.density, "density"))
         if isinstance(self.density, bool) or not isinstance(self.density, float | int):
             raise PrecodeTypeError(f"density must be a number, not {type(self.density).__name__}")
         if not 0 < self.density <= 1:
