@@ -8,15 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import precode as pc
+from precode._internal.statistics import interval
 from precode.claims import (
     Observations,
-    c1,
-    c3,
-    c4,
-    c5,
-    c6,
     count_nulls,
     judge,
     linear_cka,
@@ -32,7 +29,9 @@ from precode.claims import (
     transport,
     transport_matrix,
 )
-from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, slopes
+from precode.claims.regression import slopes
+from precode.claims.statistics import NotEnoughData, aucs, by_formula, estimate, summarize
+from precode.plot.axes import over_formulas
 
 FORMULAS = 10
 
@@ -59,6 +58,11 @@ def studies():
         scenario: synthetic_study(scenario, formulas=FORMULAS, seed=3)
         for scenario in ("planted", "shuffled", "random-network")
     }
+
+
+def judged(name, *tables, rules=None):
+    """The verdict on one claim."""
+    return judge(*tables, claims=name, rules=rules)[name]
 
 
 # ---------------------------------------------------------------- observations
@@ -214,8 +218,8 @@ def test_cka_and_svcca_against_their_definitions():
 def test_observing_what_cannot_be_observed(runs):
     with pytest.raises(pc.PrecodeTypeError, match="Networks"):
         observe(runs.start)
-    with pytest.raises(pc.PrecodeValueError, match="floor = 2"):
-        observe(runs, floor=2)
+    with pytest.raises(pc.PrecodeValueError, match="relative_floor = 2"):
+        observe(runs, relative_floor=2)
     with pytest.raises(pc.PrecodeShapeError, match="2 formula numbers for 3 networks"):
         observe(runs, formulas=[0, 1])
     bare = pc.train(data=runs.data[0], hidden=4, epochs=1)
@@ -243,8 +247,8 @@ def test_row_transport_against_sets(runs):
     other = pc.train(runs.tasks, hidden=12, seed=9, samples=640, epochs=4, lr=0.01)
     mask = torch.from_numpy(np.random.default_rng(0).random((3, 12, 16)) < 0.9)
     sparse = pc.train(runs.tasks, init=other.start.weights, masks={"w1": mask}, samples=640, epochs=4, lr=0.01)
-    table = transport(runs, sparse, {"w1": mask}, floor=0.05)
-    matrix = transport_matrix(runs, sparse, {"w1": mask}, floor=0.05)
+    table = transport(runs, sparse, {"w1": mask}, relative_floor=0.05)
+    matrix = transport_matrix(runs, sparse, {"w1": mask}, relative_floor=0.05)
     sides = []
     for networks in (runs, sparse):
         floors = 0.05 * networks.features.abs().mean((1, 2)).numpy()
@@ -297,14 +301,29 @@ def test_slopes_are_those_of_a_pooled_regression_and_recover_a_known_one():
         slopes(table.assign(y=table["x"] > table.groupby("formula")["x"].transform("mean")), "y", ["x"])
 
 
-def test_intervals_cover_at_their_rate():
-    rules = {**load_rules(), "resamples": 499}
+def test_intervals_are_the_wider_of_bootstrap_and_t_and_cover_at_their_rate():
     rng = np.random.default_rng(0)
-    inside = [low.low <= 0 <= low.high for low in (estimate(rng.normal(size=12), rules) for _ in range(200))]
-    assert 0.85 < np.mean(inside) <= 1
+    for values in (rng.exponential(size=10), rng.normal(size=20), rng.random(3)):
+        bootstrap = stats.bootstrap(
+            (values,), np.mean, n_resamples=999, method="BCa", rng=np.random.default_rng(0)
+        ).confidence_interval
+        student = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+        expected = min(bootstrap.low, student[0]), max(bootstrap.high, student[1])
+        np.testing.assert_allclose(interval(values, resamples=999), expected, rtol=1e-9)
+    inside = [low <= 0 <= high for low, high in (interval(rng.normal(size=12), resamples=499) for _ in range(400))]
+    assert 0.94 < np.mean(inside) <= 1
+    assert all(map(math.isnan, interval([1.0, math.nan])))
     assert estimate([0.5] * 10).low == 0.5
     with pytest.raises(NotEnoughData, match="9 formulas with a value, 10 are needed"):
         estimate([*range(9), math.nan])
+
+
+def test_tables_and_figures_have_the_intervals_of_the_verdicts():
+    values = np.random.default_rng(0).exponential(size=12)
+    table = pd.DataFrame({"formula": range(12), "group": 0, "x": values})
+    ends = estimate(values).low, estimate(values).high
+    assert summarize(table, ["group"], ["x"])[["x_low", "x_high"]].to_numpy().tolist() == [list(ends)]
+    assert over_formulas(table, ["group"], "x")[["low", "high"]].to_numpy().tolist() == [list(ends)]
 
 
 def test_auc_counts_pairs():
@@ -340,7 +359,7 @@ def test_planted_codes_hold_and_others_do_not(studies, quick):
 
 def test_several_cells_are_judged_together_and_reported_apart(quick):
     parts = [synthetic_study("planted", formulas=FORMULAS, hidden=h, clauses=16, seed=h) for h in (24, 32)]
-    claim = c3(Observations.concat([part.observations for part in parts]), rules=quick)
+    claim = judge(Observations.concat([part.observations for part in parts]), claims="C3", rules=quick)["C3"]
     assert claim.verdict == "holds"
     assert claim.formulas == FORMULAS
     assert claim.details["pressure"].tolist() == [16 / 32, 16 / 24]
@@ -357,15 +376,15 @@ def test_verdicts_that_need_more_than_one_condition(studies, quick):
     study = studies["planted"]
     # Codes that stay on their rows are recovered, but not re-expressed.
     still = study.transport.assign(same=study.transport["family"])
-    assert c5(study.tickets, still, rules=quick).verdict == "does not hold"
+    assert judged("C5", study.observations, study.tickets, still, rules=quick).verdict == "does not hold"
     # Without the penalties' advantage, C4 holds in part only.
     flat = study.tickets[study.tickets["method"] == "distance"]
     flat = pd.concat([study.tickets[study.tickets["method"] != "distance-plain"], flat.assign(method="distance-plain")])
-    assert c4(study.observations, flat, rules=quick).verdict == "partly"
+    assert judged("C4", study.observations, flat, rules=quick).verdict == "partly"
     assert (penalty_gains(flat)["accuracy"] == 0).all()
     # Probes that win in accuracy only.
     same = study.tickets.assign(recovery_family=0.1)
-    claim = c6(same, rules=quick)
+    claim = judged("C6", study.observations, same, rules=quick)
     assert claim.verdict == "partly"
     assert (claim.details[claim.details["measure"] == "recovery_family"]["p_holm"] == 1).all()
 
@@ -400,7 +419,8 @@ def test_too_little_data_is_said_so(studies, quick):
     assert all(claim.reason and math.isnan(claim.effect) for claim in found.values())
     assert json.loads(json.dumps(found["C1"].record(), allow_nan=False))["effect"] is None
     study = studies["planted"]
-    for change in ({"code": False}, {"code": True}, {"near": False}, {"polarity": False}):
+    far = {"near": False, "hamming": 4.0}
+    for change in ({"code": False}, {"code": True}, far, {"polarity": False, "near": False}):
         locations = study.observations.locations.assign(**change)
         nulls = study.observations.nulls
         nulls = nulls.assign(codes=0.0) if change == {"code": False} else nulls
@@ -413,22 +433,20 @@ def test_too_little_data_is_said_so(studies, quick):
 
 
 def test_tables_that_lack_columns_are_refused(studies):
-    tickets = studies["planted"].tickets
+    seen, tickets, transport = (vars(studies["planted"])[name] for name in ("observations", "tickets", "transport"))
     with pytest.raises(pc.PrecodeValueError, match="lacks accuracy: it has"):
-        c6(tickets.drop(columns="accuracy"))
+        judge(seen, tickets.drop(columns="accuracy"), claims="C6")
     with pytest.raises(pc.PrecodeValueError, match="row transport lacks same"):
-        c5(tickets, studies["planted"].transport.drop(columns="same"))
-    assert c6(tickets[tickets["method"] == "imp"]).reason == "no probe among the tickets"
-    assert c5(tickets.assign(accuracy=0.0), studies["planted"].transport).reason == (
-        "no ticket matches its dense network"
-    )
+        judge(seen, tickets, transport.drop(columns="same"), claims="C5")
+    assert judged("C6", seen, tickets[tickets["method"] == "imp"]).reason == "no probe among the tickets"
+    assert judged("C5", seen, tickets.assign(accuracy=0.0), transport).reason == ("no ticket matches its dense network")
     with pytest.raises(pc.PrecodeValueError, match="scenario 'other'"):
         synthetic_study("other")
 
 
 def test_rules_are_read_afresh_and_used(studies, quick):
     strict = {**quick, "C1": {**quick["C1"], "holds": 0.9}}
-    claim = c1(studies["planted"].observations, rules=strict)
+    claim = judged("C1", studies["planted"].observations, rules=strict)
     assert claim.verdict == "partly"
     assert "at least 0.9" in claim.rule
     load_rules()["C1"]["holds"] = 0.9

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 import precode as pc
-from precode.study import Kind, Store, Study, StudyConfig, plan, rules_version, run, runner, store
+from precode.claims import rules_version
+from precode.study import Kind, Store, Study, StudyConfig, plan, run, runner, store
 from study_kinds import CONFIG, KINDS, acting
 
 

@@ -427,5 +427,5 @@ def test_a_study_of_another_folder_is_told_by_its_configuration(tmp_path):
     (tmp_path / "study" / "study.json").write_text(text.replace('"seed":3', '"seed":4'))
     assert StudyConfig.from_json(text.replace('"seed":3', '"seed":4')).seed == 4
     for action in (lambda: Study(tmp_path / "study"), lambda: go(tmp_path / "study", acting(2, {}))):
-        with pytest.raises(pc.PrecodeFileError, match="study.json is not of the study in study.sqlite"):
+        with pytest.raises(pc.PrecodeFileError, match=r"study\.json is not of the study in study\.sqlite"):
             action()

@@ -15,10 +15,10 @@ import pandas as pd
 import psutil
 import pytest
 from click.testing import CliRunner
+from precode.claims.contests import re_expression
 
 import precode as pc
 from precode.claims import judge, load_rules, synthetic_study, transport_tickets
-from precode.claims.contests import re_expression
 from precode.cli import main
 from precode.study import CODES, KINDS, TICKETS, Kind, StudyConfig, hash_file, judge_study, plan, run, write_claims
 from precode.study.config import RULES

@@ -204,7 +204,7 @@ def test_a_part_is_the_same_whatever_is_computed_with_it(method, one_thread):
         alone = TICKETS.compute(cell.settings, {"density": densities, "formula": formulas})
         for name in ("tickets", "transport"):
             table = everything[name]
-            rows = table[table["formula"].isin(formulas) & table["target_density"].isin(densities)]
+            rows = table[table["formula"].isin(formulas) & table["density"].isin(densities)]
             pd.testing.assert_frame_equal(rows.reset_index(drop=True), alone[name], check_exact=True)
 
 

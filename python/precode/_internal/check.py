@@ -146,12 +146,14 @@ def numbers(values: object, name: str, low: float) -> list[float]:
         PrecodeValueError: none, or one that is not finite or too small.
     """
     listed: list[float] = []
-    items = [values] if isinstance(values, int | float) else _iterable(values, name, "numbers")
+    items = [values] if isinstance(values, int | float | np.number) else _iterable(values, name, "numbers")
     for item in items:
         if isinstance(item, bool | np.bool_ | str | bytes):
             raise PrecodeTypeError(f"{name} must be numbers, not {type(item).__name__}")
         try:
-            listed.append(float(item))
+            # Of a shorter float the decimals that it stands for: np.float32(0.1) is 0.1, not 0.10000000149.
+            short = isinstance(item, np.floating) and item.itemsize < 8
+            listed.append(float(str(item)) if short else float(item))
         except (TypeError, ValueError, OverflowError) as error:
             raise PrecodeTypeError(f"{name} must be numbers, not {type(item).__name__}") from error
     if not listed or not all(math.isfinite(number) and number >= low for number in listed):

@@ -7,33 +7,33 @@ from importlib.util import find_spec
 
 from precode._internal.errors import PrecodeError
 
-if missing := [name for name in ("scipy", "sklearn", "statsmodels") if find_spec(name) is None]:
-    raise PrecodeError(f"the claims need {', '.join(missing)}: pip install 'precode[study]'")
+if find_spec("scipy") is None:
+    raise PrecodeError("the claims need scipy: pip install 'precode[study]'")
 
 # isort: split
-from precode.claims.balance import c4, likelihood_ratios, penalty_gains, prediction_gains
-from precode.claims.claim import Claim
-from precode.claims.contests import c5, c6, contests, re_expression
+from precode.claims.c1 import metric_aucs, near_shares
+from precode.claims.c2 import convergence, motion_curves
+from precode.claims.c3 import dose_response, rejection_slopes
+from precode.claims.c4 import likelihood_ratios, penalty_gains, prediction_gains
+from precode.claims.c5 import re_expression
+from precode.claims.c6 import contests
 from precode.claims.counts import count_nulls
-from precode.claims.crowding import c3, dose_response, rejection_slopes
 from precode.claims.judge import claims_table, judge, judge_parts
 from precode.claims.observations import Observations, observe, observe_locations, observe_motion, snapshot_steps
-from precode.claims.proximity import c1, c2, convergence, metric_aucs, motion_curves, near_shares
-from precode.claims.rules import load_rules
+from precode.claims.records import Claim, Verdict
+from precode.claims.registry import CLAIMS, load_rules, rules_version
+from precode.claims.rules import Rules
 from precode.claims.similarity import linear_cka, similarity, svcca
 from precode.claims.synthetic import SyntheticStudy, synthetic_study, verdict_rates
 from precode.claims.transport import transport, transport_matrix, transport_tickets
 
 __all__ = [
+    "CLAIMS",
     "Claim",
     "Observations",
+    "Rules",
     "SyntheticStudy",
-    "c1",
-    "c2",
-    "c3",
-    "c4",
-    "c5",
-    "c6",
+    "Verdict",
     "claims_table",
     "contests",
     "convergence",
@@ -54,6 +54,7 @@ __all__ = [
     "prediction_gains",
     "re_expression",
     "rejection_slopes",
+    "rules_version",
     "similarity",
     "snapshot_steps",
     "svcca",
@@ -63,3 +64,7 @@ __all__ = [
     "transport_tickets",
     "verdict_rates",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,12 +19,11 @@ from precode.formulas.dnf import Dnf
 from precode.networks.training import Runs, train
 from precode.tickets.registry import resolve_methods
 from precode.tickets.search import find_tickets
-from precode.tickets.stacked import Retrained
 
 if TYPE_CHECKING:
     from precode.study import StudyConfig
 
-SETTING: Mapping[str, Any] = {"variables": 32, "width": 4, "batch": 64, "optimizer": "adam", "floor": 0.1}
+SETTING: Mapping[str, Any] = {"variables": 32, "width": 4, "batch": 64, "optimizer": "adam", "relative_floor": 0.1}
 """What all cells share beside the configuration: formulas, training, and the noise floor of codes. The first four are
 those of arXiv 2504.08842, section 4; the floor is our choice."""
 
@@ -117,7 +116,7 @@ def codes(settings: Settings, parts: Parts) -> Results:
     formulas = parts["formula"]
     steps = -(-settings["samples"] // settings["batch"])
     runs = _train(settings, formulas, snapshots=snapshot_steps(steps, settings["epochs"]))
-    seen = observe(runs, formulas=formulas, floor=settings["floor"])
+    seen = observe(runs, formulas=formulas, relative_floor=settings["relative_floor"])
     dense = runs.evaluate()[["loss", "error"]].assign(epochs=runs.epochs_run)
     summary = runs.codes().summary().rename(columns={"network": "formula"}).join(dense)
     weights = {
@@ -138,29 +137,28 @@ def tickets(settings: Settings, parts: Parts) -> Results:
     """Finds tickets by one method at every density, retrains them, and compares them with their dense networks.
 
     Returns:
-        ``tickets``: see `Retrained.table`, without seconds and dense_epochs, which are those of a whole stack, and with
-        target_density, the density that was asked for; ``transport``: see `precode.claims.transport_tickets`, summed
-        over the clauses of a formula. Where the first formula is among the parts, arrays ``row_transport``: for it, by
-        method and density, those of `MOVES`, (1, j, j); see `precode.claims.transport_matrix`.
+        ``tickets``: see `Retrained.table`, without its timings; ``transport``: see `precode.claims.transport_tickets`,
+        summed over the clauses of a formula. Where the first formula is among the parts, arrays ``row_transport``: for
+        it, by method and density, those of `MOVES`, (1, j, j); see `precode.claims.transport_matrix`.
     """
-    formulas, densities = parts["formula"], parts["density"]
+    formulas, densities, floor = parts["formula"], parts["density"], settings["relative_floor"]
     found = find_tickets(_train(settings, formulas), settings["method"], densities, seed=settings["seed"])
-    retrained = found.retrain(test=settings["test"], floor=settings["floor"])
-    moves = transport_tickets(retrained, floor=settings["floor"])
-    # Densities that keep as many weights are told apart by the order of the tables.
-    rows = len(moves) // len(densities)
-    moves.insert(0, "target_density", np.repeat(densities, rows))
-    keys = ["method", "density", "target_density", "formula", "template"]
+    retrained = found.retrain(test=settings["test"], relative_floor=floor)
+    moves = transport_tickets(retrained, relative_floor=floor)
+    keys = ["method", "density", "formula", "template"]
     sums = moves.drop(columns="clause").groupby(keys, sort=False).sum(min_count=1).reset_index()
     results: dict[str, Any] = {
-        "tickets": _placed(settings, _numbered(_tickets_table(retrained), formulas)),
+        "tickets": _placed(settings, _numbered(retrained.table().drop(columns="seconds"), formulas)),
         "transport": _placed(settings, _numbered(sums, formulas)),
     }
     kept = [item for item in found if formulas[0] == 0 and MOVES[0] <= item.density <= MOVES[1]]
     if kept:
         results["row_transport"] = {
             f"{item.method} at {item.density:g}": transport_matrix(
-                found.dense, retrained.networks(item.method, item.density), item.masks, floor=settings["floor"]
+                found.dense,
+                retrained.networks(item.method, item.density),
+                item.masks,
+                relative_floor=settings["relative_floor"],
             )[:1]
             for item in kept
         }
@@ -179,13 +177,6 @@ def _similarity(settings: Settings, formulas: Sequence[int]) -> pd.DataFrame:
     more = sorted({*formulas, *(formula + 1 for formula in formulas)})
     table = _numbered(similarity(_train(settings, more)), more)
     return table[table["formula"].isin(formulas)].reset_index(drop=True)
-
-
-def _tickets_table(retrained: Retrained) -> pd.DataFrame:
-    table = retrained.table().drop(columns=["seconds", "dense_epochs"])
-    asked = [item.density for item in retrained.tickets for _ in range(len(retrained.tickets.dense))]
-    table.insert(list(table).index("density") + 1, "target_density", asked)
-    return table
 
 
 def _numbered(table: pd.DataFrame, formulas: Sequence[int]) -> pd.DataFrame:
@@ -236,7 +227,6 @@ TICKETS = Kind(
     tickets_seconds,
     axes=("density", "formula"),
     parts=ticket_parts,
-    columns={"density": "target_density"},
     version=3,
 )
 """Cells of tickets: one for every width, number of clauses, embedding and method."""

@@ -72,10 +72,9 @@ def count_nulls(
     codes, right = grid("formula", "code").astype(bool), grid("formula", "polarity").astype(bool)
     distance, false_distance = (grid(kind, "hamming").astype(np.int64) for kind in ("formula", "false"))
     false_codes = grid("false", "code").astype(bool)
-    weights = end.weights["w2"].detach().cpu().double().numpy()
-    polarity = weights if weights.ndim == 2 else weights[:, output]
     if end.tasks is None:
         raise PrecodeValueError("these networks were trained without formulas: nothing says where their codes are")
+    polarity = end._readout(output).output.astype(np.float64)
     width = len(end.tasks[0].clauses_of(output)[0])
     keys = [(seed, stream) for stream in (range(networks) if streams is None else streams)]
 

@@ -16,10 +16,11 @@ from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, Precod
 from precode.claims.counts import count_nulls
 from precode.claims.similarity import similarity
 from precode.codes.distances import distances
-from precode.codes.interference import conflicts, crowding, feature_capacity
+from precode.codes.interference import NEAR, conflicts, crowding, feature_capacity
 from precode.codes.readouts import Readout, readout, templates
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs
+from precode.tickets.recoveries import RELATIVE_FLOOR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,9 +39,6 @@ FATES = ("none", "converged", "rejected")
 
 CONTROL_KEY = tuple(b"control")
 """Keeps the random control apart from every other use of a seed."""
-
-NEAR = 1
-"""Wrong signs up to which a location is near."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +96,8 @@ def observe(
     runs: Runs,
     *,
     formulas: Sequence[int] | None = None,
-    floor: float = 0.1,
+    near: int = NEAR,
+    relative_floor: float = RELATIVE_FLOOR,
     output: int = 0,
 ) -> Observations:
     """Observes every location of a stack of trained networks from initialization to the end.
@@ -106,12 +105,14 @@ def observe(
     Args:
         runs: networks trained on formulas, with snapshots at the moments of interest (see `snapshot_steps`).
         formulas: number of each network's formula, the unit that intervals are taken over; 0, 1, ... by default.
-        floor: final codes need weights above this fraction of the network's mean magnitude in feature space.
+        near: wrong signs up to which a location is near; claims are judged by rules with the same.
+        relative_floor: final codes need weights above this fraction of the network's mean magnitude in feature space.
         output: which output, where there are several.
 
     Raises:
         PrecodeTypeError: not the result of `train`.
-        PrecodeValueError: networks trained without formulas, or a floor that is not in [0, 1].
+        PrecodeValueError: networks trained without formulas, formulas of different numbers or widths of clauses, or a
+            relative_floor that is not in [0, 1].
         PrecodeShapeError: not one formula number for each network, or more than one hidden layer.
 
     Example:
@@ -125,10 +126,13 @@ def observe(
     """
     if not isinstance(runs, Runs):
         raise PrecodeTypeError(f"runs must be the result of precode.train, not {type(runs).__name__}")
-    if not 0 <= floor <= 1:
-        raise PrecodeValueError(f"floor = {floor}: expected a fraction from 0 to 1 of the mean magnitude")
+    if not 0 <= relative_floor <= 1:
+        raise PrecodeValueError(
+            f"relative_floor = {relative_floor}: expected a fraction from 0 to 1 of the mean magnitude"
+        )
     if runs.tasks is None:
         raise PrecodeValueError("these networks were trained without formulas: nothing says where their codes are")
+    near = integer(near, "near", 0)
     numbers = list(range(len(runs))) if formulas is None else integers(formulas, "formulas", 0)
     if len(numbers) != len(runs):
         raise PrecodeShapeError(f"{len(numbers)} formula numbers for {len(runs)} networks: pass one for each")
@@ -141,7 +145,14 @@ def observe(
     frames = []
     for kind, clauses in sets.items():
         frame = observe_locations(
-            runs.start, runs, clauses, floor=floor, seed=runs.seed, streams=runs.streams, output=output
+            runs.start,
+            runs,
+            clauses,
+            near=near,
+            relative_floor=relative_floor,
+            seed=runs.seed,
+            streams=runs.streams,
+            output=output,
         )
         frames.append(frame.assign(kind=pd.Categorical([kind] * len(frame), categories=list(KINDS))))
     locations = pd.concat(frames, ignore_index=True)
@@ -181,10 +192,36 @@ def positives(template: str) -> int:
 
 
 def _source(networks: Networks, clauses: Sequence[Sequence[Sequence[int]]], output: int) -> Readout:
+    """Networks beside clauses of their own, of as many clauses of the same width for all.
+
+    Raises:
+        PrecodeShapeError: several hidden layers, or no such output.
+        PrecodeValueError: different numbers or widths of clauses.
+    """
     if len(networks.widths) != 3:
         raise PrecodeShapeError(f"codes are read from one hidden layer, but the widths are {networks.widths}")
+    require_alike(clauses)
     negated = [task.complemented for task in networks.tasks or ()]
     return readout(networks.features, networks.weights["w2"], list(clauses), output=output, complemented=negated)
+
+
+def require_alike(clauses: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Refuses formulas of different numbers or widths of clauses, which one table cannot hold.
+
+    Raises:
+        PrecodeValueError: the message names them.
+
+    Example:
+        >>> require_alike([[[0, 1], [2, 3]], [[4, 5], [6, 7]]])
+    """
+    for what, found in (
+        ("clauses", {len(of_one) for of_one in clauses}),
+        ("literals to a clause", {len(clause) for of_one in clauses for clause in of_one}),
+    ):
+        if len(found) > 1:
+            raise PrecodeValueError(
+                f"formulas of {', '.join(map(str, sorted(found)))} {what}: observe those of each by themselves"
+            )
 
 
 def _aligned(source: Readout) -> NDArray[np.float64]:
@@ -209,7 +246,7 @@ def channels_of(
     clauses: Sequence[Sequence[Sequence[int]]],
     *,
     alive: NDArray[np.bool_] | None = None,
-    floor: float = 0.1,
+    relative_floor: float = RELATIVE_FLOOR,
     output: int = 0,
 ) -> NDArray[np.bool_]:
     """Which rows carry every clause's templates with weights above the floor, (R, C, T, j).
@@ -218,7 +255,8 @@ def channels_of(
         networks: R networks.
         clauses: signed clauses of each network.
         alive: cells of feature space that are not pruned, (R, j, n); all by default. A code needs all of its own.
-        floor: fraction of each network's mean magnitude in feature space, of the cells alive, that weights must exceed.
+        relative_floor: fraction of each network's mean magnitude in feature space, of the cells alive, that weights
+            must exceed.
         output: which output, where there are several.
 
     Example:
@@ -232,7 +270,7 @@ def channels_of(
         source = replace(source, features=np.where(alive, source.features, 0))
     magnitudes = np.abs(source.features).sum((1, 2), dtype=np.float64)
     cells = source.features[0].size if alive is None else np.maximum(alive.sum((1, 2)), 1)
-    aligned, floors, names = _aligned(source), floor * magnitudes / cells, templates(source.width)
+    aligned, floors, names = _aligned(source), relative_floor * magnitudes / cells, templates(source.width)
     return np.stack([_channels(aligned, source.output, name, floors) for name in names], axis=2)
 
 
@@ -247,7 +285,8 @@ def observe_locations(
     end: Networks,
     clauses: Sequence[Sequence[Sequence[int]]],
     *,
-    floor: float = 0.1,
+    near: int = NEAR,
+    relative_floor: float = RELATIVE_FLOOR,
     seed: int = 0,
     streams: Sequence[int] | None = None,
     output: int = 0,
@@ -258,7 +297,8 @@ def observe_locations(
         start: R networks at initialization.
         end: the same networks after training.
         clauses: signed clauses of each network, as many of the same width for all.
-        floor: see `observe`.
+        near: see `observe`.
+        relative_floor: see `observe`.
         seed: key of the random control.
         streams: number of each network's stream for it; 0, 1, ... by default.
         output: which output, where there are several.
@@ -271,7 +311,7 @@ def observe_locations(
         own final weights: it knows the end), mass and row_mass (minus the magnitude of the clause's weights and of
         the whole row), and random; near_count, graded and positive_entries, see `precode.crowding`; conflicts, see
         `precode.conflicts`; capacity (mean `precode.feature_capacity` of the clause's variables) and row_cosine (mean
-        cosine with the other rows); w2, b1; near (at most one wrong sign and the right polarity); code (whether it
+        cosine with the other rows); w2, b1; near (at most `near` wrong signs and the right polarity); code (whether it
         exists at the end) and fate (converged or rejected, none where not near).
 
     Example:
@@ -307,17 +347,17 @@ def observe_locations(
             for stream in (range(networks) if streams is None else streams)
         ]
     )
-    crowds = [crowding(first.features, first.output, first.sets, template=name, near=NEAR) for name in names]
+    crowds = [crowding(first.features, first.output, first.sets, template=name, near=near) for name in names]
     columns["near_count"] = np.stack([crowd["near"] for crowd in crowds], axis=2).astype(np.int64)
     columns["graded"] = np.stack([crowd["graded"] for crowd in crowds], axis=2)
     columns["positive_entries"] = _per_row(crowds[0]["positive_entries"].astype(np.int64))
-    columns["conflicts"] = conflicts(first.features, first.output, first.sets, near=NEAR).astype(np.int64)[:, :, None]
+    columns["conflicts"] = conflicts(first.features, first.output, first.sets, near=near).astype(np.int64)[:, :, None]
     columns["capacity"] = _capacity(first)[:, :, None, None]
     columns["row_cosine"] = _per_row(_row_cosine(first.features))
     columns["w2"] = _per_row(first.output)
     columns["b1"] = _per_row(start.weights["b1"].detach().cpu().numpy())
-    columns["near"] = (columns["hamming"] <= NEAR) & polarity
-    columns["code"] = channels_of(end, clauses, floor=floor, output=output)
+    columns["near"] = (columns["hamming"] <= near) & polarity
+    columns["code"] = channels_of(end, clauses, relative_floor=relative_floor, output=output)
     table = pd.DataFrame({name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()})
     table["template"] = pd.Categorical(np.array(names)[index[2].ravel()], categories=list(names))
     table["fate"] = fates(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_linear_model import GLM
 
 from precode._internal.errors import PrecodeValueError
-from precode.claims.rules import Rules, load_rules
+from precode._internal.statistics import CELL, formula_means, interval
+from precode.claims.rules import Rules, RulesLike
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-CELL = ["hidden", "clauses", "embedding"]
-"""Columns that say which cell of a study a row belongs to."""
 
 
 class NotEnoughData(Exception):  # noqa: N818 - a finding, not a mistake of the caller
@@ -29,48 +24,43 @@ class NotEnoughData(Exception):  # noqa: N818 - a finding, not a mistake of the 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over formulas with its bootstrap interval.
+    """A mean over formulas with its interval.
 
     Attributes:
         value: mean.
-        low: lower end.
+        low: lower end; see `precode._internal.statistics.interval`.
         high: upper end.
         formulas: how many.
-        level: significance at which the mean is called above or below a bound, one-sided.
         values: of the formulas.
-
-    Bootstrap intervals of some ten values are a little too narrow (in normal samples of 12, about 1 in 12 misses the
-    mean instead of 1 in 20), so that a t test has to agree before a bound counts as exceeded.
+        rules: confidence, resamples and seed of the interval.
     """
 
     value: float
     low: float
     high: float
     formulas: int
-    level: float = field(repr=False)
     values: NDArray[np.float64] = field(repr=False, compare=False)
+    rules: Rules = field(repr=False, compare=False)
 
-    def above(self, bound: float, share: float = 1.0) -> bool:
-        """Whether the interval is above a bound, and a one-sided t test at `share` of the level says so too.
+    def ends(self, share: float = 1.0) -> tuple[float, float]:
+        """Ends of the interval at a share of the level: where there are several ways to a verdict, each has its own.
 
         Example:
-            >>> estimate([0.2, 0.3] * 5).above(0), estimate([-0.2, 0.3] * 5).above(0)
-            (True, False)
+            >>> low, high = estimate([0.2, 0.3] * 5).ends(0.5)
+            >>> low < estimate([0.2, 0.3] * 5).low
+            True
         """
-        return self.low > bound and self._p(bound, "greater") < share * self.level
-
-    def below(self, bound: float, share: float = 1.0) -> bool:
-        """Whether the interval is below a bound, likewise."""
-        return self.high < bound and self._p(bound, "less") < share * self.level
-
-    def _p(self, bound: float, alternative: str) -> float:
-        if self.low == self.high:  # all formulas are the same
-            return 0.0 if self.value != bound else 1.0
-        return float(stats.ttest_1samp(self.values, bound, alternative=alternative).pvalue)
+        if share == 1:
+            return self.low, self.high
+        return _ends(self.values, self.rules, share)
 
 
-def estimate(values: ArrayLike, rules: Rules | None = None) -> Estimate:
-    """Mean over formulas with its bias-corrected accelerated bootstrap interval (`scipy.stats.bootstrap`).
+def _ends(values: NDArray[np.float64], rules: Rules, share: float = 1.0) -> tuple[float, float]:
+    return interval(values, 1 - share * (1 - rules.confidence), rules.resamples, rules.seed)
+
+
+def estimate(values: ArrayLike, rules: RulesLike = None) -> Estimate:
+    """Mean over formulas with its interval.
 
     Args:
         values: one value for each formula; NaN where a formula has none.
@@ -80,47 +70,43 @@ def estimate(values: ArrayLike, rules: Rules | None = None) -> Estimate:
         NotEnoughData: fewer formulas than the rules ask for.
 
     Example:
-        >>> estimate([0.0] * 5 + [1.0] * 5)
-        Estimate(value=0.5, low=0.2, high=0.8, formulas=10)
+        >>> found = estimate([0.0] * 5 + [1.0] * 5)
+        >>> found.value, round(found.low, 2), round(found.high, 2), found.formulas
+        (0.5, 0.12, 0.88, 10)
     """
-    rules = load_rules() if rules is None else rules
+    rules = Rules.of(rules)
     array = np.asarray(values, dtype=np.float64)
     array = array[np.isfinite(array)]
-    if len(array) < rules["formulas"]:
-        raise NotEnoughData(f"{len(array)} formulas with a value, {rules['formulas']} are needed")
-    mean, level = float(array.mean()), (1 - rules["confidence"]) / 2
-    if np.ptp(array) <= 1e-12 * max(1.0, abs(mean)):
-        return Estimate(mean, mean, mean, len(array), level, array)
-    interval = stats.bootstrap(
-        (array,),
-        np.mean,
-        confidence_level=rules["confidence"],
-        n_resamples=rules["resamples"],
-        method="BCa",
-        rng=np.random.default_rng(rules["seed"]),
-    ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), len(array), level, array)
+    if len(array) < rules.formulas:
+        raise NotEnoughData(f"{len(array)} formulas with a value, {rules.formulas} are needed")
+    return Estimate(float(array.mean()), *_ends(array, rules), len(array), array, rules)
 
 
 def by_formula(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Means of columns in every cell and formula, then over the cells of each formula number.
-
-    Networks of different cells that share a formula number count as one unit, so that cells whose formulas are the
-    same do not pass for independent ones.
 
     Example:
         >>> table = pd.DataFrame({"hidden": [16, 16, 32], "formula": [0, 0, 0], "share": [0.0, 1.0, 1.0]})
         >>> by_formula(table, ["share"])["share"].tolist()
         [0.75]
     """
-    keys = [name for name in (*CELL, "formula") if name in table]
-    within = table.groupby(keys, observed=True)[list(columns)].mean()
-    return within.groupby("formula").mean()
+    return formula_means(table, [], columns)
 
 
-def summarize(
-    table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: Rules | None = None
-) -> pd.DataFrame:
+def measured(values: ArrayLike, rules: RulesLike = None) -> Estimate | None:
+    """`estimate`, or None where there are too few formulas.
+
+    Example:
+        >>> measured([0.0]) is None
+        True
+    """
+    try:
+        return estimate(values, rules)
+    except NotEnoughData:
+        return None
+
+
+def summarize(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str], rules: RulesLike = None) -> pd.DataFrame:
     """Means of columns with intervals over formulas, for every group.
 
     Returns:
@@ -130,18 +116,16 @@ def summarize(
     Example:
         >>> table = pd.DataFrame({"dose": 1, "formula": range(10), "share": [0.0, 1.0] * 5})
         >>> summarize(table, ["dose"], ["share"]).round(2).values.tolist()
-        [[1.0, 10.0, 0.5, 0.2, 0.8]]
+        [[1.0, 10.0, 0.5, 0.12, 0.88]]
     """
-    rules = load_rules() if rules is None else rules
-    keys = [name for name in (*CELL, "formula") if name in table and name not in by]
-    within = table.groupby([*by, *keys], observed=True)[list(columns)].mean()
-    means = within.groupby([*by, "formula"], observed=True).mean()
+    rules = Rules.of(rules)
+    means = formula_means(table, by, columns)
     rows = []
     for values, part in means.groupby(list(by), observed=True):
         row: dict[str, Any] = {**dict(zip(by, values, strict=True)), "formulas": len(part)}
         for name in columns:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = part[name].mean(), float("nan"), float("nan")
-            if part[name].notna().sum() >= rules["formulas"]:
+            if part[name].notna().sum() >= rules.formulas:
                 found = estimate(part[name], rules)
                 row[f"{name}_low"], row[f"{name}_high"] = found.low, found.high
         rows.append(row)
@@ -159,6 +143,37 @@ def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     """
     if missing := [name for name in columns if name not in table]:
         raise PrecodeValueError(f"{what} lacks {', '.join(missing)}: it has {', '.join(map(str, table))}")
+
+
+def require_one(table: pd.DataFrame, keys: Sequence[str], what: str) -> None:
+    """Refuses a table with several rows where one is needed, as where columns of the cell are missing.
+
+    Raises:
+        PrecodeValueError: the message names the first such rows.
+
+    Example:
+        >>> require_one(pd.DataFrame({"method": ["imp", "snip"]}), ["method"], "tickets")
+    """
+    twice = table[table.duplicated(list(keys))]
+    if len(twice):
+        first = ", ".join(f"{name} {twice[name].iloc[0]}" for name in keys)
+        missing = [name for name in CELL if name not in table]
+        remedy = f": columns {', '.join(missing)} must say which cell they are of" if missing else ""
+        raise PrecodeValueError(f"{what} has several rows of {first}{remedy}")
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """P-values corrected for their number (Holm 1979, Scand. J. Stat. 6:65).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return np.minimum(corrected, 1.0)
 
 
 def aucs(labels: ArrayLike, scores: ArrayLike) -> NDArray[np.float64]:
@@ -196,70 +211,6 @@ def standardized(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     deviation = groups.transform("std", ddof=0)
     centred = table[list(columns)] - groups.transform("mean")
     return (centred / deviation.where(deviation > 0, np.inf)).astype(np.float64)
-
-
-def slope(outcome: NDArray[np.bool_], covariates: NDArray[np.float64]) -> float:
-    """Coefficient of the first covariate in a logistic regression with an intercept (statsmodels GLM).
-
-    Raises:
-        NotEnoughData: the classes can be separated, or the covariates are collinear.
-
-    Example:
-        >>> x = np.repeat([0.0, 1.0], 4)[:, None]
-        >>> round(slope(np.array([1, 0, 0, 0, 1, 1, 1, 0], dtype=bool), x), 4)  # log(9)
-        2.1972
-    """
-    design = np.column_stack([np.ones(len(covariates)), covariates])
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise NotEnoughData("covariates are constant or collinear")
-    with warnings.catch_warnings():
-        # A separable fit runs to infinity with warnings of several kinds; it is told by its predictions.
-        warnings.simplefilter("ignore")
-        fit = GLM(outcome.astype(np.float64), design, family=Binomial()).fit(maxiter=50)
-        separated = np.array_equal(fit.fittedvalues > 0.5, outcome)
-    if separated:
-        raise NotEnoughData("the covariates separate the classes")
-    if not fit.converged or not np.isfinite(fit.params).all():
-        raise NotEnoughData("the logistic regression does not converge")
-    return float(fit.params[1])
-
-
-def slopes(table: pd.DataFrame, outcome: str, covariates: Sequence[str]) -> pd.Series[Any]:
-    """The first covariate's logistic coefficient in one cell, as jackknife pseudo-values of its formulas.
-
-    Covariates are standardized in every formula, so that differences between formulas do not count. The pooled
-    coefficient and those without each formula give pseudo-values n b - (n - 1) b_without: their mean and spread over
-    formulas are those of the pooled coefficient, and a bootstrap of them resamples whole formulas.
-
-    Args:
-        table: locations of one cell, with column formula.
-        outcome: a Boolean column.
-        covariates: columns, the one of interest first.
-
-    Returns:
-        One value for each formula.
-
-    Raises:
-        NotEnoughData: some regression cannot be estimated.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> table = pd.DataFrame({"formula": np.repeat(range(10), 200), "x": rng.normal(size=2000)})
-        >>> table["y"] = rng.random(2000) < 1 / (1 + np.exp(-table["x"]))
-        >>> bool(0.8 < slopes(table, "y", ["x"]).mean() < 1.2)
-        True
-    """
-    if (table.groupby("formula").size() < 2).any():
-        table = table[table.groupby("formula")["formula"].transform("size") > 1]
-    design = standardized(table, covariates).to_numpy()
-    target, formula = table[outcome].to_numpy(dtype=bool), table["formula"].to_numpy()
-    numbers = np.unique(formula)
-    if len(numbers) < 2:
-        raise NotEnoughData(f"{len(numbers)} formulas in the cell")
-    pooled = slope(target, design)
-    without = np.array([slope(target[formula != number], design[formula != number]) for number in numbers])
-    values = len(numbers) * pooled - (len(numbers) - 1) * without
-    return pd.Series(values, index=pd.Index(numbers, name="formula"))
 
 
 def cells(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:

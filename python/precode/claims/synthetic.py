@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,12 @@ import pandas as pd
 from precode import _precode
 from precode._internal.check import KEY, integer
 from precode._internal.errors import PrecodeValueError
+from precode.claims.conditions import VERDICTS
 from precode.claims.counts import count_nulls
 from precode.claims.judge import judge
 from precode.claims.observations import KINDS, Observations, fates, observe_locations
-from precode.claims.rules import Rules, load_rules
+from precode.claims.registry import CLAIMS
+from precode.claims.rules import Rules, RulesLike
 from precode.claims.transport import count_transport
 from precode.codes import embedding as embeddings
 from precode.codes.nulls import random_network
@@ -26,13 +28,25 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-SCENARIOS = ("planted", "shuffled", "random-network")
-"""What the codes are: planted at initialization by a known law, so that every claim is true; the same with labels
-shuffled over locations and methods alike, or those of a random network, so that none is."""
+    from precode.claims.records import Law
+
+SCENARIOS = ("planted", "own-null", "shuffled", "random-network")
+"""What the codes are: planted at initialization by the laws of the claims, so that every claim is true; the same, but
+with false clauses, random tickets and rows that do as well as what is claimed, so that no claim beats its own null;
+with labels shuffled over locations and methods alike, or those of a random network, so that none is true at all."""
+
+FALSE = -2.0
+"""Log-odds that a location of a false clause becomes a code in planted and shuffled studies."""
 
 DENSITIES = (0.25, 0.125)
 PROBES = ("distance", "distance-plain", "motion")
-WEIGHT_BASED = ("magnitude", "imp", "snip")
+WEIGHT_BASED = ("magnitude-init", "snip", "imp")
+NOTHING = "random"
+EPOCHS = {"motion": 1.0, "imp": 175.0}
+"""Epochs of training that finding a ticket takes, where it takes any."""
+
+KEPT = 0.3
+"""Share of the recovered codes that are drawn anew among the rows in the study of own nulls: most stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +82,12 @@ def synthetic_study(
 ) -> SyntheticStudy:
     """Tables of networks that are initialized for real and whose final codes follow a known law.
 
-    The law of ``"planted"``: a location of the right polarity becomes a code with log-odds 0.6 - 0.9 d - 0.7 z, d its
-    Hamming distance and z its graded demand in standard deviations of its formula; one of a false clause with log-odds
-    -2 wherever it is. Probes are more accurate and recover more; penalties help; seven in ten recovered codes change
-    their row. ``"shuffled"`` permutes these codes over the locations of their formula and takes every advantage away;
-    ``"random-network"`` reads the codes of a network of random signs.
+    In ``"planted"`` the laws of all claims (`Claim.law`) are true together: they say with which log-odds a location of
+    the right polarity becomes a code (one of a false clause: -2 wherever it is), which tickets are better, and where
+    recovered codes are. ``"shuffled"`` permutes these codes over the locations of their formula and takes every
+    advantage away; ``"random-network"`` reads the codes of a network of random signs. ``"own-null"`` leaves the laws as
+    they are and gives the nulls the same: false clauses become codes by the law of the formula's, random tickets are as
+    good as those of probes, and recovered codes mostly stay on their rows.
 
     Args:
         scenario: one of `SCENARIOS`.
@@ -88,7 +103,7 @@ def synthetic_study(
     Example:
         >>> study = synthetic_study("planted", formulas=2, hidden=8, clauses=4)
         >>> study.tickets["method"].nunique(), study.observations.locations["formula"].nunique()
-        (6, 2)
+        (7, 2)
     """
     if scenario not in SCENARIOS:
         raise PrecodeValueError(f"scenario {scenario!r}: use one of {', '.join(SCENARIOS)}")
@@ -107,7 +122,7 @@ def synthetic_study(
         frame = observe_locations(start, end, sets, seed=seed)
         frame = frame.assign(kind=pd.Categorical([kind] * len(frame), categories=list(KINDS)))
         if scenario != "random-network":
-            frame["code"] = _planted(frame, kind, rng)
+            frame["code"] = _planted(frame, kind == "formula" or scenario == "own-null", rng)
             if scenario == "shuffled":
                 frame["code"] = _shuffled(frame, rng)
         frame["fate"] = fates(frame)
@@ -137,12 +152,12 @@ def _random_end(start: Networks, seed: int) -> Networks:
     return Networks(weights, start.tasks, start.embedding)
 
 
-def _planted(frame: pd.DataFrame, kind: str, rng: np.random.Generator) -> NDArray[np.bool_]:
-    graded = frame["graded"]
-    groups = graded.groupby([frame["formula"], frame["template"]], observed=True)
-    crowding = (graded - groups.transform("mean")) / groups.transform("std")
-    own = 0.6 - 0.9 * frame["hamming"] - 0.7 * crowding
-    logit = own if kind == "formula" else -2.0
+def _laws() -> list[Law]:
+    return [claim.law for claim in CLAIMS if claim.law is not None]
+
+
+def _planted(frame: pd.DataFrame, lawful: bool, rng: np.random.Generator) -> NDArray[np.bool_]:
+    logit = sum(law.codes(frame) for law in _laws() if law.codes is not None) if lawful else FALSE
     chance = frame["polarity"] / (1 + np.exp(-logit))
     return np.asarray(rng.random(len(frame)) < chance)
 
@@ -169,16 +184,19 @@ def _motion(locations: pd.DataFrame) -> pd.DataFrame:
 
 def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataFrame:
     """Accuracy and recovery with differences between formulas, groups of methods within them, and tickets."""
-    planted = scenario == "planted"
+    lawful = scenario in ("planted", "own-null")
     rows = []
     for number in range(formulas):
         base = 0.97 + rng.normal(0, 0.005)
         lean = {"probe": rng.normal(0, 0.002), "weight": rng.normal(0, 0.002)}
-        for method in (*PROBES, *WEIGHT_BASED):
+        for method in (*PROBES, *WEIGHT_BASED, NOTHING):
             group = "probe" if method in PROBES else "weight"
-            better = planted * ((0.01 if group == "probe" else 0.0) - (0.01 if method == "distance-plain" else 0.0))
+            # Random tickets are as good as those of a probe where the null is to be that good.
+            like = "motion" if method == NOTHING and scenario == "own-null" else method
+            better = lawful * sum(law.accuracy(like) for law in _laws() if law.accuracy is not None)
+            more = lawful * sum(law.recovery(like) for law in _laws() if law.recovery is not None)
             for density in DENSITIES:
-                recovered = 0.15 + planted * (0.1 if group == "probe" else 0.0) + lean[group] + rng.normal(0, 0.03)
+                recovered = 0.15 + more + lean[group] + rng.normal(0, 0.03)
                 rows.append(
                     {
                         "method": method,
@@ -187,27 +205,31 @@ def _tickets(scenario: str, formulas: int, rng: np.random.Generator) -> pd.DataF
                         "accuracy": base + better + lean[group] + rng.normal(0, 0.004),
                         "dense_accuracy": base,
                         "recovery_family": max(recovered, 0.0),
+                        "dense_epochs": EPOCHS.get(method, 0.0),
                     }
                 )
     return pd.DataFrame(rows)
 
 
 def _transport(scenario: str, locations: pd.DataFrame, start: Networks, rng: np.random.Generator) -> pd.DataFrame:
-    """Sparse codes of every ticket: three in five of the dense ones, seven in ten of them on another row."""
+    """Sparse codes of every ticket: three in five families of the dense ones, some of whose codes change their row."""
     own = locations[locations["kind"] == "formula"]
     names = list(own["template"].cat.categories)
     shape = (own["formula"].nunique(), own["clause"].nunique(), len(names), own["row"].nunique())
     dense = own["code"].to_numpy(dtype=bool).reshape(shape)
     usable = own["polarity"].to_numpy(dtype=bool).reshape(shape)
     weights = start.weights["w2"].double().numpy()
+    moved = KEPT if scenario == "own-null" else next((law.moved for law in _laws() if law.moved is not None), 0.0)
     frames = []
-    for method in (*PROBES, *WEIGHT_BASED):
+    for method in (*PROBES, *WEIGHT_BASED, NOTHING):
         for density in DENSITIES:
-            sparse = np.zeros_like(dense)
-            *family, row = np.nonzero(dense & (rng.random(shape) < 0.6))
-            elsewhere = (usable[tuple(family)] * rng.random((len(row), shape[-1]))).argmax(-1)
-            sparse[(*family, np.where(rng.random(len(row)) < 0.7, elsewhere, row))] = True
-            if scenario != "planted":  # the same codes, but of clauses at random
+            stay = dense & (rng.random((*shape[:3], 1)) < 0.6)
+            gone = stay & (rng.random(shape) < moved)
+            stay &= ~gone
+            # As many of the free rows of the right polarity, at random.
+            order = np.where(usable & ~stay, rng.random(shape), 2.0).argsort(-1).argsort(-1)
+            sparse = stay | (order < gone.sum(-1, keepdims=True))
+            if scenario in ("shuffled", "random-network"):  # the same codes, but of clauses at random
                 sparse = np.stack([rng.permutation(one) for one in sparse])
             table = count_transport(names, dense, sparse, weights)
             table.insert(0, "density", density)
@@ -221,11 +243,13 @@ def verdict_rates(
     studies: int = 200,
     *,
     seeds: Iterable[int] | None = None,
-    rules: Rules | None = None,
+    rules: RulesLike = None,
     resamples: int = 999,
     **settings: Any,
 ) -> pd.DataFrame:
     """How often each claim gets each verdict in independent synthetic studies.
+
+    A verdict that the scenario makes false should be as rare as the rules aim at.
 
     Args:
         scenario: see `synthetic_study`.
@@ -242,12 +266,11 @@ def verdict_rates(
         >>> verdict_rates("planted", 1, formulas=10)["holds"].tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    rules = {**(load_rules() if rules is None else rules), "resamples": resamples}
+    fewer = replace(Rules.of(rules), resamples=resamples)
     verdicts = []
     for seed in range(integer(studies, "studies", 1)) if seeds is None else seeds:
         study = synthetic_study(scenario, seed=seed, **settings)
-        found = judge(study.observations, study.tickets, study.transport, rules=rules)
-        verdicts.append({name: claim.verdict for name, claim in found.items()})
+        found = judge(study.observations, study.tickets, study.transport, rules=fewer)
+        verdicts.append({name: verdict.verdict for name, verdict in found.items()})
     table = pd.DataFrame(verdicts)
-    names = ["holds", "partly", "does not hold", "not enough data"]
-    return pd.DataFrame({name: (table == name).mean() for name in names})
+    return pd.DataFrame({name: (table == name).mean() for name in VERDICTS})

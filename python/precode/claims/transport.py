@@ -12,7 +12,7 @@ from precode._internal.errors import PrecodeShapeError
 from precode.claims.observations import channels_of
 from precode.codes.readouts import templates
 from precode.networks.stacks import Networks
-from precode.tickets.recoveries import cells_alive
+from precode.tickets.recoveries import RELATIVE_FLOOR, cells_alive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def _both(
-    dense: Networks, sparse: Networks, masks: Mapping[str, Any] | None, floor: float, output: int
+    dense: Networks, sparse: Networks, masks: Mapping[str, Any] | None, relative_floor: float, output: int
 ) -> tuple[tuple[str, ...], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
     """Templates, codes of both sides (R, C, T, j), and the output weights of the sparse one (R, j)."""
     if len(dense) != len(sparse) or dense.widths[1] != sparse.widths[1] or dense.tasks is None:
         raise PrecodeShapeError(f"{dense} and {sparse}: expected the same networks of known formulas")
     clauses = [list(task.clauses_of(output)) for task in dense.tasks]
     alive = cells_alive(sparse, masks or {})
-    first = channels_of(dense, clauses, floor=floor, output=output)
-    last = channels_of(sparse, clauses, alive=alive, floor=floor, output=output)
-    weights = sparse.weights["w2"].detach().cpu().double().numpy()
-    return templates(len(clauses[0][0])), first, last, weights if weights.ndim == 2 else weights[:, output]
+    first = channels_of(dense, clauses, relative_floor=relative_floor, output=output)
+    last = channels_of(sparse, clauses, alive=alive, relative_floor=relative_floor, output=output)
+    weights = sparse._readout(output).output.astype(np.float64)
+    return templates(len(clauses[0][0])), first, last, weights
 
 
 def transport(
@@ -39,7 +39,7 @@ def transport(
     sparse: Networks,
     masks: Mapping[str, Any] | None = None,
     *,
-    floor: float = 0.1,
+    relative_floor: float = RELATIVE_FLOOR,
     output: int = 0,
 ) -> pd.DataFrame:
     """Every family's codes in a dense network and in its sparse retraining. Our definitions.
@@ -48,8 +48,8 @@ def transport(
         dense: R trained networks.
         sparse: their sparse counterparts after retraining, row for row.
         masks: which weights are kept, ``w1`` (R, j, n): a code needs all of its cells alive.
-        floor: codes need weights above this fraction of the network's mean magnitude in feature space, of the sparse
-            network's in the cells alive, as in `Retrained.table`.
+        relative_floor: codes need weights above this fraction of the network's mean magnitude in feature space, of the
+            sparse network's in the cells alive, as in `Retrained.table`.
         output: which output, where there are several.
 
     Returns:
@@ -68,7 +68,7 @@ def transport(
         >>> bool((table["same"] == table["dense"]).all())
         True
     """
-    return count_transport(*_both(dense, sparse, masks, floor, output))
+    return count_transport(*_both(dense, sparse, masks, relative_floor, output))
 
 
 def count_transport(
@@ -118,7 +118,7 @@ def transport_matrix(
     sparse: Networks,
     masks: Mapping[str, Any] | None = None,
     *,
-    floor: float = 0.1,
+    relative_floor: float = RELATIVE_FLOOR,
     output: int = 0,
 ) -> NDArray[np.float64]:
     """From which row of the dense network to which row of the sparse one codes went, (R, j, j). Our definition.
@@ -131,7 +131,7 @@ def transport_matrix(
         dense: see `transport`.
         sparse: see `transport`.
         masks: see `transport`.
-        floor: see `transport`.
+        relative_floor: see `transport`.
         output: see `transport`.
 
     Raises:
@@ -144,7 +144,7 @@ def transport_matrix(
         >>> bool((matrix == np.diag(np.diag(matrix))).all())
         True
     """
-    _, first, last, _ = _both(dense, sparse, masks, floor, output)
+    _, first, last, _ = _both(dense, sparse, masks, relative_floor, output)
     stay = first & last
     gone, come = (first & ~stay).astype(np.float64), (last & ~stay).astype(np.float64)
     left, arrived = gone.sum(-1), come.sum(-1)
@@ -156,12 +156,12 @@ def transport_matrix(
     return np.asarray(matrix)
 
 
-def transport_tickets(retrained: Retrained, *, floor: float = 0.1, output: int = 0) -> pd.DataFrame:
+def transport_tickets(retrained: Retrained, *, relative_floor: float = RELATIVE_FLOOR, output: int = 0) -> pd.DataFrame:
     """`transport` of all tickets, with their method and density as in `Retrained.table`.
 
     Args:
         retrained: from `Tickets.retrain`.
-        floor: see `transport`.
+        relative_floor: see `transport`.
         output: see `transport`.
 
     Example:
@@ -174,9 +174,8 @@ def transport_tickets(retrained: Retrained, *, floor: float = 0.1, output: int =
     frames = []
     for item in retrained.tickets.found:
         sparse = retrained.networks(item.method, item.density)
-        table = transport(retrained.tickets.dense, sparse, item.masks, floor=floor, output=output)
-        kept = (item.kept / item.total)[table["formula"]]
-        table.insert(0, "density", kept)
+        table = transport(retrained.tickets.dense, sparse, item.masks, relative_floor=relative_floor, output=output)
+        table.insert(0, "density", item.density)
         table.insert(0, "method", item.method)
         frames.append(table)
     return pd.concat(frames, ignore_index=True)

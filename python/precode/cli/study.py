@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -17,7 +18,7 @@ import click
 from precode._internal.errors import PrecodeError, PrecodeFileError, PrecodeValueError
 
 if TYPE_CHECKING:
-    from precode.claims import Claim
+    from precode.claims import Verdict
     from precode.study import Plan, StudyConfig
 
 
@@ -59,13 +60,13 @@ def study_command(
     if (preset is None) == (config_file is None):
         raise click.UsageError("name a --preset or a --config, one of the two")
     from precode import study
+    from precode.claims import rules_version
     from precode.report import write_report
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or cores
     try:
         config = _config(preset, config_file, seed)
-        study.check_rules(config.rules)
         planned = study.plan(config)
         if dry_run:
             click.echo(_cells(planned))
@@ -88,6 +89,8 @@ def study_command(
         if done.finished == done.planned:
             click.echo("judging the claims", err=True)
         claims = study.judge_study(done, progress=True)
+        if note := study.rules_note(done.rules, rules_version()):
+            click.echo(f"note: {note}", err=True)
         click.echo("writing the tables", err=True)
         study.write_claims(done, claims, progress=True)
         click.echo("drawing the report", err=True)
@@ -152,14 +155,15 @@ def _cells(planned: Plan) -> str:
     return "\n".join(lines)
 
 
-def _verdicts(claims: dict[str, Claim]) -> str:
-    """The claims as lines: name, verdict, effect with its interval, and what is claimed."""
+def _verdicts(claims: dict[str, Verdict]) -> str:
+    """The claims as lines: name, verdict, effect with its interval, what is claimed, and what is not met."""
     lines = []
     for claim in claims.values():
-        judged = claim.verdict != "not enough data"
+        judged = math.isfinite(claim.effect)
         effect = f"{claim.effect:.3g} [{claim.low:.3g}, {claim.high:.3g}]" if judged else "-"
         lines.append(f"{claim.name}  {claim.verdict:15}  {effect:25}  {claim.statement}")
         lines.append(f"    {claim.measure}")
+        lines += [f"    {answer}: {text}" for text, answer in claim.conditions.items() if answer != "met"]
         if claim.reason:
             lines.append(f"    {claim.reason}")
     return "\n".join(lines)

@@ -28,6 +28,9 @@ from precode.codes.readouts import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+NEAR = 1
+"""Wrong signs up to which a location is near, unless others are asked for. Our definition."""
+
 
 def crowding(
     w1: Weights | Readable,
@@ -35,7 +38,7 @@ def crowding(
     clauses: ClauseSets | None = None,
     *,
     template: str | None = None,
-    near: int = 1,
+    near: int = NEAR,
     scale: str = "layer",
     embedding: EmbeddingLike = None,
     output: int | None = None,
@@ -81,7 +84,7 @@ def conflicts(
     clauses: ClauseSets | None = None,
     *,
     names: Sequence[str] | None = None,
-    near: int = 1,
+    near: int = NEAR,
     embedding: EmbeddingLike = None,
     output: int | None = None,
 ) -> NDArray[np.uint32]:

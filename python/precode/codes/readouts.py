@@ -194,6 +194,8 @@ def readout(
         if output >= last.shape[-2]:
             raise PrecodeShapeError(f"output = {output}, but w2 of shape {last.shape} has {last.shape[-2]}")
         last = last[..., output, :]
+    elif output:
+        raise PrecodeShapeError(f"output = {output}, but w2 of shape {np.shape(w2)} has the weights of one output")
     if last.shape != first.shape[:-1]:
         raise PrecodeShapeError(
             f"w2 of shape {np.shape(w2)} does not fit w1 of shape {np.shape(w1)}: expected one output weight for "

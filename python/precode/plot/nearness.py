@@ -10,6 +10,7 @@ import pandas as pd
 
 from precode._internal.errors import PrecodeValueError
 from precode._internal.statistics import CELL, interval
+from precode.codes.interference import NEAR
 from precode.plot.axes import (
     BLUE,
     GRAY,
@@ -41,11 +42,8 @@ METRICS = {
 }
 """Distances and controls in words."""
 
-NEAR = 1
-"""Wrong signs up to which a location is near."""
 
-
-def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | None = None) -> Axes:
+def distances(nulls: pd.DataFrame, template: str | None = None, *, near: int = NEAR, ax: Axes | None = None) -> Axes:
     """Initial distance of the locations where final codes are, beside every null (C1).
 
     Bars are means over formulas of the share of codes at each distance, markers the same under the nulls; intervals
@@ -54,6 +52,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
     Args:
         nulls: from `precode.claims.count_nulls`, of one cell or several.
         template: which; the all-positive one by default.
+        near: wrong signs up to which a location is near, where the dashed line is.
         ax: axes to draw on.
 
     Raises:
@@ -81,7 +80,7 @@ def distances(nulls: pd.DataFrame, template: str | None = None, *, ax: Axes | No
         part, (label, color, marker) = shares[shares["null"] == name], NULLS[name]
         style = {"fmt": f"{marker}:", "color": color, "label": f"null: {label}"}
         points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **style)
-    _mark_near(ax)
+    _mark_near(ax, near)
     ax.set_xticks(sorted(shares["distance"].unique()))
     ax.set_xlabel("wrong signs at initialization (Hamming distance, our definition)")
     ax.set_ylabel("share of final codes")
@@ -167,7 +166,12 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def convergence(
-    table: pd.DataFrame, nulls: pd.DataFrame | None = None, template: str | None = None, *, ax: Axes | None = None
+    table: pd.DataFrame,
+    nulls: pd.DataFrame | None = None,
+    template: str | None = None,
+    *,
+    near: int = NEAR,
+    ax: Axes | None = None,
 ) -> Axes:
     """How likely a location is a code at the end, against its initial distance (C2).
 
@@ -178,6 +182,7 @@ def convergence(
         table: from `precode.claims.convergence`, or details of claim C2.
         nulls: from `precode.claims.count_nulls`, for more nulls.
         template: which; the all-positive one by default.
+        near: see `distances`.
         ax: axes to draw on.
 
     Raises:
@@ -212,7 +217,7 @@ def convergence(
             part, (label, color, marker) = means[means["null"] == name], NULLS[name]
             look = {"fmt": f"{marker}:", "color": color, "label": f"null: {label}"}
             points(ax, part["distance"] + offset, part["mean"], part["low"], part["high"], **look)
-    _mark_near(ax)
+    _mark_near(ax, near)
     ax.set_xticks(sorted(chosen["hamming"].unique()))
     ax.set_xlabel("wrong signs at initialization (Hamming distance, our definition)")
     ax.set_ylabel("P(code at the end)")
@@ -285,13 +290,13 @@ def _of_template(table: pd.DataFrame, template: str | None) -> pd.DataFrame:
     return table[chosen.to_numpy()]
 
 
-def _mark_near(ax: Axes) -> None:
+def _mark_near(ax: Axes, near: int) -> None:
     """Marks where near ends, with the word above all curves."""
-    ax.axvline(NEAR + 0.5, color="black", linewidth=0.8, linestyle="--")
+    ax.axvline(near + 0.5, color="black", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
     ax.annotate(
         "near (our definition)",
-        (NEAR + 0.5, 1),
+        (near + 0.5, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-4, -4),
         textcoords="offset points",

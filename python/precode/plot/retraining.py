@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.statistics import CELL
 from precode.plot.axes import (
     BLUE,
     GRAY,
@@ -21,7 +22,7 @@ from precode.plot.axes import (
     require,
     require_rows,
 )
-from precode.tickets.registry import ALL_PROBES
+from precode.tickets.registry import ALL_PROBES, ALL_RIVALS
 from precode.tickets.stacked import Retrained, Tickets
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def tickets(table: pd.DataFrame | Retrained | Tickets, value: str | None = None,
     """A column against the density, one line a method, sparser to the right.
 
     Lines are means over formulas, bands their 95 % interval; cells of a study that share a
-    formula's number count as one formula, and densities within 1 % of each other as the same. A control, such as
+    formula's number count as one formula. A control, such as
     ``snip:shuffle-row``, is dotted in the colour of its method; random tickets, the null of all, are gray. With
     accuracy, the dashed line is that of the dense networks. Methods have the same colours in every figure of a table.
 
@@ -62,9 +63,10 @@ def tickets(table: pd.DataFrame | Retrained | Tickets, value: str | None = None,
     table, usual = _ticket_table(table)
     value = value or usual
     require(table, "method", "density", value)
-    table = table.assign(density=_alike(table["density"]))
     if "formula" in table:
-        table = table.groupby(["method", "density", "formula"], sort=False).mean(numeric_only=True).reset_index()
+        for keys in (["method", "density", *(name for name in CELL if name in table), "formula"], ["formula"]):
+            by = list(dict.fromkeys(["method", "density", *keys]))
+            table = table.groupby(by, sort=False, observed=True).mean(numeric_only=True).reset_index()
     groups = {str(name): group for name, group in table.groupby("method", sort=False)}
     plain = [name for name in groups if (name.partition(":")[0] not in groups or ":" not in name) and name != NULL]
     ax = axes(ax, figsize=(8.0 if len(groups) > 5 else 6.4, 4.2))
@@ -100,14 +102,6 @@ def _ticket_table(table: Any) -> tuple[pd.DataFrame, str]:
     if not isinstance(table, pd.DataFrame):
         raise PrecodeTypeError(f"tickets must be a table, Retrained or Tickets, not {type(table).__name__}")
     return table, "accuracy"
-
-
-def _alike(density: pd.Series[Any]) -> pd.Series[Any]:
-    """Densities, those within 1 % of the next as one: whole weights are kept, so that cells differ a little."""
-    values = np.sort(density.unique())
-    group = np.cumsum(np.diff(values, prepend=values[:1]) > 0.01 * values)
-    means = pd.Series(values).groupby(group).transform("mean").to_numpy()
-    return density.map(dict(zip(values, means, strict=True)))
 
 
 def recovery(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -193,9 +187,9 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     """How often each probe beats each weight-based method at the same density, in the same cell and formula.
 
     Blue: the probe wins more often; 0.50, white, is what a coin gives. A star: the mean difference is on the same side,
-    and its paired Wilcoxon test over formulas, Holm-corrected over all pairs of the measure, has p < 0.05; the title
-    says where formulas are too few for any. All probes together, where the table has them, stand first, corrected over
-    the rivals alone.
+    and its paired Wilcoxon test over formulas, Holm-corrected, has p < 0.05; the title says where formulas are too few
+    for any. All probes and all rivals together, where the table has them, stand first: they are corrected for fewer
+    tests, over the probes and rivals alone.
 
     Args:
         table: details of claim C6.
@@ -221,7 +215,8 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     )
     # Together first, then the best.
     order = rates.mean(axis=1).where(rates.index != ALL_PROBES, np.inf).sort_values(ascending=False).index
-    rates = rates.loc[order, rates.mean(axis=0).sort_values(ascending=True).index]
+    columns = rates.mean(axis=0).where(rates.columns != ALL_RIVALS, -np.inf).sort_values().index
+    rates = rates.loc[order, columns]
     # A rate may say the opposite of the mean difference: many small wins, few great losses.
     starred = ((p < ALPHA) & ((rates - 0.5) * change > 0)).reindex(index=rates.index, columns=rates.columns)
     ax = axes(ax, figsize=(2.8 + 0.62 * rates.shape[1], 2.2 + 0.42 * rates.shape[0]))
@@ -236,12 +231,12 @@ def wins(table: pd.DataFrame, measure: str = "accuracy", *, ax: Axes | None = No
     ax.set_xlabel("weight-based method")
     ax.set_ylabel("probe")
     title = f"wins in: {LABELS.get(measure, measure)}"
-    if "formulas" in chosen:
-        single, formulas = chosen[chosen["probe"] != ALL_PROBES], chosen["formulas"].max()
-        if (least := 2.0 ** (1 - formulas)) * len(single) >= ALPHA:
+    if "could_reject" in chosen:
+        single = chosen[(chosen["probe"] != ALL_PROBES) & (chosen["rival"] != ALL_RIVALS)]
+        if len(single) and not single["could_reject"].any():
             title += (
-                f"\n(no stars for single probes: the least p-value of {formulas} formulas, {least:.1g}, "
-                f"does not survive {len(single)} tests)"
+                f"\n(no stars for single pairs: no p-value of {single['formulas'].max()} formulas survives "
+                f"{len(single)} tests)"
             )
     ax.set_title(title, fontsize="medium")
     ax.figure.colorbar(image, ax=ax, label="win rate (0.5: a coin)")

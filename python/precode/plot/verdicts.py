@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from precode.plot.axes import (
+    BLUE,
     GRAY,
     GREEN,
     ORANGE,
@@ -22,7 +23,12 @@ from precode.plot.axes import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VERDICTS = {"holds": (GREEN, "o"), "partly": (YELLOW, "s"), "does not hold": (ORANGE, "D")}
+VERDICTS = {
+    "holds": (GREEN, "o"),
+    "partly": (YELLOW, "s"),
+    "does not hold": (ORANGE, "D"),
+    "inconclusive": (BLUE, "^"),
+}
 """Colour and marker of every verdict."""
 
 

@@ -6,27 +6,25 @@ import base64
 import io
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-import numpy as np
-import pandas as pd
 
 from precode import plot
+from precode._internal.cells import numerics
 from precode._internal.errors import PrecodeValueError
 from precode._internal.files import write_atomically
 from precode._internal.progress import Progress, tracked
-from precode.claims import Claim, load_rules
-from precode.claims.rules import Rules, sentence
-from precode.claims.statistics import CELL
-from precode.plot.axes import NULLS, over_formulas, pyplot
-from precode.plot.retraining import NULL
+from precode.claims import Verdict
+from precode.claims.records import Figure, Shown, interval_sentence
+from precode.claims.registry import CLAIMS, record_of, rules_version
+from precode.claims.rules import Rules
+from precode.plot.axes import pyplot
 from precode.study import Study
-from precode._internal.cells import numerics
 from precode.study.folder import explained
+from precode.study.verdicts import rules_note
 from precode.tickets.registry import controls, methods
 
 if TYPE_CHECKING:
@@ -35,222 +33,29 @@ if TYPE_CHECKING:
 TEMPLATE = "report.html.jinja"
 TABLES = "tables"
 
-MEASURES = {"accuracy": "Test accuracy", "recovery_family": "Share of the dense network's codes recovered on any row"}
-"""What is drawn of tickets against their density, in words."""
 
-GROUPS = {"probes": "probes", "weight_based": "weight-based methods", "": "references and other methods"}
-"""Methods that are drawn together, by their key in the rules of claim C6."""
-
-BESIDE = {
-    "observed share": "measured: share of codes that were near",
-    "coin": "a coin",
-    "recall: location": "measured: recall on the same row",
-    "recall: family": "measured: recall on any row",
-    "recall: location_permuted": "recall on the same row, codes on random rows",
-    "recall: family_permuted": "recall on any row, codes of another clause",
-    "win rate in accuracy": "measured: win rate in accuracy",
-    "win rate in recovery_family": "measured: win rate in recovery on any row",
-}
-"""Entries of `Claim.nulls` that are not in `precode.plot.axes.NULLS`, in words."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the report.
-
-    Attributes:
-        caption: what it shows, in words.
-        draw: draws it from a claim and the study.
-        wide: whether it needs the width of the page.
-    """
-
-    caption: str
-    draw: Callable[[Claim, Study], Axes]
-    wide: bool = False
-
-
-def _behind(claim: Claim, name: str) -> pd.DataFrame:
-    """A further table of a claim.
-
-    Raises:
-        PrecodeValueError: it has none of that name.
-    """
-    if name not in claim.tables:
-        raise PrecodeValueError(f"claim {claim.name} has no table {name!r}")
-    return claim.tables[name]
-
-
-def _convergence(claim: Claim, study: Study) -> Axes:
-    return plot.convergence(claim.details, study.table("nulls") if "nulls" in study.tables else None)
-
-
-def _row_transport(claim: Claim, study: Study) -> Axes:
-    compared = _behind(claim, "tickets").query("formula == 0")
-    known = [
-        (settings, name, matrices[0])
-        for settings, arrays in study.arrays("row_transport")
-        for name, matrices in arrays.items()
-        if len(_of_ticket(compared, settings, name))
-    ]
-    if not known:
-        raise PrecodeValueError("no ticket whose row transport was kept matches its dense network")
-    settings, name, matrix = max(known, key=lambda item: float(item[2].sum()))
-    moves = _of_ticket(study.table("transport").query("formula == 0"), settings, name)
-    ax = plot.row_transport(matrix, float(moves["same_permuted"].sum()))
-    cell = ", ".join(f"{key} {settings[key]}" for key in CELL)
-    ax.set_title(f"{name}; {cell}\n{ax.get_title()}", fontsize="medium")
-    return ax
-
-
-def _of_ticket(table: pd.DataFrame, settings: Mapping[str, Any], name: str) -> pd.DataFrame:
-    """Rows of one cell and ticket, which is named as in ``row_transport``: "imp at 0.125"."""
-    method, _, density = name.partition(" at ")
-    for key, value in {**{key: settings[key] for key in CELL}, "method": method}.items():
-        table = table[table[key] == value]
-    # Whole weights are kept, so that the density differs a little from the one that was asked for.
-    return table[np.isclose(table["density"], float(density), rtol=0.01)]
-
-
-def _tickets(value: str, group: str) -> Callable[[Claim, Study], Axes]:
-    def draw(claim: Claim, study: Study) -> Axes:
-        table = study.table("tickets")
-        own = load_rules()["C6"]
-        named = {key: table["method"].isin(own[key]) for key in GROUPS if key}
-        chosen = named[group] if group else ~np.logical_or.reduce(list(named.values()))
-        if not chosen.any():
-            raise PrecodeValueError(f"the study has no {GROUPS[group]}")
-        chosen |= table["method"] == NULL
-        embeddings = list(table["embedding"].unique())
-        size = (2.4 + 3.4 * len(embeddings), 4.0)
-        _, panels = pyplot().subplots(
-            1, len(embeddings), sharey=True, squeeze=False, figsize=size, layout="constrained"
-        )
-        for ax, name in zip(panels[0], embeddings, strict=True):
-            plot.tickets(table[chosen & (table["embedding"] == name)], value, ax=ax)
-            ax.set_title(f"embedding: {name}", fontsize="medium")
-            if ax is not panels[0][-1]:
-                ax.get_legend().remove()
-            if ax is not panels[0][0]:
-                ax.set_ylabel("")
-        # The same scale for all groups, so that they can be compared.
-        means = over_formulas(table, ["embedding", "method", "density"], value)
-        values = means[["low", "mean", "high"]].to_numpy()
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        if value == "accuracy":
-            high = max(high, float(table["dense_accuracy"].mean()))
-        margin = 0.05 * max(high - low, 0.01)
-        panels[0][0].set_ylim(low - margin, high + margin)
-        return cast("Axes", panels[0][0])
-
-    return draw
-
-
-def _parts(claim: Claim, study: Study) -> Axes:
-    # What chance gives is no difference, but for a win rate, and for the share of codes on other rows.
-    null = {"C5": claim.nulls.get("permuted_rows", math.nan), "C6": claim.nulls.get("coin", math.nan)}
-    return plot.parts(_behind(claim, "parts"), null.get(claim.name, 0.0), claim.effect)
+def _parts(verdict: Verdict, study: Study) -> Axes:
+    claim = record_of(verdict.name)
+    chance = verdict.nulls.get(claim.chance, math.nan) if claim is not None and claim.chance else 0.0
+    return plot.parts(verdict.table("parts"), chance, verdict.effect)
 
 
 PARTS = Figure(
     "The claim in each part of the study by itself, coloured by the verdict that the part alone would give. These are "
     "many looks at the same networks, without a correction: no verdict rests on them. Parts with too few data are "
     "left out.",
-    _parts,
+    _parts,  # type: ignore[arg-type]
 )
-
-FIGURES: Mapping[str, tuple[Figure, ...]] = {
-    "C1": (
-        Figure(
-            "How far final codes were from their template at initialization. Bars: observed; markers: the nulls. "
-            "The claim says that the bars left of the dashed line are higher than the nulls.",
-            lambda claim, study: plot.distances(study.table("nulls")),
-        ),
-        Figure(
-            "Metric ablation: how well each distance, and each control that knows nothing of templates, tells which "
-            "locations become codes. 0.5 is chance, 1 is perfect. The way to the final weights knows the end.",
-            lambda claim, study: plot.metrics(claim.details),
-        ),
-        Figure(
-            "Alternatives that compare whole hidden layers, CKA and SVCCA. They cannot say which location becomes a "
-            "code; open: the final network of another formula.",
-            lambda claim, study: plot.similarity(_behind(claim, "similarity")),
-        ),
-        PARTS,
-    ),
-    "C2": (
-        Figure("How likely a location is a code at the end, by its distance at initialization.", _convergence),
-        Figure(
-            "How the distance of near locations changes in training, for those that become codes and those that do "
-            "not: wrong signs. Dotted: the same at false clauses.",
-            lambda claim, study: plot.motion(_behind(claim, "motion")),
-        ),
-        Figure(
-            "The same, counted in weight that has the wrong sign.",
-            lambda claim, study: plot.motion(_behind(claim, "motion"), "soft"),
-        ),
-        PARTS,
-    ),
-    "C3": (
-        Figure(
-            "Dose-response: how often near locations are rejected, from the least to the most crowded fifth. Dotted: "
-            "the null of no effect.",
-            lambda claim, study: plot.crowding(_behind(claim, "doses")),
-        ),
-        Figure(
-            "The effect of crowding with the distance held equal, by the number of clauses to a row. Above 0: crowded "
-            "rows reject more. Dotted: the nulls.",
-            lambda claim, study: plot.slopes(claim.details, claim.nulls),
-        ),
-        PARTS,
-    ),
-    "C4": (
-        Figure(
-            "What knowing the interference adds to knowing the distance. Above 0: it helps to tell which locations "
-            "become codes. Open and dotted: the nulls.",
-            lambda claim, study: plot.gains(claim.details, claim.nulls),
-        ),
-        Figure(
-            "What a price on crowded rows and covered clauses adds to the accuracy of tickets that are chosen by "
-            "distance or motion.",
-            lambda claim, study: plot.penalties(_behind(claim, "penalties")),
-        ),
-        PARTS,
-    ),
-    "C5": (
-        Figure(
-            "Codes of the dense network that matching tickets recover, on any row and on the same row. Open: what "
-            "chance gives.",
-            lambda claim, study: plot.recovery(_behind(claim, "tickets")),
-        ),
-        Figure(
-            "Row transport of one ticket, the matching one that recovers most codes: on which row of the ticket the "
-            "codes of each row of the dense network are. On the diagonal they stayed.",
-            _row_transport,
-        ),
-        PARTS,
-    ),
-    "C6": (
-        *(
-            Figure(f"{words} against density: {GROUPS[group]}. Bands are 95 % intervals.", _tickets(value, group), True)
-            for value, words in MEASURES.items()
-            for group in GROUPS
-        ),
-        *(
-            Figure(
-                f"How often each probe (rows) beats each weight-based method (columns): {words.lower()}. 0.50 is what "
-                "a coin gives; a star is a difference that survives the correction for many tests.",
-                lambda claim, study, value=value: plot.wins(claim.details, value),  # type: ignore[misc]
-                True,
-            )
-            for value, words in MEASURES.items()
-        ),
-        PARTS,
-    ),
-}
-"""The figures of every claim."""
+"""The last figure of every claim."""
 
 
-def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, progress: Progress = False) -> None:
+def figures_of(name: str) -> tuple[Figure, ...]:
+    """The figures of a claim's section: those of its record, and its parts; none where there is no such claim."""
+    claim = record_of(name)
+    return () if claim is None else (*claim.figures, PARTS)
+
+
+def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, progress: Progress = False) -> None:
     """Writes one HTML file that says of every claim whether it holds, how strongly, against which nulls, by which rule.
 
     Nothing in it is fetched from elsewhere; it links to the data in the folder ``tables`` beside it. A figure whose
@@ -280,12 +85,14 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, pro
     """
     path, claims = Path(path), list(claims)
     figures: dict[str, list[dict[str, Any]]] = {claim.name: [] for claim in claims}
-    for claim, figure in tracked(
-        [(one, item) for one in claims for item in FIGURES.get(one.name, ())], progress, "figure"
-    ):
+    for claim, figure in tracked([(one, item) for one in claims for item in figures_of(one.name)], progress, "figure"):
         figures[claim.name].append(_figure(figure, claim, study))
+    planned, judged = study.rules, rules_version()
     text = _template().render(
         claims=claims,
+        records={claim.name: claim for claim in CLAIMS},
+        nulls=_nulls(),
+        rules=Rules(),
         figures=figures,
         study=study,
         config={name: getattr(study.config, name) for name in study.config.names()},
@@ -293,8 +100,9 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, pro
         controls=controls().to_dict("records"),
         failures=study.failures.to_dict("records"),
         files=_files(path.parent / TABLES),
-        intervals=_intervals(load_rules()),
+        intervals=interval_sentence(Rules()),
         software=numerics(),
+        versions=(planned, judged, rules_note(planned, judged)),
         system={"Python": platform.python_version(), "System": platform.platform(), "Processor": platform.machine()},
     )
     with explained(path.parent):
@@ -314,28 +122,32 @@ def _template() -> jinja2.Template:
     return environment.get_template(TEMPLATE)
 
 
-def _intervals(rules: Rules) -> str:
-    """What all rules say of intervals, in the words that end each of them."""
-    return sentence(rules, "C1").removeprefix(sentence({**rules, "interval": ""}, "C1"))
-
-
 def _number(value: float) -> str:
     """Three digits, or a dash where there is no number."""
     return f"{value:.3g}" if math.isfinite(value) else "–"
 
 
-def _null(name: str) -> str:
-    """A null's name in words."""
-    if name in BESIDE:
-        return BESIDE[name]
-    return NULLS[name][0] if name in NULLS else name.replace("_", " ")
+def _null(name: str, claim: str) -> str:
+    """An entry of a verdict's nulls in words."""
+    record = record_of(claim)
+    return record.nulls[name].words if record is not None and name in record.nulls else name.replace("_", " ")
+
+
+def _nulls() -> list[tuple[Shown, str]]:
+    """Every null that some claim explains, and its names in tables."""
+    names: dict[Shown, list[str]] = {}
+    for claim in CLAIMS:
+        for name, shown in claim.nulls.items():
+            if shown.meaning and name not in names.setdefault(shown, []):
+                names[shown].append(name)
+    return [(shown, ", ".join(found)) for shown, found in names.items()]
 
 
 def _joined(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _figure(figure: Figure, claim: Claim, study: Study) -> dict[str, Any]:
+def _figure(figure: Figure, claim: Verdict, study: Study) -> dict[str, Any]:
     """Caption and width, and the image as base64 or the reason why there is none."""
     described = {"caption": figure.caption, "wide": figure.wide}
     try:

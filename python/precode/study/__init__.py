@@ -10,12 +10,12 @@ if find_spec("pyarrow") is None:
 # isort: split
 from precode._internal.cells import Axis, Cell, Job, Kind, training_seconds
 from precode.claims.cells import CODES, TICKETS
-from precode.study.config import PRESETS, StudyConfig, rules_version
+from precode.study.config import PRESETS, StudyConfig
 from precode.study.planning import KINDS, Plan, plan, register
 from precode.study.results import Study
 from precode.study.runner import run
 from precode.study.store import Store
-from precode.study.verdicts import judge_study, observations, write_claims
+from precode.study.verdicts import judge_study, observations, rules_note, write_claims
 
 __all__ = [
     "CODES",
@@ -34,7 +34,7 @@ __all__ = [
     "observations",
     "plan",
     "register",
-    "rules_version",
+    "rules_note",
     "run",
     "training_seconds",
     "write_claims",

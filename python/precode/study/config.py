@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from precode._internal.cells import canonical, digest
@@ -47,9 +44,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named configurations. Without methods, all there are."""
 
-CLAIMS = Path(__file__).parents[1] / "claims"
-"""The folder of the package in which the claims are judged."""
-
 MOST = 65_536
 """Most hidden rows, and most clauses."""
 
@@ -61,22 +55,6 @@ COUNT = 2**32 - 1
 
 KEY = 2**64 - 1
 """Largest seed."""
-
-
-@cache
-def rules_version() -> str:
-    """SHA-256, in hexadecimal, of the files by which claims are judged: code and text.
-
-    Example:
-        >>> len(rules_version())
-        64
-    """
-    total = hashlib.sha256()
-    for path in sorted(CLAIMS.rglob("*")):
-        if path.suffix in (".py", ".json"):
-            content = path.read_bytes()
-            total.update(f"{path.relative_to(CLAIMS).as_posix()} {len(content)}\n".encode() + content)
-    return total.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from types import TracebackType
 from precode._internal.cells import Cell, Job
 from precode._internal.errors import PrecodeFileError, PrecodeValueError
 from precode._internal.files import write_atomically
+from precode.claims.registry import rules_version
 from precode.study.computing import Computed
-from precode.study.config import StudyConfig, rules_version
+from precode.study.config import StudyConfig
 from precode.study.contents import TABLES, Contents, grown, is_begun, plan_rows, read_contents, row_digest, seal
 from precode.study.folder import (
     CONFIG,

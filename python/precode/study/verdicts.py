@@ -14,22 +14,37 @@ from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.files import write_atomically
 from precode._internal.progress import Progress
 from precode.claims.cells import SETTING
+from precode.claims.registry import rules_version
 from precode.codes.readouts import templates
-from precode.study.config import rules_version
 from precode.study.folder import explained
 from precode.study.results import Study, write_table
 
 if TYPE_CHECKING:
-    from precode.claims import Claim, Observations
+    from precode.claims import Observations, Verdict
 
 CLAIMS = "claims.json"
 TABLES = "tables"
 
-OTHER_RULES = (
-    "These verdicts were reached by other rules than those that the package had when the study was planned: the rules "
-    "may have been changed with the results in sight."
-)
-"""What is said where a study is judged by other rules than it was planned under."""
+
+def rules_note(planned: str, judged: str) -> str:
+    """What to say of the rules of a study's verdicts: nothing where they are those it was planned under.
+
+    Args:
+        planned: version of the rules when the study was planned, `Study.rules`.
+        judged: version that it was judged by.
+
+    Example:
+        >>> rules_note("0" * 64, "0" * 64)
+        ''
+        >>> rules_note("0" * 64, "1" * 64)[:70]
+        'planned under version 000000000000 of the rules and judged by version '
+    """
+    if planned == judged:
+        return ""
+    return (
+        f"planned under version {planned[:12]} of the rules and judged by version {judged[:12]}: the rules may have "
+        "been changed with the results in sight"
+    )
 
 
 def judged_from(study: Study) -> str:
@@ -97,7 +112,7 @@ def observations(study: Study) -> Observations:
     return Observations(read("locations"), read("motion"), study.table("nulls"), study.table("similarity"))
 
 
-def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]:
+def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdict]:
     """Judges every claim of the paper from a finished study, by the rules of this package.
 
     Args:
@@ -121,7 +136,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
         ...     judge_study(study)["C1"]
-        Claim(C1 not enough data: 2 formulas with a value, 10 are needed)
+        Verdict(C1 not enough data: 2 formulas with a value, 10 are needed)
     """
     from precode.claims import judge, judge_parts  # isort: skip - says what is not installed
     from threadpoolctl import threadpool_limits
@@ -141,7 +156,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Claim]
 
 
 def write_claims(
-    study: Study, claims: dict[str, Claim], folder: str | Path | None = None, *, progress: Progress = False
+    study: Study, claims: dict[str, Verdict], folder: str | Path | None = None, *, progress: Progress = False
 ) -> list[Path]:
     """Writes the claims as JSON, and all tables of the study and of the claims as CSV and Parquet.
 
@@ -184,7 +199,7 @@ def write_claims(
         "software": numerics(),
         "rules": rules_version(),
         "rules_when_planned": study.rules,
-        "note": "" if study.rules == rules_version() else OTHER_RULES,
+        "note": rules_note(study.rules, rules_version()),
         "judged_from": judged_from(study),
         "files": sorted(path.name for path in written),
         "claims": [claim.record() for claim in claims.values()],

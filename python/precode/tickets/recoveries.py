@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 else:
     pd = Lazy("pandas")
 
+RELATIVE_FLOOR = 0.1
+"""Fraction of a network's mean magnitude in feature space up to which weights are noise, unless another is asked for.
+Our definition. It is not the absolute floor of `precode.decode`."""
+
 LEVELS = ("location", "family", "clause")
 MEASURES = ("recovery", "precision", "jaccard")
 
@@ -33,7 +37,7 @@ def recovery(
     sparse: Networks,
     masks: Mapping[str, Any],
     *,
-    floor: float = 0.1,
+    relative_floor: float = RELATIVE_FLOOR,
     output: int = 0,
 ) -> pd.DataFrame:
     """Codes of sparse networks compared with those of their dense parents. Our definitions.
@@ -46,7 +50,8 @@ def recovery(
         dense: R trained networks of one hidden layer, with their tasks.
         sparse: the retrained tickets, in the same order.
         masks: by weight name, the weights that are alive, Boolean (R, ...); a weight without a mask is.
-        floor: weights up to this fraction of the mean magnitude (of the live weights, in feature space) are noise.
+        relative_floor: weights up to this fraction of the mean magnitude (of the live weights, in feature space) are
+            noise.
         output: the output whose weights give rows their polarity.
 
     Returns:
@@ -59,7 +64,7 @@ def recovery(
     Raises:
         PrecodeShapeError: networks of different sizes, of other than one hidden layer, or not of a mask's shape.
         PrecodeTypeError: a mask that is not Boolean.
-        PrecodeValueError: the networks have no tasks, or weights that are not finite; a negative floor.
+        PrecodeValueError: the networks have no tasks, or weights that are not finite; a negative relative_floor.
 
     Example:
         >>> from precode import Dnf, train
@@ -69,7 +74,7 @@ def recovery(
            recovery_location  jaccard_family  dead_rows
         0                1.0             1.0          0
     """
-    (floor,) = numbers([floor], "floor", 0)
+    (relative_floor,) = numbers([relative_floor], "relative_floor", 0)
     if len(dense) != len(sparse) or dense.widths[1:] != sparse.widths[1:]:
         raise PrecodeShapeError(f"{dense} beside {sparse}: compare as many networks of the same widths")
     source, other = dense.read_out(output), sparse.read_out(output)
@@ -81,7 +86,7 @@ def recovery(
         cells_alive(sparse, masks),
         source.sets,
         templates(source.width),
-        floor,
+        relative_floor,
     )
     _, dead_rows, live_paths = _precode.liveness(first, np.ascontiguousarray(outputs)).T
     columns: dict[str, NDArray[Any]] = {"network": np.arange(len(dense))}

@@ -18,6 +18,9 @@ else:
 ALL_PROBES = "all probes"
 """Stands for the mean over all feature probes where methods are compared."""
 
+ALL_RIVALS = "all rivals"
+"""Stands for the mean over all rivals of the probes."""
+
 
 @cache
 def records() -> dict[str, _precode.Method]:

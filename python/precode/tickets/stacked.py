@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from precode._internal.check import COUNT, integer, is_integer
+from precode._internal.check import COUNT, fraction, integer, is_integer
 from precode._internal.errors import PrecodeValueError
 from precode._internal.lazy import Lazy
 from precode._internal.progress import Progress
@@ -17,7 +17,7 @@ from precode.formulas.datasets import Dataset, data_sets
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs, train
 from precode.networks.work import sample_all
-from precode.tickets.recoveries import recovery
+from precode.tickets.recoveries import RELATIVE_FLOOR, recovery
 from precode.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -124,11 +124,12 @@ class Tickets:
         Raises:
             PrecodeValueError: there are none; the message lists those there are.
         """
+        wanted = fraction(density, "density")
         for item in self.found:
-            if item.method == method and item.density == density:
+            if item.method == method and item.density == wanted:
                 return item
         there = ", ".join(f"{item.method} at {item.density:g}" for item in self.found)
-        raise PrecodeValueError(f"no tickets of {method!r} at density {density:g}: there are {there}")
+        raise PrecodeValueError(f"no tickets of {method!r} at density {wanted:g}: there are {there}")
 
     def ticket(self, network: int, method: str, density: float) -> Ticket:
         """One network's ticket, for `Runs.module`: masks and start values have the names of its parameters.
@@ -185,7 +186,7 @@ class Tickets:
         self,
         *,
         test: int | Dataset | Sequence[Dataset] = 10_000,
-        floor: float = 0.1,
+        relative_floor: float = RELATIVE_FLOOR,
         engine: str = "auto",
         progress: Progress = False,
     ) -> Retrained:
@@ -193,7 +194,7 @@ class Tickets:
 
         Args:
             test: samples drawn for each network to measure accuracy on, or data sets; see `train`.
-            floor: codes need weights above this fraction of the network's mean magnitude in feature space.
+            relative_floor: codes need weights above this fraction of the network's mean magnitude in feature space.
             engine: see `train`.
             progress: see `train`.
 
@@ -215,7 +216,7 @@ class Tickets:
                 networks[number] = Networks(weights, self.dense.tasks, part.embedding)
                 seconds[number] = part.seconds / len(part)
         ordered = range(len(self.found))
-        return Retrained(self, [networks[n] for n in ordered], [seconds[n] for n in ordered], held_out, floor)
+        return Retrained(self, [networks[n] for n in ordered], [seconds[n] for n in ordered], held_out, relative_floor)
 
     def _train(self, items: Sequence[Found], first_epoch: int, engine: str, progress: Progress) -> Runs:
         """All networks of several tickets in one run."""
@@ -287,12 +288,12 @@ class Retrained:
         networks: Sequence[Networks],
         seconds: Sequence[float],
         test: Sequence[Dataset],
-        floor: float,
+        relative_floor: float,
     ) -> None:
         self.tickets = tickets
         self.test = tuple(test)
         self._networks = tuple(networks)
-        self._table = _measure(tickets, networks, seconds, test, floor)
+        self._table = _measure(tickets, networks, seconds, test, relative_floor)
 
     def networks(self, method: str, density: float) -> Networks:
         """The retrained networks of one method at one density.
@@ -305,8 +306,9 @@ class Retrained:
     def table(self) -> pd.DataFrame:
         """One row a method, density and formula.
 
-        Columns: method, density (of all prunable weights), formula, accuracy and dense_accuracy on the test data
-        (fraction of labels), kept (weights), the columns of `precode.recovery` (without tasks, or with several hidden
+        Columns: method, density (the one that was asked for, so that ``networks(method, density)`` takes it), formula,
+        accuracy and dense_accuracy on the test data (fraction of labels), kept and total (weights), achieved_density
+        (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, or with several hidden
         layers, there are none), gradients and dense_epochs (cost of finding, for each network), and seconds (finding
         and retraining).
         """
@@ -337,7 +339,11 @@ class Retrained:
 
 
 def _measure(
-    tickets: Tickets, networks: Sequence[Networks], seconds: Sequence[float], test: Sequence[Dataset], floor: float
+    tickets: Tickets,
+    networks: Sequence[Networks],
+    seconds: Sequence[float],
+    test: Sequence[Dataset],
+    relative_floor: float,
 ) -> pd.DataFrame:
     """Accuracy and recovery of every retrained network."""
     dense = tickets.dense
@@ -345,14 +351,18 @@ def _measure(
     frames = []
     readable = dense.tasks is not None and len(dense.widths) == 3
     for item, retrained, spent in zip(tickets.found, networks, seconds, strict=True):
-        recovered = recovery(dense, retrained, item.masks, floor=floor) if readable else pd.DataFrame()
+        recovered = (
+            recovery(dense, retrained, item.masks, relative_floor=relative_floor) if readable else pd.DataFrame()
+        )
         columns = {
             "method": item.method,
-            "density": item.kept / item.total,
+            "density": item.density,
             "formula": range(len(dense)),
             "accuracy": 1 - retrained.evaluate(test)["error"].to_numpy(),
             "dense_accuracy": dense_accuracy,
             "kept": item.kept,
+            "total": item.total,
+            "achieved_density": item.kept / item.total,
             **{name: recovered[name].to_numpy() for name in recovered.columns if name != "network"},
             "gradients": item.gradients,
             "dense_epochs": item.epochs,

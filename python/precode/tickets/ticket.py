@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 from precode import _precode
+from precode._internal.check import fraction
 from precode._internal.errors import (
     PrecodeError,
     PrecodeFileError,
@@ -92,6 +94,8 @@ class Ticket:
         if not isinstance(self.method, str):
             raise PrecodeTypeError(f"method must be a string, not {type(self.method).__name__}")
         _check_text(self.method, f"method {self.method!r}")
+        if isinstance(self.density, np.number):
+            object.__setattr__(self, "density", fraction(self.density, "density"))
         if isinstance(self.density, bool) or not isinstance(self.density, float | int):
             raise PrecodeTypeError(f"density must be a number, not {type(self.density).__name__}")
         if not 0 < self.density <= 1:
