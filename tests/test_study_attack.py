@@ -242,9 +242,10 @@ def test_links_are_not_followed(tmp_path):
     assert everything(folder).results == expected
     assert not first.is_symlink()
     # What lies about in the folder of results under a name of ours goes, but not what it points to.
-    (folder / "data" / first.name.replace("products", "more").replace("squares", "more")).symlink_to(victim)
-    with pytest.raises(pc.PrecodeFileError, match="is no result of this study"):
-        go(folder, parting(2), repair=True)
+    stray = folder / "data" / first.name.replace("products", "more").replace("squares", "more")
+    stray.symlink_to(victim)
+    go(folder, parting(2))
+    assert not stray.is_symlink()
     assert (victim.read_text(), (tmp_path / "copy").read_bytes()) == ("mine", content)
 
 
@@ -290,7 +291,7 @@ def test_failures_with_a_forged_digest_change_no_result(whole, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of files on this platform")
-@pytest.mark.parametrize("allowed", [3_000, 40_000, 120_000])
+@pytest.mark.parametrize("allowed", [3_000, 40_000])
 def test_a_limit_of_the_length_of_files_is_said(tmp_path, allowed):
     folder, thousands = tmp_path / "study", (1, 1, 20)
     context = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
@@ -319,7 +320,7 @@ def small_disk(tmp_path):
     subprocess.run([shutil.which("umount"), str(place)], check=True)
 
 
-@pytest.mark.parametrize("room", [0, 4, 8, 16, 24, 40, 80])
+@pytest.mark.parametrize("room", [0, 8, 24, 80])
 def test_a_full_disk_is_said_and_nothing_is_lost(small_disk, room):
     folder = small_disk / "study"
     filler = small_disk / "filler"

@@ -3,7 +3,10 @@
 import gzip
 import io
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,8 +23,18 @@ from precode.claims.contests import re_expression
 import precode as pc
 from precode.claims import judge, load_rules, synthetic_study, transport_tickets
 from precode.cli import main
-from precode.study import CODES, KINDS, TICKETS, Kind, StudyConfig, hash_file, judge_study, plan, run, write_claims
-from precode.study.config import RULES
+from precode.study import (
+    KINDS,
+    TICKETS,
+    Kind,
+    Study,
+    StudyConfig,
+    judge_study,
+    plan,
+    rules_version,
+    run,
+    write_claims,
+)
 from precode.study.results import LONG, write_table
 from precode.tickets.registry import records
 
@@ -35,7 +48,6 @@ CONFIG = StudyConfig(
     epochs=3,
     samples=640,
     seed=3,
-    rules=hash_file(RULES),
 )
 
 
@@ -68,9 +80,13 @@ def test_the_command_ends_with_claims_and_tables(own):
     lines = [line for line in result.stdout.splitlines() if not line.startswith(" ")]
     assert [line[:2] for line in lines] == ["C1", "C2", "C3", "C4", "C5", "C6"]
     assert all("not enough data" in line for line in lines)  # two formulas; the rules ask for ten
-    assert "4 cells, about" in result.stderr.splitlines()[2]
+    assert "8 cells, about" in result.stderr.splitlines()[2]
+    assert "for the verdicts and the report" in result.stderr.splitlines()[3]
+    assert "2 formulas, but the rules need 10: the claims will end as" in result.stderr.splitlines()[4]
     written = json.loads((out / "claims.json").read_text())
     assert StudyConfig.from_json(json.dumps(written["config"])).key == written["study"] == CONFIG.key
+    assert written["rules"] == written["rules_when_planned"] == rules_version()
+    assert written["note"] == ""
     for claim in written["claims"]:
         assert claim["verdict"] == "not enough data"
         assert claim["effect"] is None
@@ -111,10 +127,10 @@ def test_a_study_that_was_stopped_ends_with_the_same_bytes(own, tmp_path):
         if done == 2:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted: 2 of 4 cells"):
-        begun = run(CONFIG, tmp_path / "out", progress=stop)
-    with pytest.raises(pc.PrecodeValueError, match="2 of 4 cells are finished: run the study to its end"):
-        judge_study(begun)
+    with pytest.raises(KeyboardInterrupt, match="2 of 8 cells are finished and kept"):
+        run(CONFIG, tmp_path / "out", progress=stop)
+    with pytest.raises(pc.PrecodeValueError, match="2 of 8 cells are finished: run the study to its end"):
+        judge_study(Study(tmp_path / "out"))
     assert call("--config", config, "--out", tmp_path / "out", "--workers", 1).exit_code == 0
     assert contents(tmp_path / "out") == contents(uninterrupted)
 
@@ -153,9 +169,10 @@ def test_a_dry_run_computes_nothing(tmp_path):
     result = call("--preset", "paper", "--out", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
     cells = result.stdout.splitlines()
-    assert len(cells) == 2 * 3 * 4 * 3  # kinds, widths, numbers of clauses, embeddings
+    assert len(cells) == 3 * 4 * 3 * (1 + len(records()))  # widths, numbers of clauses, embeddings, codes and methods
     assert len({line.split()[-1] for line in cells}) == len(cells)
-    assert "72 cells, about" in result.stderr
+    assert f"{len(cells)} cells, about" in result.stderr
+    assert "the rules need" not in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -200,7 +217,13 @@ def test_presets_use_known_methods():
         (["--preset", "quick", "--config", "{config}"], 2, "one of the two"),
         (["--config", "{folder}/none.json"], 1, "none.json: cannot be read"),
         (["--config", "{folder}/unknown.json"], 1, "unknown field `width`"),
-        (["--config", "{folder}/rules.json"], 1, "rules = 0000"),
+        (["--config", "{folder}/none.json", "--seed", "1"], 1, "none.json: cannot be read"),
+        (["--config", "{folder}/broken.json"], 1, "broken.json: study configuration: no JSON"),
+        (["--config", "{config}", "--methods", "imp,nope"], 1, "nope"),
+        (["--config", "{config}", "--densities", "2"], 2, "'2': expected numbers in (0, 1]"),
+        (["--config", "{config}", "--embeddings", "x,"], 2, "expected names separated by commas"),
+        (["--config", "{config}", "--methods", "imp"], 1, "methods: distance, random; 4 of 8 finished"),
+        (["--config", "{config}", "--json", "{folder}/none/f.json"], 1, "does not exist"),
         (["--config", "{config}", "--seed", "4"], 1, "holds another study (seed = 3 there, 4 here)"),
         (["--config", "{config}", "--out", "{config}/out"], 1, "cannot be written"),
         (["--config", "{config}", "--out", "{folder}"], 1, "not the folder of a study"),
@@ -210,7 +233,7 @@ def test_presets_use_known_methods():
 def test_bad_input_is_refused(own, tmp_path, arguments, status, message):
     config, out, _ = own
     (tmp_path / "unknown.json").write_text(json.dumps({**json.loads(CONFIG.to_json()), "width": 4}))
-    (tmp_path / "rules.json").write_text(replace(CONFIG, rules="0" * 64).to_json())
+    (tmp_path / "broken.json").write_text("{")
     before = contents(out)
     given = [item.format(config=config, folder=tmp_path) for item in arguments]
     result = call("--out", out, *given)
@@ -222,7 +245,7 @@ def test_bad_input_is_refused(own, tmp_path, arguments, status, message):
 def test_a_cell_that_fails_is_named_and_nothing_is_judged(own, tmp_path, monkeypatch):
     config, _, _ = own
 
-    def fail(settings):
+    def fail(settings, parts):
         raise ValueError(f"no tickets behind {settings['embedding']}")
 
     monkeypatch.setitem(KINDS, "tickets", replace(TICKETS, compute=fail))
@@ -230,32 +253,24 @@ def test_a_cell_that_fails_is_named_and_nothing_is_judged(own, tmp_path, monkeyp
     assert result.exit_code == 1
     assert 'failed: tickets {"batch":64' in result.output
     assert "no tickets behind hadamard" in result.output
-    assert "2 of 4 cells are finished" in result.output
+    assert "2 of 8 cells are finished" in result.output
     assert not (tmp_path / "out" / "claims.json").exists()
 
 
 # ---------------------------------------------------------------- cells
 
 
-def test_a_formula_is_the_same_among_more():
-    few, more = points(TICKETS)[0], points(TICKETS, replace(CONFIG, formulas=3))[0]
-    for compute, names in ((TICKETS.compute, ("tickets", "transport")), (CODES.compute, ("locations", "nulls"))):
-        first, second = compute(few), compute(more)
-        for name in names:
-            rest = second[name][second[name]["formula"] < 2].reset_index(drop=True)
-            pd.testing.assert_frame_equal(first[name], rest)
-
-
 def test_sums_over_clauses_are_all_that_the_claims_need():
-    (settings, _) = points(TICKETS)
-    found = TICKETS.compute(settings)
+    cells = [cell for cell in plan(CONFIG, [TICKETS]).cells if cell.settings["embedding"] == "identity"]
+    found = [TICKETS.compute(cell.settings, cell.parts) for cell in cells]
+    tables = {name: pd.concat([one[name] for one in found], ignore_index=True) for name in ("tickets", "transport")}
     tasks = [pc.Dnf.random(clauses=4, seed=3, index=index) for index in range(2)]
     runs = pc.train(tasks, hidden=8, epochs=3, samples=640, seed=3)
     retrained = pc.find_tickets(runs, CONFIG.methods, CONFIG.densities, seed=3).retrain()
     rules = load_rules()
     rules["C5"] |= {"matching": 1.0, "exclude": []}
     expected = re_expression(retrained.table(), transport_tickets(retrained), rules)
-    got = re_expression(found["tickets"], found["transport"], rules)
+    got = re_expression(tables["tickets"], tables["transport"], rules)
     pd.testing.assert_frame_equal(got[expected.columns], expected)
 
 
@@ -268,6 +283,72 @@ def test_an_estimate_grows_with_the_work():
 
 
 # ---------------------------------------------------------------- verdicts
+
+
+def test_what_was_judged_is_not_judged_again_unless_something_changed(own, tmp_path, monkeypatch):
+    config, out, first = own
+    judged = []
+    again = import_module("precode.study.verdicts")
+    monkeypatch.setattr(
+        "precode.study.judge_study", lambda *args, **options: judged.append(1) or judge_study(*args, **options)
+    )
+    out = shutil.copytree(out, tmp_path / "out")
+    printed = tmp_path / "printed.json"
+    result = call("--config", config, "--out", out, "--workers", 1, "--json", printed)
+    assert (result.exit_code, result.stdout, judged) == (0, first.stdout, [])
+    assert "judged before from the same results by the same rules" in result.stderr
+    rows = json.loads(printed.read_text())
+    assert [row["name"] for row in rows] == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    assert set(rows[0]) == {"name", "verdict", "effect", "low", "high", "formulas", "statement", "measure", "reason"}
+    before = contents(out)
+    assert call("--config", config, "--out", out, "--workers", 1, "--judge").exit_code == 0
+    assert (judged, contents(out)) == ([1], before)
+    (out / "tables" / "dense.csv").unlink()
+    monkeypatch.setattr(again, "rules_version", lambda: "1" * 64)
+    assert call("--config", config, "--out", out, "--workers", 1).exit_code == 0
+    written = json.loads((out / "claims.json").read_text())
+    assert judged == [1, 1]
+    assert written["rules"] != written["rules_when_planned"] == rules_version()
+    assert written["note"].startswith("These verdicts were reached by other rules")
+
+
+def test_a_study_grows_by_the_command(own, tmp_path):
+    config, out, _ = own
+    out = shutil.copytree(out, tmp_path / "out")
+    more = ("--methods", "random,imp,distance,snip", "--formulas", 3)
+    result = call("--config", config, "--out", out, "--workers", 1, *more)
+    assert result.exit_code == 0, result.output
+    tickets = Study(out).table("tickets")
+    assert len(tickets) == 2 * 4 * 2 * 3  # embeddings, methods, densities, formulas
+    assert call("--config", out / "study.json", "--out", tmp_path / "whole", "--workers", 1).exit_code == 0
+    grown, whole = (contents(folder / "tables") for folder in (out, tmp_path / "whole"))
+    assert grown == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals on this platform")
+@pytest.mark.parametrize("moment", [0.3, 1.0, 2.0, 3.0, 4.0, 6.0])
+def test_ctrl_c_at_any_moment_says_what_is_kept(tmp_path, moment):
+    (tmp_path / "config.json").write_text(replace(CONFIG, formulas=9, epochs=60, samples=20_000).to_json())
+    line = [sys.executable, "-m", "precode", "study", "--config", "config.json", "--out", "out", "--workers", "2"]
+    process = subprocess.Popen(
+        line, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and "cells, about" not in (process.stderr.readline() if moment else ""):
+        pass
+    time.sleep(moment - 0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert "Traceback" not in said
+    if process.returncode == 130:  # else it was finished before
+        (line,) = [line for line in said.splitlines() if line.startswith("interrupted")]
+        kept = re.fullmatch(
+            r"interrupted: (nothing had been computed|(\d+) of 8 cells are finished and kept); .*", line
+        )
+        assert kept
+        if kept[2]:
+            assert Study(tmp_path / "out").finished == int(kept[2])
+    else:
+        assert process.returncode == 0
 
 
 def test_what_is_no_study_is_not_judged(tmp_path):

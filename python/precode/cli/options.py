@@ -41,3 +41,18 @@ class Fractions(click.ParamType[tuple[float, ...]]):
         if not numbers or not all(0 < number <= 1 for number in numbers):
             self.fail(f"{value!r}: expected numbers in (0, 1] separated by commas, such as 0.25,0.125", param, ctx)
         return numbers
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names."""
+
+    name = "NAME,NAME,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """A tuple of names, or a usage error naming what came."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            self.fail(f"{value!r}: expected names separated by commas, such as imp,snip", param, ctx)
+        return names

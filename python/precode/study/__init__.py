@@ -11,7 +11,7 @@ if find_spec("pyarrow") is None:
 from precode._internal.cells import Axis, Cell, Job, Kind, training_seconds
 from precode.claims.cells import CODES, TICKETS
 from precode.study.config import PRESETS, StudyConfig
-from precode.study.planning import KINDS, Plan, plan, register
+from precode.study.planning import KINDS, Plan, duration, plan, register
 from precode.study.results import Study
 from precode.study.runner import run
 from precode.study.store import Store
@@ -30,6 +30,7 @@ __all__ = [
     "Store",
     "Study",
     "StudyConfig",
+    "duration",
     "judge_study",
     "observations",
     "plan",

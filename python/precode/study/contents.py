@@ -87,7 +87,7 @@ class Contents:
         config: of the study.
         previous: configuration that it grew from last, or None: a process that was killed meanwhile leaves it in the
             folder.
-        rules: `precode.study.config.rules_version` when the study was planned.
+        rules: `precode.claims.rules_version` when the study was planned.
         seal: see `seal`; of all rows below.
         kinds: the axes of every kind, in the order of the tables.
         cells: by key, in the order of the tables.

@@ -228,9 +228,10 @@ def read_database(folder: Path) -> Contents:
         try:
             return _read(folder, path, "mode=ro")
         except sqlite3.OperationalError as error:
-            if not any(text in str(error) for text in ("readonly", "unable to open")):
+            if not any(text in str(error) for text in ("readonly", "unable to open", "disk is full", "disk I/O error")):
                 raise
-        # A killed process left a log, which cannot be read without a file beside it: read a copy.
+        # A killed process left a log, which cannot be read without a file beside it; where none can be made, as on a
+        # full disk or a read-only one, a copy is read.
         with TemporaryDirectory() as copies:
             for ending in ("", "-wal"):
                 shutil.copyfile(f"{path}{ending}", Path(copies) / f"{DATABASE}{ending}")
