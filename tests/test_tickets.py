@@ -285,6 +285,12 @@ def test_the_table_is_complete(retrained):
     assert table["formula"].tolist() == [0, 1] * 6
     assert table["density"].isin([0.5, 0.25]).all()
     assert (table["kept"] == table["density"] * 512).all()
+    assert (table["achieved_density"] == table["kept"] / table["total"]).all()
+    # The density is the one that was asked for: rows find their networks, and fit the table of the search.
+    for row in table.itertuples():
+        assert len(retrained.networks(row.method, row.density)) == 2
+    keys = ["method", "density", "formula"]
+    assert len(table.merge(retrained.tickets.table(), on=keys)) == len(table)
     held_out = [
         task.sample(2000, seed=3, index=i, held_out=True) for i, task in enumerate(retrained.tickets.dense.tasks)
     ]
@@ -299,6 +305,18 @@ def test_the_table_is_complete(retrained):
     assert frame.columns == list(table.columns)
     assert frame["accuracy"].to_list() == table["accuracy"].tolist()
     assert "magnitude" in retrained._repr_html_()
+
+
+def test_densities_may_be_of_any_kind_and_are_the_ones_that_were_asked_for():
+    runs = pc.train(pc.Dnf.random(clauses=4, seed=0), hidden=8, samples=64, epochs=1)
+    for asked in (0.1, np.float32(0.1), np.float64(0.1), np.array([0.1], dtype=np.float32), [np.float32(0.1)]):
+        tickets = pc.find_tickets(runs, "magnitude", asked)
+        table = tickets.retrain(test=100).table()
+        assert table["density"].tolist() == [0.1]
+        assert table[["kept", "total", "achieved_density"]].to_numpy().tolist() == [[26, 256, 26 / 256]]
+        assert tickets.get("magnitude", np.float32(0.1)) is tickets.found[0]
+    ticket = tickets.ticket(0, "magnitude", 0.1)
+    assert pc.Ticket(ticket.masks, ticket.start, method="mine", density=np.float32(0.1)).density == 0.1
 
 
 def test_recovery_is_that_of_a_plain_count(retrained):

@@ -17,10 +17,11 @@ from precode.claims.c3 import dose_response, rejection_slopes
 from precode.claims.c4 import likelihood_ratios, penalty_gains, prediction_gains
 from precode.claims.c5 import re_expression
 from precode.claims.c6 import contests
+from precode.claims.conditions import AnyOf, Asked, Condition
 from precode.claims.counts import count_nulls
 from precode.claims.judge import claims_table, judge, judge_parts
 from precode.claims.observations import Observations, observe, observe_locations, observe_motion, snapshot_steps
-from precode.claims.records import Claim, Verdict
+from precode.claims.records import Claim, Figure, Finding, Law, Shown, Value, Verdict
 from precode.claims.registry import CLAIMS, load_rules, rules_version
 from precode.claims.rules import Rules
 from precode.claims.similarity import linear_cka, similarity, svcca
@@ -29,10 +30,18 @@ from precode.claims.transport import transport, transport_matrix, transport_tick
 
 __all__ = [
     "CLAIMS",
+    "AnyOf",
+    "Asked",
     "Claim",
+    "Condition",
+    "Figure",
+    "Finding",
+    "Law",
     "Observations",
     "Rules",
+    "Shown",
     "SyntheticStudy",
+    "Value",
     "Verdict",
     "claims_table",
     "contests",

@@ -203,7 +203,7 @@ def _tickets(value: str, group: str) -> Callable[[Verdict, Tables], Axes]:
     def draw(verdict: Verdict, study: Tables) -> Axes:
         table = study.table("tickets")
         named = {key: table["method"].isin(CLAIM.choices[key].value) for key in GROUPS if key}
-        chosen = named[group] if group else ~np.logical_or.reduce(list(named.values()))
+        chosen = named[group] if group else ~np.logical_or.reduce([*named.values(), table["method"] == NULL])
         if not chosen.any():
             raise PrecodeValueError(f"the study has no {GROUPS[group]}")
         chosen |= table["method"] == NULL

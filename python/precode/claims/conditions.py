@@ -172,8 +172,8 @@ class Asked:
         holds, partly = (_listed(conditions) for conditions in (self.holds, self.partly))
         return (
             f"Holds if {holds}. Holds partly if {partly}. Does not hold if a condition of 'partly' is refuted: its "
-            "interval is below the least size that is asked for. Otherwise inconclusive: the intervals allow both, or "
-            "something could not be measured."
+            "interval is below the least size, or not above the bound at all. Otherwise inconclusive: the intervals "
+            "allow both, or something could not be measured."
         )
 
 
