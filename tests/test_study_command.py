@@ -11,16 +11,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 from click.testing import CliRunner
-from precode.claims.contests import re_expression
 
 import precode as pc
 from precode.claims import judge, load_rules, rules_version, synthetic_study, transport_tickets
+from precode.claims.c5 import re_expression
 from precode.cli import main
 from precode.study import (
     KINDS,
