@@ -74,7 +74,7 @@ def count_nulls(
     false_codes = grid("false", "code").astype(bool)
     if end.tasks is None:
         raise PrecodeValueError("these networks were trained without formulas: nothing says where their codes are")
-    polarity = end._readout(output).output.astype(np.float64)
+    polarity = end.read_out(output).output.astype(np.float64)
     width = len(end.tasks[0].clauses_of(output)[0])
     keys = [(seed, stream) for stream in (range(networks) if streams is None else streams)]
 

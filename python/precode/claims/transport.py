@@ -30,7 +30,7 @@ def _both(
     alive = cells_alive(sparse, masks or {})
     first = channels_of(dense, clauses, relative_floor=relative_floor, output=output)
     last = channels_of(sparse, clauses, alive=alive, relative_floor=relative_floor, output=output)
-    weights = sparse._readout(output).output.astype(np.float64)
+    weights = sparse.read_out(output).output.astype(np.float64)
     return templates(len(clauses[0][0])), first, last, weights
 
 
