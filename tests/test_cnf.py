@@ -1,6 +1,7 @@
 """A CNF is the complement of a DNF: whatever reads codes must read its networks as the DNF's, with w2 negated."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -76,6 +77,19 @@ def test_claims_observe_the_same_locations(runs):
     columns = ["polarity", "hamming", "soft", "near", "code"]
     assert tables[0][columns].equals(tables[1][columns])
     assert tables[0]["code"].any()
+
+
+def test_nulls_and_transport_of_claims_are_the_same(runs):
+    claims = pytest.importorskip("precode.claims")
+    dual, start = complement(runs), complement(runs.start)
+    tables = []
+    for first, last, task in ((runs.start, runs, CNF), (start, dual, DUAL)):
+        clauses = [[list(clause) for clause in task.clauses]] * 4
+        kinds = [claims.observe_locations(first, last, clauses).assign(kind=kind) for kind in ("formula", "false")]
+        tables.append([claims.count_nulls(pd.concat(kinds, ignore_index=True), last), claims.transport(last, last)])
+    for own, other in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(own, other)
+    assert tables[0][0].groupby("null")["codes"].sum()["random_network"] > 0
 
 
 @pytest.mark.parametrize("method", ["distance", "motion", "distance+motion", "oracle", "distance-blind"])

@@ -88,7 +88,8 @@ def count_nulls(
         observed = counted(own, codes[number] & rows)
         chance = np.array([hamming_probabilities(name) for name in names])
         permuted, random = np.zeros((2, *observed.shape))
-        alone = decode(end.features[number], polarity[number], end.tasks[number], output=output)
+        # Bare clauses: these output weights speak for them already, also of a complemented formula.
+        alone = decode(end.features[number], polarity[number], end.tasks[number].clauses_of(output))
         for draw in range(DRAWS):
             index = stream * DRAWS + draw
             moved = permute_rows(
