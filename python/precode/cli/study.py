@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -241,7 +241,9 @@ class _Pool(ProcessPoolExecutor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         if not hasattr(signal, "pthread_sigmask"):
             return super().submit(fn, *args, **kwargs)
-        # Processes are started here, and have the mask of this thread.
+        # Processes are started here, and have the mask of this thread. The tracker of resources, which is started with
+        # the first of them, would change it.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return super().submit(fn, *args, **kwargs)
@@ -257,6 +259,7 @@ def _pool(workers: int, threads: int) -> Callable[[], ProcessPoolExecutor]:
 def _share_cores(threads: int) -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A process whose parent was killed would otherwise finish its cells for nobody.
     Thread(target=_end_with_parent, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)

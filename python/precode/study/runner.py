@@ -27,6 +27,9 @@ from precode.study.store import Store
 KILLERS = 4
 """Cells that may kill their workers one after the other before the fault is looked for elsewhere."""
 
+PATIENCE = 0.2
+"""Seconds after which Ctrl-C is looked for."""
+
 GONE = (BrokenExecutor, CancelledError, asyncio.CancelledError)
 """What a future raises when not its cell but its executor failed."""
 
@@ -231,8 +234,9 @@ class _Driver:
         try:
             while self.waiting or self.suspects or self.flying:
                 broken = self._hand_out()
-                # A broken executor answers for all that it had.
-                done, _ = wait(self.flying, return_when=FIRST_COMPLETED)
+                # A broken executor answers for all that it had. Not for long at a time: a signal handler that some
+                # package has installed can keep Ctrl-C from ending a wait.
+                done, _ = wait(self.flying, timeout=PATIENCE, return_when=FIRST_COMPLETED)
                 for future in done:
                     broken = self._take(future) or broken
                 if broken:

@@ -195,6 +195,9 @@ class Store:
             ) from error
         except sqlite3.DatabaseError as error:
             raise PrecodeFileError(f"{self.folder / LOCK} is damaged ({error}): remove it") from error
+        if not (self.folder / CONFIG).exists():
+            # Before anything else, so that whatever a killed process leaves is known for a study's.
+            self._write_config()
         (self.folder / DATA).mkdir(exist_ok=True)
         for place in (self.folder, self.folder / DATA):
             for entry in place.iterdir():
@@ -203,7 +206,7 @@ class Store:
 
     def _open(self) -> Contents:
         """Opens the database, or makes it where nothing has been computed; returns what it says."""
-        there = read_config(self.folder) if (self.folder / CONFIG).exists() else None
+        there = read_config(self.folder)
         self._database = sqlite3.connect(self.folder / DATABASE, isolation_level=None)
         run = self._database.execute
         run("PRAGMA journal_mode = WAL")
