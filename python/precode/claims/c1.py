@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from precode import plot
+from precode._internal.statistics import CELL
 from precode.claims.candidates import candidates, of_positive_template
 from precode.claims.conditions import Asked, Condition
 from precode.claims.observations import CONTROLS, METRICS
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
 from precode.claims.rules import Rules
-from precode.claims.statistics import CELL, Estimate, NotEnoughData, aucs, by_formula, estimate, measured
+from precode.claims.statistics import Estimate, NotEnoughData, aucs, by_formula, estimate, measured
 
 
 def near_shares(nulls: pd.DataFrame, near: int = 1) -> pd.DataFrame:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from precode import plot
+from precode._internal.statistics import CELL, formula_means
 from precode.claims.candidates import candidates, of_positive_template
 from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
-from precode.claims.statistics import CELL, by_formula, estimate, formula_means, measured, summarize
+from precode.claims.statistics import by_formula, estimate, measured, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

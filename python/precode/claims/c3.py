@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from precode import plot
+from precode._internal.statistics import CELL
 from precode.claims.candidates import candidates
 from precode.claims.conditions import AnyOf, Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
 from precode.claims.regression import fit, slopes
 from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import (
-    CELL,
     Estimate,
     NotEnoughData,
     by_formula,

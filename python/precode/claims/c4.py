@@ -10,13 +10,13 @@ import pandas as pd
 from scipy import stats
 
 from precode import plot
+from precode._internal.statistics import CELL
 from precode.claims.candidates import candidates
 from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Value
 from precode.claims.regression import fit, intercept, slopes
 from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import (
-    CELL,
     Estimate,
     NotEnoughData,
     aucs,

@@ -10,19 +10,11 @@ import pandas as pd
 
 from precode import plot
 from precode._internal.errors import PrecodeValueError
+from precode._internal.statistics import CELL
 from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
-from precode.claims.statistics import (
-    CELL,
-    NotEnoughData,
-    by_formula,
-    estimate,
-    measured,
-    require,
-    require_one,
-    summarize,
-)
+from precode.claims.statistics import NotEnoughData, by_formula, estimate, measured, require, require_one, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,20 +12,11 @@ from scipy import stats
 
 from precode import plot
 from precode._internal.errors import PrecodeValueError
+from precode._internal.statistics import CELL, formula_means
 from precode.claims.conditions import AnyOf, Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
-from precode.claims.statistics import (
-    CELL,
-    NotEnoughData,
-    by_formula,
-    estimate,
-    formula_means,
-    holm,
-    measured,
-    require,
-    require_one,
-)
+from precode.claims.statistics import NotEnoughData, by_formula, estimate, holm, measured, require, require_one
 from precode.plot.axes import over_formulas, pyplot
 from precode.plot.retraining import NULL
 from precode.tickets.registry import ALL_PROBES, ALL_RIVALS
@@ -77,7 +68,8 @@ def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     both = both.rename(columns={"method": "probe", "method_rival": "rival"})
     equal = both["dense_epochs_rival"] <= both["dense_epochs"]
     # The last reading that knows no more than the probe, or else the first of all.
-    order = np.lexsort([np.where(equal, -both["dense_epochs_rival"], both["dense_epochs_rival"]), ~equal])
+    known = both["dense_epochs_rival"].to_numpy(dtype=np.float64)
+    order = np.lexsort([np.where(equal, -known, known), ~equal.to_numpy()])
     both["role"] = np.where(both["rival"] == own["null"], "null", np.where(equal, "rival", "reference"))
     both = both.iloc[order].drop_duplicates(["probe", "rival", *keys, *read]).sort_index()
     if not (both["role"] == "rival").any():

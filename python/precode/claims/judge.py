@@ -9,11 +9,12 @@ import pandas as pd
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress, tracked
+from precode._internal.statistics import CELL
 from precode.claims.observations import Observations
 from precode.claims.records import Claim, Data, Verdict
 from precode.claims.registry import CLAIMS
 from precode.claims.rules import Rules, RulesLike
-from precode.claims.statistics import CELL, require
+from precode.claims.statistics import require
 
 
 def judge(
@@ -43,8 +44,8 @@ def judge(
     Example:
         >>> from precode.claims import synthetic_study
         >>> study = synthetic_study("shuffled", formulas=10, hidden=16, clauses=8)
-        >>> {verdict.verdict for verdict in judge(study.observations, study.tickets, study.transport).values()}
-        {'does not hold'}
+        >>> "holds" in {verdict.verdict for verdict in judge(study.observations, study.tickets).values()}
+        False
     """
     if not isinstance(observations, Observations):
         raise PrecodeTypeError(
@@ -143,8 +144,9 @@ def claims_table(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:
 
     Example:
         >>> from precode.claims import synthetic_study
-        >>> claims_table(judge(synthetic_study("planted", formulas=10).observations))["verdict"].tolist()
-        ['holds', 'holds', 'holds', 'holds', 'not enough data', 'not enough data']
+        >>> seen = synthetic_study("planted", formulas=10).observations
+        >>> claims_table(judge(seen, claims=["C1", "C6"]))["verdict"].tolist()
+        ['holds', 'not enough data']
     """
     columns = ["name", "statement", "verdict", "effect", "low", "high", "formulas", "reason", "rule"]
     return pd.DataFrame([{name: getattr(verdict, name) for name in columns} for verdict in verdicts.values()])

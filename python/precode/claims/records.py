@@ -202,18 +202,18 @@ class Claim:
             rules: see `Rules.of`.
         """
         rules = Rules.of(rules)
-        texts = self.name, self.statement, self.sentence(self.measure, rules)
-        rule = self.rule(rules)
         for name in self.needs:
             if getattr(data, name) is None:
-                return Verdict(*texts, *NOTHING, rule, reason=NOT_GIVEN[name])
+                return self._missing(NOT_GIVEN[name], rules)
         try:
             found = self.test(data, rules)
         except NotEnoughData as error:
-            return Verdict(*texts, *NOTHING, rule, reason=str(error))
+            return self._missing(str(error), rules)
         asked, effect = self.asks(self.own(rules)), found.effect
         return Verdict(
-            *texts,
+            self.name,
+            self.statement,
+            self.sentence(self.measure, rules),
             asked.verdict(found.estimates),
             effect.value,
             effect.low,
@@ -221,10 +221,17 @@ class Claim:
             effect.formulas,
             dict(found.nulls),
             asked.answers(found.estimates),
-            rule,
+            self.rule(rules),
             found.details,
             dict(found.tables),
             found.reason,
+        )
+
+    def _missing(self, reason: str, rules: Rules) -> Verdict:
+        """The verdict where there are not enough data."""
+        nan, measure = math.nan, self.sentence(self.measure, rules)
+        return Verdict(
+            self.name, self.statement, measure, MISSING, nan, nan, nan, 0, {}, {}, self.rule(rules), reason=reason
         )
 
 
@@ -241,9 +248,6 @@ def interval_sentence(rules: Rules) -> str:
 
 
 NOT_GIVEN = {"tickets": "no tickets were given", "transport": "no row transport was given"}
-
-NOTHING: tuple[Any, ...] = (MISSING, math.nan, math.nan, math.nan, 0, {}, {})
-"""Verdict, effect, ends of its interval, formulas, nulls and conditions where there are not enough data."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -263,8 +263,8 @@ def verdict_rates(
         One row a claim, one column a verdict: fractions of the studies.
 
     Example:
-        >>> verdict_rates("planted", 1, formulas=10)["holds"].tolist()
-        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+        >>> verdict_rates("planted", 1, formulas=10).loc["C1", "holds"]
+        np.float64(1.0)
     """
     fewer = replace(Rules.of(rules), resamples=resamples)
     verdicts = []

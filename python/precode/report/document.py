@@ -73,6 +73,7 @@ def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, p
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> import pandas as pd
         >>> from precode.study import Kind, StudyConfig, run
         >>> config = StudyConfig.preset("quick", methods=["imp"], rules="0" * 64)
         >>> def squares(cell):
