@@ -106,9 +106,9 @@ class Ticket:
             if isinstance(value, bool) or not isinstance(value, float | int):
                 raise PrecodeTypeError(f"cost['{key}'] must be a number, not {type(value).__name__}")
         object.__setattr__(self, "cost", {key: float(value) for key, value in self.cost.items()})
-        for key, value in self.versions.items():
-            if not isinstance(value, str):
-                raise PrecodeTypeError(f"versions['{key}'] must be a string, not {type(value).__name__}")
+        for key, text in self.versions.items():
+            if not isinstance(text, str):
+                raise PrecodeTypeError(f"versions['{key}'] must be a string, not {type(text).__name__}")
         for name, mask in self.masks.items():
             if mask.dtype != torch.bool:
                 raise PrecodeTypeError(f"the mask of '{name}' has type {mask.dtype}: masks are torch.bool")
