@@ -41,6 +41,33 @@ def things():
     }
 
 
+def test_claims_and_studies_say_what_they_are_in_one_line(tmp_path):
+    study = pytest.importorskip("precode.study")
+    known = pc.claims.synthetic_study("planted", formulas=10, hidden=8, clauses=4)
+    planned = study.plan(study.StudyConfig.preset("quick"))
+    store = study.Store(tmp_path, study.StudyConfig.preset("quick"), planned.cells)
+    store.close()
+    things = [
+        *pc.claims.CLAIMS,
+        known,
+        known.observations,
+        pc.claims.judge(known.observations)["C1"],
+        planned,
+        planned.cells[0],
+        study.CODES,
+        study.StudyConfig.preset("quick", methods=["imp"]),
+        store,
+    ]
+    for thing in things:
+        text = repr(thing)
+        assert text.startswith(type(thing).__name__), text
+        assert "\n" not in text, text
+        assert " object at 0x" not in text, text
+        assert len(text) <= 400, text
+    for thing in (pc.claims.CLAIMS[0], known.observations, planned):
+        assert "<table" in thing._repr_html_()
+
+
 def test_every_object_says_what_it_is_in_one_line(things):
     classes = {
         name

@@ -126,6 +126,10 @@ class Kind:
     columns: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
 
+    def __repr__(self) -> str:
+        axes = f", axes={', '.join(self.axes)}" if self.axes else ""
+        return f"Kind({self.name}{axes}, version={self.version})"
+
     def __post_init__(self) -> None:
         named(self.name, "kind")
         for axis in self.axes:
@@ -227,6 +231,9 @@ class Cell:
         missing = [part for part in product(*self.parts.values()) if part not in there]
         names = [axis.name for axis in self.axes]
         return [Job(self, canonical(dict(zip(names, found, strict=True)), "parts")) for found in rectangles(missing)]
+
+    def __repr__(self) -> str:
+        return f"Cell({self.kind}, parts={self.size}, key={self.key[:12]})"
 
     def __str__(self) -> str:
         return f"{self.kind} {self.text}"

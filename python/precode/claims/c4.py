@@ -279,7 +279,7 @@ CLAIM = Claim(
     question="Does a good ticket weigh how near a location is against what it costs others?",
     words="Two models predict which locations become codes, in formulas that they were not fitted to: one knows the "
     "distances, the other also the interference [ours]. The effect is the gain in AUC, the probability that a code "
-    "is ranked before a location that is none. Where the study has tickets, those that were chosen with a price on "
+    "is ranked before a location that is none. Where the study has tickets, those that were chosen with penalties on "
     "crowding must also be more accurate than those without.",
     nulls={
         "permuted_interference": Shown(
@@ -294,7 +294,7 @@ CLAIM = Claim(
             lambda verdict, study: plot.gains(verdict.details, verdict.nulls),
         ),
         Figure(
-            "What a price on crowded rows and covered clauses adds to the accuracy of tickets that are chosen by "
+            "What penalties on crowded rows and covered clauses add to the accuracy of tickets that are chosen by "
             "distance or motion.",
             lambda verdict, study: plot.penalties(verdict.table("penalties")),
         ),

@@ -13,6 +13,7 @@ import pandas as pd
 
 from precode._internal.check import integer, integers
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.statistics import CELL
 from precode.claims.counts import count_nulls
 from precode.claims.similarity import similarity
 from precode.codes.distances import distances
@@ -65,6 +66,17 @@ class Observations:
     motion: pd.DataFrame
     nulls: pd.DataFrame
     similarity: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"Observations({self._formulas()} networks, {len(self.locations)} locations)"
+
+    def _formulas(self) -> int:
+        return len(self.locations.drop_duplicates([name for name in (*CELL, "formula") if name in self.locations]))
+
+    def _repr_html_(self) -> str:
+        keys = ["kind", "template", "fate"]
+        counts = self.locations.groupby(keys, observed=True).agg(locations=("code", "size"), codes=("code", "sum"))
+        return counts.reset_index().to_html(index=False, border=0)
 
     @classmethod
     def concat(cls, parts: Sequence[Observations]) -> Observations:

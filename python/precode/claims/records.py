@@ -170,6 +170,14 @@ class Claim:
     needs: Sequence[str] = ("observations",)
     chance: str = ""
 
+    def _repr_html_(self) -> str:
+        shown = {"claim": self.statement, "question": self.question, "test": self.words, "rule": self.rule()}
+        lines = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in shown.items())
+        return f"<table><caption>{self.name}</caption>{lines}</table>"
+
+    def __repr__(self) -> str:
+        return f"Claim({self.name}: {self.statement})"
+
     def own(self, rules: Rules) -> dict[str, Any]:
         """The values of this claim by name, with those that the rules change.
 

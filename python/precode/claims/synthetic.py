@@ -70,6 +70,9 @@ class SyntheticStudy:
     tickets: pd.DataFrame
     transport: pd.DataFrame
 
+    def __repr__(self) -> str:
+        return f"SyntheticStudy({self.scenario}, {self.observations!r})"
+
 
 def synthetic_study(
     scenario: str,

@@ -279,7 +279,7 @@ PRINTED = ("name", "verdict", "effect", "low", "high", "formulas", "statement", 
 
 def _cell(cell: Cell) -> dict[str, Any]:
     """A cell as a row: kind, point, method, parts, the estimate, and its key."""
-    point = {
+    point: dict[str, Any] = {
         name: cell.settings[name] for name in ("hidden", "clauses", "embedding", "method") if name in cell.settings
     }
     return {"kind": cell.kind, **point, "parts": cell.size, "seconds": cell.seconds, "key": cell.key}

@@ -40,6 +40,13 @@ class Plan:
 
     cells: tuple[Cell, ...]
 
+    def __repr__(self) -> str:
+        return f"Plan(cells={len(self.cells)}, core-seconds={self.seconds:.3g})"
+
+    def _repr_html_(self) -> str:
+        counts = self.table().groupby("kind", sort=False).agg(cells=("key", "size"), seconds=("seconds", "sum"))
+        return counts.reset_index().to_html(index=False, float_format="{:.3g}".format, border=0)
+
     @property
     def seconds(self) -> float:
         """Estimate of what all cells take on one core."""

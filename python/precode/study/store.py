@@ -79,6 +79,10 @@ class Store:
             self.close()
             raise
 
+    def __repr__(self) -> str:
+        state = "closed" if self._database is None else "open"
+        return f"Store({str(self.folder)!r}, {len(self.cells)} cells, {state})"
+
     def __enter__(self) -> Store:
         return self
 
