@@ -107,7 +107,8 @@ def run(
             try:
                 driver.run(pending)
             except KeyboardInterrupt:
-                workers.close(at_once=True)
+                if not workers.end():
+                    driver.cancel()
                 done = _count(store)
                 raise KeyboardInterrupt(f"interrupted: {done}: run it again to go on") from None
             finally:
@@ -188,21 +189,23 @@ class _Workers:
             ) from error
         self.close()
 
-    def close(self, *, at_once: bool = False) -> None:
-        """Shuts down an executor that was made here.
+    def close(self) -> None:
+        """Shuts down an executor that was made here."""
+        if self._make is not None and self._current is not None:
+            self._current.shutdown(wait=False, cancel_futures=True)
+        self._current = None
 
-        Args:
-            at_once: end its processes, whatever they compute, so that nobody waits for them.
-        """
-        made, self._current = self._current, None
-        if self._make is None or made is None:
-            return
-        # Python 3.14 has a method for this.
-        processes = list((getattr(made, "_processes", None) or {}).values()) if at_once else []
-        made.shutdown(wait=False, cancel_futures=True)
+    def end(self) -> bool:
+        """Ends the processes of an executor that was made here, whatever they compute; whether it had any."""
+        # Python 3.14 has a method for this. Futures are left alone: a pool whose processes die answers for them itself.
+        processes = list((getattr(self._current, "_processes", None) or {}).values()) if self._make else []
         for process in processes:
             with suppress(OSError, ValueError):
                 process.terminate()
+        if processes and self._current is not None:
+            self._current.shutdown(wait=False)
+            self._current = None
+        return bool(processes)
 
 
 class _Driver:
@@ -244,9 +247,14 @@ class _Driver:
         except KeyboardInterrupt:
             self._keep_what_came_back()
             raise
-        finally:
-            for future in self.flying:
-                future.cancel()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Takes back what no worker has begun."""
+        for future in self.flying:
+            future.cancel()
 
     def _hand_out(self) -> BaseException | None:
         """Submits as many jobs as may fly; returns why the executor took no more, if it broke."""
