@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 from click.testing import CliRunner
-from precode.claims.contests import re_expression
+from precode.claims.c5 import re_expression
 
 import precode as pc
 from precode.claims import judge, load_rules, rules_version, synthetic_study, transport_tickets
@@ -75,7 +75,7 @@ def test_the_command_ends_with_claims_and_tables(own):
         assert claim["verdict"] == "not enough data"
         assert claim["effect"] is None
         assert claim["reason"]
-        assert claim["rule"].startswith(("Holds if", "Over "))
+        assert claim["rule"].startswith(("Holds if", "Judged over "))
     assert {path.name for path in (out / "tables").iterdir()} == {
         f"{name}.{ending}"
         for name in (
