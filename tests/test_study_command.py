@@ -90,7 +90,7 @@ def test_the_command_ends_with_claims_and_tables(own):
         assert claim["verdict"] == "not enough data"
         assert claim["effect"] is None
         assert claim["reason"]
-        assert claim["rule"].startswith(("Holds if", "Over "))
+        assert claim["rule"].startswith(("Holds if", "Judged over "))
     assert {path.name for path in (out / "tables").iterdir()} == {
         f"{name}.{ending}"
         for name in (
