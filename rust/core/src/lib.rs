@@ -8,6 +8,7 @@
 //! Neural Computation* (arXiv 2504.08842), section 4.
 
 pub mod error;
+#[macro_use]
 mod named;
 mod progress;
 pub mod read;

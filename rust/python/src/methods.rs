@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use numpy::PyArrayDyn;
 use precode_core::Clause;
 use precode_core::Progress;
-use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::ticket::mask::Density;
 use precode_core::train::Problem;
 use precode_torch::methods::{
     Control, Found, Method, Objective, Record, Request, StackObjective, Start, all,
@@ -67,7 +67,7 @@ pub struct ControlRow {
 #[pyfunction]
 pub fn controls() -> Vec<ControlRow> {
     let row = |control: Control| ControlRow { name: control.name(), title: control.title() };
-    Control::ALL.map(row).into()
+    Control::ALL.iter().copied().map(row).collect()
 }
 
 /// What is asked of a method, by name.
@@ -91,8 +91,8 @@ impl Search {
             self.densities.iter().map(|&density| Density::new(density)).collect::<Result<_, _>>()?;
         let request = Request {
             densities: &densities,
-            granularity: Granularity::parse(&self.granularity)?,
-            scope: Scope::parse(&self.scope)?,
+            granularity: self.granularity.parse()?,
+            scope: self.scope.parse()?,
             invert: false,
             seed: self.seed,
             streams: &self.streams,

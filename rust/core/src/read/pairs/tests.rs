@@ -245,12 +245,10 @@ fn what_does_not_fit_is_refused() {
     assert!(refuse(TernaryCodes::from_signs(&[i8::MIN], 1).unwrap_err()).contains("-128"));
     assert!(refuse(TernaryCodes::from_signs(&[], 2).unwrap_err()).contains("no codes"));
     assert!(refuse(TernaryCodes::from_signs(&[0; 3], 2).unwrap_err()).contains("3 values are not a whole"));
-    assert!(refuse(CodeMetric::parse("l2").unwrap_err()).contains("hamming, jaccard, overlap"));
-    assert!(refuse(TernaryMetric::parse("l2").unwrap_err()).contains("mismatch, l1"));
-    for (name, metric) in
-        CodeMetric::NAMES.iter().zip([CodeMetric::Hamming, CodeMetric::Jaccard, CodeMetric::Overlap])
-    {
-        assert_eq!(CodeMetric::parse(name), Ok(metric));
+    assert!(refuse("l2".parse::<CodeMetric>().unwrap_err()).contains("hamming, jaccard, overlap"));
+    assert!(refuse("l2".parse::<TernaryMetric>().unwrap_err()).contains("mismatch, l1"));
+    for &metric in CodeMetric::ALL {
+        assert_eq!(metric.name().parse(), Ok(metric));
     }
 
     let (short, long) =
