@@ -60,7 +60,7 @@ fn matrix<'py, T: Distance + numpy::Element>(py: Python<'py>, pairs: &Pairs) -> 
     Ok(array(py, distances, &[rows, columns])?.into_any())
 }
 
-/// (A, B) distances of every two codes, in the smallest type that holds them, and the kernel that ran.
+/// (A, B) distances of every two codes, in the smallest type that holds them, and the level that ran.
 #[pyfunction]
 pub fn code_distances<'py>(
     py: Python<'py>,
@@ -75,7 +75,7 @@ pub fn code_distances<'py>(
         Some(0x100..=0xffff) => matrix::<u16>(py, &pairs)?,
         Some(_) => matrix::<u32>(py, &pairs)?,
     };
-    Ok((distances, pairs.kernel().name()))
+    Ok((distances, pairs.level().name()))
 }
 
 type NearestArrays<'py> = (Bound<'py, PyArrayDyn<u32>>, Bound<'py, PyArrayDyn<f32>>);

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::blocked::{self, Blocked};
 use super::embed::Map;
-use super::level::{Kernel, Level, dispatch};
 use super::net::{Alive, Buffers, Kept, Shape, Which};
 use super::optimizer::{Rule, step_scales};
 use super::simd::Simd;
 use super::tile::Density;
 use super::train::{Epochs, Job, Run, TrainEpochs, Worker};
 use crate::Progress;
+use crate::cpu::Selected;
 use crate::error::Result;
 use crate::train::{Evaluation, History, Patience, Problem, Trained, epoch_order};
 use crate::{Dataset, Embedding, Weights};
@@ -25,7 +26,7 @@ pub(super) fn train(
     mut start: Weights,
     problem: &Problem<'_>,
     shape: Shape,
-    level: Level,
+    level: Selected,
     progress: &Progress,
 ) -> Result<Trained> {
     let config = problem.config;
@@ -62,7 +63,7 @@ pub(super) fn train(
             || {
                 running.par_iter_mut().with_max_len(1).try_for_each(|job| {
                     let rows = job.alive.rows.len();
-                    dispatch(level, rows, TrainEpochs { run: &run, epochs: &epochs, job })
+                    blocked::run(level, rows, TrainEpochs { run: &run, epochs: &epochs, job })
                 })
             },
             || prepare(epochs.numbers.end),
@@ -174,7 +175,7 @@ struct Evaluate<'a, T> {
     progress: &'a Progress,
 }
 
-impl<T: AsRef<[f32]>> Kernel for Evaluate<'_, T> {
+impl<T: AsRef<[f32]>> Blocked for Evaluate<'_, T> {
     type Output = Result<(f64, f64)>;
 
     #[inline(always)]
@@ -198,7 +199,7 @@ pub(super) fn evaluate(
     data: &[Arc<Dataset>],
     embedding: &Embedding,
     shape: Shape,
-    level: Level,
+    level: Selected,
     progress: &Progress,
 ) -> Result<Evaluation> {
     let map = Map::new(embedding, shape.variables)?;
@@ -219,8 +220,8 @@ pub(super) fn evaluate(
                 w2: &w2.weight[part(&w2.weight)],
                 b2: &w2.bias[part(&w2.bias)],
             };
-            let kernel = Evaluate { shape, map: &map, weights: &buffers, data, progress };
-            let result = dispatch(level, shape.hidden, kernel)?;
+            let evaluate = Evaluate { shape, map: &map, weights: &buffers, data, progress };
+            let result = blocked::run(level, shape.hidden, evaluate)?;
             progress.advance(1);
             Ok(result)
         })

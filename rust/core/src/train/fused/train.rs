@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::backward::{Errors, Step};
+use super::blocked::Blocked;
 use super::embed::Map;
 use super::forward::{Logits, Totals};
-use super::level::Kernel;
 use super::net::{Alive, Buffers, Kept, Net, Shape, Which};
 use super::optimizer::{Rule, StepScale, Update};
 use super::simd::Simd;
@@ -62,7 +62,7 @@ pub(super) struct TrainEpochs<'r, 'j, 'a> {
     pub(super) job: &'j mut Job<'a>,
 }
 
-impl Kernel for TrainEpochs<'_, '_, '_> {
+impl Blocked for TrainEpochs<'_, '_, '_> {
     type Output = Result<()>;
 
     #[inline(always)]
