@@ -71,7 +71,7 @@ pub fn controls() -> Vec<ControlRow> {
 }
 
 /// What is asked of a method, by name.
-pub struct Search {
+pub struct NamedRequest {
     pub method: String,
     pub densities: Vec<f64>,
     pub granularity: String,
@@ -80,7 +80,7 @@ pub struct Search {
     pub streams: Vec<u64>,
 }
 
-impl Search {
+impl NamedRequest {
     /// Finds the tickets, and the names of the parameters that they have values for.
     pub fn find(
         &self,
@@ -126,7 +126,7 @@ pub struct Tickets<'py> {
 }
 
 impl<'py> Tickets<'py> {
-    /// From what [`Search::find`] returns.
+    /// From what [`NamedRequest::find`] returns.
     pub fn new(py: Python<'py>, parameters: Vec<(String, bool)>, found: Found) -> PyResult<Self> {
         let tensors = |lists: Vec<Vec<tch::Tensor>>| -> Vec<Vec<PyTensor>> {
             lists.into_iter().map(|list| list.into_iter().map(PyTensor).collect()).collect()
@@ -187,7 +187,7 @@ pub fn find_stack_tickets<'py>(
     let variables = data.first().map_or(0, |data| data.variables());
     let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
     let config = settings.into_config().map_err(|error| raise(py, error))?;
-    let search = Search { method, densities, granularity, scope, seed, streams };
+    let request = NamedRequest { method, densities, granularity, scope, seed, streams };
     let (parameters, found) = run(py, progress.as_ref(), move |progress| {
         let problem = Problem {
             data: &data,
@@ -205,7 +205,7 @@ pub fn find_stack_tickets<'py>(
             let clauses: Vec<Vec<Clause>> = clauses.iter().map(tasks::clauses).collect();
             objective = objective.with_clauses(clauses)?;
         }
-        search.find(&mut objective, progress)
+        request.find(&mut objective, progress)
     })?;
     Tickets::new(py, parameters, found)
 }

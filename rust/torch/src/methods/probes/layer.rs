@@ -3,8 +3,8 @@
 use precode_core::read::blind::{self, Affinity};
 use precode_core::read::template::templates;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
-use precode_core::ticket::probe::{Probe, probe};
-use precode_core::ticket::realize::Map;
+use precode_core::ticket::probe::{Probe, choose_cells};
+use precode_core::ticket::translation::Translation;
 use precode_core::{Clause, Clauses, Readout, Template};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -28,7 +28,7 @@ pub(super) struct Layer {
     place: usize,
     second: usize,
     output: i64,
-    pub map: Map,
+    pub translation: Translation,
     pub clauses: Option<Vec<Vec<Clause>>>,
     shape: Vec<i64>,
     device: Device,
@@ -51,17 +51,28 @@ impl Layer {
         }
         let (shape, device) = (parameter.initial.size(), parameter.initial.device());
         let (networks, rows, inputs) = parameter.initial.size3()?;
-        let map = match &pair.embedding {
-            None => Map::identity(inputs as usize),
+        let translation = match &pair.embedding {
+            None => Translation::identity(inputs as usize),
             Some(matrix) => {
                 let entries = flat(&matrix.f_to_kind(Kind::Double)?)?;
-                Map::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
+                Translation::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
             }
         };
         let clauses = pair.clauses.clone();
         let place = objective.parameters()[..first].iter().filter(|parameter| parameter.prunable).count();
         let (networks, rows) = (networks as usize, rows as usize);
-        Ok(Self { networks, rows, first, place, second, output: output as i64, map, clauses, shape, device })
+        Ok(Self {
+            networks,
+            rows,
+            first,
+            place,
+            second,
+            output: output as i64,
+            translation,
+            clauses,
+            shape,
+            device,
+        })
     }
 
     /// W1 of all networks, in float64.
@@ -72,11 +83,11 @@ impl Layer {
     /// C1 and output weights of all networks, in float64.
     fn features(&self, values: &[Tensor]) -> Result<(Vec<f64>, Vec<f64>)> {
         let output = values[self.second].f_detach()?.f_select(1, self.output)?.f_to_kind(Kind::Double)?;
-        Ok((self.map.features(&self.weights(values)?), flat(&output)?))
+        Ok((self.translation.features(&self.weights(values)?), flat(&output)?))
     }
 
     fn readout<'a>(&self, features: &'a (Vec<f64>, Vec<f64>)) -> Result<Readout<'a, f64>> {
-        let variables = self.map.variables();
+        let variables = self.translation.variables();
         Ok(Readout::new(self.networks, self.rows, variables, &features.0, &features.1)?)
     }
 
@@ -95,7 +106,7 @@ impl Layer {
             let (count, width) =
                 match formula.and_then(|formula| Some((formula.len(), formula.first()?.len()))) {
                     Some(told) => told,
-                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.map.variables())),
+                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.translation.variables())),
                 };
             let output = &features.1[network * self.rows..][..self.rows];
             let affinity = Affinity::Interaction.of(&readout, output, network)?;
@@ -119,7 +130,7 @@ impl Layer {
         request: &Request,
     ) -> Result<Chooser<'_>> {
         let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
-        let clauses = Clauses::new(&sets, self.networks, self.map.variables())?;
+        let clauses = Clauses::new(&sets, self.networks, self.translation.variables())?;
         Ok(Chooser {
             layer: self,
             weights: self.weights(start)?,
@@ -140,7 +151,7 @@ impl Layer {
         request: &Request,
     ) -> Result<(usize, Vec<Tensor>)> {
         let per_network = |tensor: &Tensor| tensor.numel() / self.networks;
-        let first = self.rows * self.map.inputs();
+        let first = self.rows * self.translation.inputs();
         let all: usize = prunable(objective, initial(objective)).iter().map(per_network).sum();
         let kept = density.of(if request.scope == Scope::PerLayer { first } else { all })?;
         let latest: Vec<Tensor> = latest
@@ -202,14 +213,16 @@ impl Chooser<'_> {
     ) -> Result<Vec<Tensor>> {
         request.progress.check()?;
         let layer = self.layer;
-        let (rows, inputs, variables) = (layer.rows, layer.map.inputs(), layer.map.variables());
+        let (rows, inputs, variables) =
+            (layer.rows, layer.translation.inputs(), layer.translation.variables());
         let initial = initial(objective);
         let (keep, others) = layer.share(objective, latest.unwrap_or(&initial), density, request)?;
         let later = latest.map(|values| layer.features(values)).transpose()?;
         let later = later.as_ref().map(|later| layer.readout(later)).transpose()?;
         let (start, budget) = (layer.readout(&self.start)?, keep.min(rows * variables));
-        let cells = probe(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
-        if layer.map.is_identity() {
+        let cells =
+            choose_cells(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
+        if layer.translation.is_identity() {
             return layer.with_others(&cells, others);
         }
         let features = self.start.0.par_chunks(rows * variables).zip(cells.par_chunks(rows * variables));
@@ -217,7 +230,7 @@ impl Chooser<'_> {
             .zip(self.weights.par_chunks(rows * inputs))
             .map(|((features, cells), weights)| {
                 let wanted = features.iter().zip(cells).map(|(&c, &kept)| if kept { c } else { 0.0 });
-                Ok(layer.map.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
+                Ok(layer.translation.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
             })
             .collect::<Result<_>>()?;
         layer.with_others(&networks.concat(), others)
