@@ -60,7 +60,7 @@ def code_distance(a: Stack, b: Stack | None = None, *, metric: str | None = None
 
 
 def code_distance_kernel() -> str:
-    """Which of the kernels ``"avx512"``, ``"avx2"``, ``"scalar"`` counts on this machine."""
+    """Which of the kernels ``"avx512"``, ``"avx2"``, ``"portable"`` counts on this machine."""
     return _precode.code_distances(np.zeros((1, 1), dtype=np.bool_), None, "hamming")[1]
 
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use precode_core::Progress;
-use precode_core::train::fused::{Level, Options, train};
+use precode_core::cpu::Kernels;
+use precode_core::train::fused::{Options, train};
 use precode_core::train::{Optimizer, Problem, TrainConfig};
 use precode_core::{Dataset, Embedding, Masks, Weights};
 
@@ -117,7 +118,7 @@ fn widths(criterion: &mut Criterion) {
 }
 
 fn levels(criterion: &mut Criterion) {
-    for level in Level::available() {
+    for level in Kernels::Fused.available() {
         let options = Options { level: Some(level), threads: None };
         let cell = Cell { networks: 32, options, ..Cell::reference() };
         cell.bench(criterion, "fused/level", &level.to_string());

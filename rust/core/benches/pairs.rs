@@ -1,11 +1,12 @@
-//! Pairs of codes a second, by kernel and by what is asked for. `RAYON_NUM_THREADS=1` gives the rate of
+//! Pairs of codes a second, by level and by what is asked for. `RAYON_NUM_THREADS=1` gives the rate of
 //! one core.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use precode_core::Progress;
-use precode_core::read::pairs::{BitCodes, CodeMetric, Kernel, Pairs, TernaryCodes, TernaryMetric};
+use precode_core::cpu::Kernels;
+use precode_core::read::pairs::{BitCodes, CodeMetric, Pairs, TernaryCodes, TernaryMetric};
 
 /// Numbers of a fixed sequence.
 fn noise() -> impl Iterator<Item = u64> {
@@ -21,23 +22,22 @@ fn codes(count: usize, bits: usize) -> BitCodes {
     BitCodes::from_bools(&bools, bits).expect("codes")
 }
 
-/// Every kernel on every length of codes; nothing is kept.
-fn kernels(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("pairs/kernels");
+/// Every level on every length of codes; nothing is kept.
+fn levels(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pairs/levels");
     for (count, bits) in [(8192, 64), (8192, 512), (4096, 4096)] {
         let codes = codes(count, bits);
         group.throughput(Throughput::Elements((count * count) as u64));
-        for kernel in Kernel::available() {
-            let pairs =
-                Pairs::new(&codes, None, CodeMetric::Hamming).and_then(|pairs| pairs.with_kernel(kernel));
-            let pairs = pairs.expect("an available kernel");
-            group.bench_function(BenchmarkId::new(kernel.name(), format!("{count} x {bits}")), |bencher| {
+        for level in Kernels::Pairs.available() {
+            let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).and_then(|pairs| pairs.at_level(level));
+            let pairs = pairs.expect("an available level");
+            group.bench_function(BenchmarkId::new(level.name(), format!("{count} x {bits}")), |bencher| {
                 bencher.iter(|| {
                     let visit = |block: &precode_core::read::pairs::Block<u16>| {
                         black_box(block.distances);
                         Ok(())
                     };
-                    assert_eq!(pairs.for_each_block(&Progress::default(), visit), Ok(kernel));
+                    assert_eq!(pairs.for_each_block(&Progress::default(), visit), Ok(level));
                 });
             });
         }
@@ -45,7 +45,7 @@ fn kernels(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What can be asked of codes, with the fastest kernel.
+/// What can be asked of codes, at the fastest level.
 fn forms(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pairs/forms");
     for (count, bits) in [(8192, 64), (8192, 4096)] {
@@ -93,5 +93,5 @@ fn ternary(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, kernels, forms, ternary);
+criterion_group!(benches, levels, forms, ternary);
 criterion_main!(benches);

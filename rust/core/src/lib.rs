@@ -2,13 +2,16 @@
 //!
 //! The pure-Rust heart of precode, in four rooms: [`task`] (formulas, samplers, data), [`read`] (templates, codes and
 //! their distances, nulls), [`ticket`] (masks, probes, recovery, files) and [`train`] (networks and the fused engine).
-//! Nothing here needs Python or libtorch.
+//! [`cpu`] chooses instructions at run time for all of them. Nothing here needs Python or libtorch.
 //!
 //! The setting is that of Adler, Alistarh and Shavit, *Towards Combinatorial Interpretability of
 //! Neural Computation* (arXiv 2504.08842), section 4.
 
+#[macro_use]
+mod names;
+
+pub mod cpu;
 pub mod error;
-mod named;
 mod progress;
 pub mod read;
 pub mod study;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Result, value_error};
-use crate::train::embedding::Embedding;
+use crate::train::embedding::EmbeddingKind;
 
 /// The version of the configuration's form.
 pub const VERSION: u32 = 1;
@@ -30,7 +30,7 @@ pub struct Config {
     pub clauses: Vec<u32>,
     /// Fractions of the prunable weights that tickets keep, descending.
     pub densities: Vec<f64>,
-    /// Names of the fixed maps in front of the networks, in the order of [`Embedding::NAMES`].
+    /// Names of the fixed maps in front of the networks, in the order of [`EmbeddingKind::NAMES`].
     pub embeddings: Vec<String>,
     /// Most passes over the data.
     pub epochs: u32,
@@ -74,7 +74,7 @@ impl Config {
         config.hidden.sort_unstable();
         config.clauses.sort_unstable();
         config.densities.sort_unstable_by(|a, b| b.total_cmp(a));
-        config.embeddings.sort_by_key(|name| Embedding::NAMES.iter().position(|known| known == name));
+        config.embeddings.sort_by_key(|name| EmbeddingKind::NAMES.iter().position(|known| known == name));
         config.methods.sort_unstable();
         Ok(config)
     }
@@ -94,8 +94,8 @@ impl Config {
         each(
             "embeddings",
             &self.embeddings,
-            |name| Embedding::NAMES.contains(&name.as_str()),
-            format!("one of {}", Embedding::NAMES.join(", ")),
+            |name| EmbeddingKind::NAMES.contains(&name.as_str()),
+            format!("one of {}", EmbeddingKind::NAMES.join(", ")),
         )?;
         each(
             "methods",

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use fused_reference::{Reference, config, data, difference, embeddings, masks, optimizers, parameters};
 use precode_core::Progress;
-use precode_core::train::fused::{Level, Options, evaluate, train};
+use precode_core::cpu::{Kernels, Level};
+use precode_core::train::fused::{Options, evaluate, train};
 use precode_core::train::{Optimizer, Problem, TrainConfig};
 use precode_core::{Dataset, Embedding, Masks, Weights};
 
@@ -35,7 +36,7 @@ fn compare(name: &str, widths: [usize; 3], problem: &Problem<'_>) {
     config.snapshots = (0..=steps).collect();
     let problem = Problem { config: &config, ..*problem };
     let references: Vec<_> = (0..networks).map(|r| fused_reference::train(&start, r, &problem)).collect();
-    for level in Level::available() {
+    for level in Kernels::Fused.available() {
         assert_eq!(at(level).resolve_level().unwrap(), level);
         let trained = train(start.clone(), &problem, at(level), &Progress::default()).unwrap();
         let mut worst: f64 = 0.0;
@@ -181,7 +182,7 @@ fn the_gradient_is_that_of_finite_differences() {
             moved.parameters[p][i] += h;
             moved.gradient(&data[0], &c0, &all).0 / (40 * outputs) as f64
         };
-        for level in Level::available() {
+        for level in Kernels::Fused.available() {
             let trained =
                 train(start.clone(), &problem(&data, &embedding, &config), at(level), &Progress::default())
                     .unwrap();
@@ -208,7 +209,7 @@ fn evaluation_agrees_with_the_reference() {
             let widths = [embedding.rows(variables), hidden, outputs];
             let weights = Weights::linear_init(&widths, 1, &[0, 1, 2]).unwrap();
             let c0 = embedding.matrix(variables).unwrap();
-            for level in Level::available() {
+            for level in Kernels::Fused.available() {
                 let progress = Progress::default();
                 let result = evaluate(&weights, &data, &embedding, at(level), &progress).unwrap();
                 assert_eq!(progress.done(), 3);

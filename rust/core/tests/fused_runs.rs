@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use fused_reference::{config, data, masks, optimizers, parameters};
 use precode_core::Progress;
-use precode_core::train::fused::{Level, MAX_HIDDEN, Options, evaluate, memory_bytes, supports, train};
+use precode_core::cpu::Kernels;
+use precode_core::train::fused::{MAX_HIDDEN, Options, evaluate, memory_bytes, supports, train};
 use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
 
@@ -41,7 +42,7 @@ fn same_bits_for_any_threads_and_any_stack() {
         masks: Some(&masks),
         config: &config,
     };
-    for level in Level::available() {
+    for level in Kernels::Fused.available() {
         let options = |threads| Options { level: Some(level), threads };
         let expected = run(&start, &problem, options(None));
         for threads in [1, 2, 5] {
@@ -151,7 +152,7 @@ fn dead_rows_and_empty_samples_leave_finite_weights() {
         }
     }
     for (_, optimizer) in optimizers() {
-        for level in Level::available() {
+        for level in Kernels::Fused.available() {
             let config = config(30, 32, optimizer);
             let options = Options { level: Some(level), threads: None };
             let trained = run(&start, &problem(&data, &config), options);
@@ -196,41 +197,6 @@ fn what_does_not_fit_is_refused() {
     broken.layers[0].weight[3] = f32::NAN;
     let refused = train(broken, &problem(&small, &config), Options::default(), &progress).unwrap_err();
     assert!(refused.to_string().contains("finite"));
-}
-
-#[test]
-fn levels_have_names() {
-    for level in Level::available() {
-        assert_eq!(level.to_string().parse::<Level>().unwrap(), level);
-    }
-    let refused = "sse9".parse::<Level>().unwrap_err().to_string();
-    assert!(refused.contains("sse9") && refused.contains("portable, avx2, avx512"), "{refused}");
-    assert_eq!(Level::available().last(), Some(&Level::detect()));
-}
-
-/// The environment is read in a process of its own: this test starts itself again.
-#[test]
-fn the_environment_forces_a_level() {
-    let name = "the_environment_forces_a_level";
-    if let Ok(expected) = std::env::var("FUSED_TEST_EXPECTS") {
-        let got = Options::default().resolve_level().map_or_else(|e| e.to_string(), |l| l.to_string());
-        assert!(got.contains(&expected), "{got}, not {expected}");
-        let forced = Options { level: Some(Level::Portable), threads: None };
-        assert_eq!(forced.resolve_level().unwrap(), Level::Portable);
-        return;
-    }
-    let mut cases: Vec<_> = Level::available().iter().map(|l| (l.to_string(), l.to_string())).collect();
-    cases.push(("fast".into(), "PRECODE_FUSED_LEVEL".into()));
-    cases.push((String::new(), Level::detect().to_string()));
-    for (value, expected) in cases {
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name])
-            .env("PRECODE_FUSED_LEVEL", &value)
-            .env("FUSED_TEST_EXPECTS", expected)
-            .status()
-            .unwrap();
-        assert!(status.success(), "PRECODE_FUSED_LEVEL={value}");
-    }
 }
 
 #[test]

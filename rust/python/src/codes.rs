@@ -2,9 +2,10 @@
 
 use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
 use precode_core::read::codes::{self, Real};
-use precode_core::read::distance::{self, Metric, PolarityRule, Scale};
+use precode_core::read::distance;
 use precode_core::read::{interference, nulls};
-use precode_core::{Clauses, Embedding, Error, Readout, Template};
+use precode_core::train::embedding::EmbeddingKind;
+use precode_core::{Clauses, Error, Readout, Template};
 use pyo3::prelude::*;
 
 use crate::boundary::{Networks, array, compute, raise, table, with_readout};
@@ -84,8 +85,7 @@ pub fn distances<'py>(
         let (values, shape) = compute(py, || {
             let clauses = table(&readout, &sets)?;
             let template = Template::parse(template, clauses.width())?;
-            let (metric, scale, rule) =
-                (Metric::parse(metric)?, Scale::parse(scale)?, PolarityRule::parse(polarity)?);
+            let (metric, scale, rule) = (metric.parse()?, scale.parse()?, polarity.parse()?);
             let values = distance::distances(&readout, &clauses, template, metric, scale, rule)?;
             Ok((values, locations(&readout, &clauses)))
         })?;
@@ -107,8 +107,7 @@ pub fn crowding<'py>(
         let (crowding, shape) = compute(py, || {
             let clauses = table(&readout, &sets)?;
             let template = Template::parse(template, clauses.width())?;
-            let scale = Scale::parse(scale)?;
-            let crowding = interference::crowding(&readout, &clauses, template, near, scale)?;
+            let crowding = interference::crowding(&readout, &clauses, template, near, scale.parse()?)?;
             Ok((crowding, locations(&readout, &clauses)))
         })?;
         Ok((
@@ -224,7 +223,7 @@ pub fn embedding_matrix<'py>(
     variables: usize,
     seed: u64,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    let embedding = Embedding::named(kind, variables, seed);
+    let embedding = kind.parse::<EmbeddingKind>().and_then(|kind| kind.embedding(variables, seed));
     let matrix = embedding.and_then(|c0| Ok((c0.rows(variables), c0.matrix(variables)?)));
     let (rows, matrix) = matrix.map_err(|error| raise(py, error))?;
     array(py, matrix, &[rows, variables])

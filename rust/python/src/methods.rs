@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use numpy::PyArrayDyn;
 use precode_core::Clause;
 use precode_core::Progress;
-use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::ticket::mask::Density;
 use precode_core::train::Problem;
 use precode_torch::methods::{
     Control, Found, Method, Objective, Record, Request, StackObjective, Start, all,
@@ -67,11 +67,11 @@ pub struct ControlRow {
 #[pyfunction]
 pub fn controls() -> Vec<ControlRow> {
     let row = |control: Control| ControlRow { name: control.name(), title: control.title() };
-    Control::ALL.map(row).into()
+    Control::ALL.iter().copied().map(row).collect()
 }
 
 /// What is asked of a method, by name.
-pub struct Search {
+pub struct NamedRequest {
     pub method: String,
     pub densities: Vec<f64>,
     pub granularity: String,
@@ -80,7 +80,7 @@ pub struct Search {
     pub streams: Vec<u64>,
 }
 
-impl Search {
+impl NamedRequest {
     /// Finds the tickets, and the names of the parameters that they have values for.
     pub fn find(
         &self,
@@ -91,8 +91,8 @@ impl Search {
             self.densities.iter().map(|&density| Density::new(density)).collect::<Result<_, _>>()?;
         let request = Request {
             densities: &densities,
-            granularity: Granularity::parse(&self.granularity)?,
-            scope: Scope::parse(&self.scope)?,
+            granularity: self.granularity.parse()?,
+            scope: self.scope.parse()?,
             invert: false,
             seed: self.seed,
             streams: &self.streams,
@@ -126,7 +126,7 @@ pub struct Tickets<'py> {
 }
 
 impl<'py> Tickets<'py> {
-    /// From what [`Search::find`] returns.
+    /// From what [`NamedRequest::find`] returns.
     pub fn new(py: Python<'py>, parameters: Vec<(String, bool)>, found: Found) -> PyResult<Self> {
         let tensors = |lists: Vec<Vec<tch::Tensor>>| -> Vec<Vec<PyTensor>> {
             lists.into_iter().map(|list| list.into_iter().map(PyTensor).collect()).collect()
@@ -188,7 +188,7 @@ pub fn find_stack_tickets<'py>(
     let variables = data.first().map_or(0, |data| data.variables());
     let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
     let config = settings.into_config().map_err(|error| raise(py, error))?;
-    let search = Search { method, densities, granularity, scope, seed, streams };
+    let request = NamedRequest { method, densities, granularity, scope, seed, streams };
     let (parameters, found) = run(py, progress.as_ref(), move |progress| {
         let problem = Problem {
             data: &data,
@@ -206,7 +206,7 @@ pub fn find_stack_tickets<'py>(
             let clauses: Vec<Vec<Clause>> = clauses.iter().map(tasks::clauses).collect();
             objective = objective.with_clauses(clauses, complemented)?;
         }
-        search.find(&mut objective, progress)
+        request.find(&mut objective, progress)
     })?;
     Tickets::new(py, parameters, found)
 }

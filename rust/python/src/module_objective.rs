@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use tch::Tensor;
 
 use crate::boundary::{PyTensor, internal_error, raise};
-use crate::methods::{Search, Tickets};
+use crate::methods::{NamedRequest, Tickets};
 use crate::tasks::{self, SignedClauses};
 
 /// `precode.modules.objective.ModuleObjective`, which answers on the thread that asks, with the GIL held: the user's code runs
@@ -168,9 +168,10 @@ pub fn find_module_ticket<'py>(
     seed: u64,
 ) -> PyResult<Tickets<'py>> {
     let mut objective = ModuleObjective::new(objective, clauses, complemented)?;
-    let search = Search { method, densities: vec![density], granularity, scope, seed, streams: vec![0] };
+    let request =
+        NamedRequest { method, densities: vec![density], granularity, scope, seed, streams: vec![0] };
     // The method does not outlive a panic, so nothing of it is seen half done.
-    let found = catch_unwind(AssertUnwindSafe(|| search.find(&mut objective, &Progress::default())));
+    let found = catch_unwind(AssertUnwindSafe(|| request.find(&mut objective, &Progress::default())));
     match (objective.raised.take(), found) {
         (Some(error), _) => Err(error),
         (None, Ok(Ok((parameters, found)))) => Tickets::new(py, parameters, found),

@@ -1,7 +1,7 @@
 //! All pairs of codes.
 
 use numpy::{PyArrayDyn, PyReadonlyArray2};
-use precode_core::read::pairs::{BitCodes, CodeMetric, Distance, Pairs, TernaryCodes, TernaryMetric};
+use precode_core::read::pairs::{BitCodes, Distance, Pairs, TernaryCodes};
 use precode_core::{Error, error};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
@@ -28,19 +28,19 @@ fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> 
     let prepared: error::Result<Pairs> = match (a, b) {
         (Codes::Bits(a), None) => {
             let a = bits(a)?;
-            CodeMetric::parse(metric).and_then(|metric| Pairs::new(&a, None, metric))
+            metric.parse().and_then(|metric| Pairs::new(&a, None, metric))
         }
         (Codes::Bits(a), Some(Codes::Bits(b))) => {
             let (a, b) = (bits(a)?, bits(b)?);
-            CodeMetric::parse(metric).and_then(|metric| Pairs::new(&a, Some(&b), metric))
+            metric.parse().and_then(|metric| Pairs::new(&a, Some(&b), metric))
         }
         (Codes::Signs(a), None) => {
             let a = signs(a)?;
-            TernaryMetric::parse(metric).and_then(|metric| Pairs::ternary(&a, None, metric))
+            metric.parse().and_then(|metric| Pairs::ternary(&a, None, metric))
         }
         (Codes::Signs(a), Some(Codes::Signs(b))) => {
             let (a, b) = (signs(a)?, signs(b)?);
-            TernaryMetric::parse(metric).and_then(|metric| Pairs::ternary(&a, Some(&b), metric))
+            metric.parse().and_then(|metric| Pairs::ternary(&a, Some(&b), metric))
         }
         _ => Err(Error::Shape(
             "codes of bits and codes of signs cannot be compared: pass two of a kind".into(),
@@ -60,7 +60,7 @@ fn matrix<'py, T: Distance + numpy::Element>(py: Python<'py>, pairs: &Pairs) -> 
     Ok(array(py, distances, &[rows, columns])?.into_any())
 }
 
-/// (A, B) distances of every two codes, in the smallest type that holds them, and the kernel that ran.
+/// (A, B) distances of every two codes, in the smallest type that holds them, and the level that ran.
 #[pyfunction]
 pub fn code_distances<'py>(
     py: Python<'py>,
@@ -75,7 +75,7 @@ pub fn code_distances<'py>(
         Some(0x100..=0xffff) => matrix::<u16>(py, &pairs)?,
         Some(_) => matrix::<u32>(py, &pairs)?,
     };
-    Ok((distances, pairs.kernel().name()))
+    Ok((distances, pairs.level().name()))
 }
 
 type NearestArrays<'py> = (Bound<'py, PyArrayDyn<u32>>, Bound<'py, PyArrayDyn<f32>>);

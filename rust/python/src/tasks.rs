@@ -6,7 +6,7 @@ use numpy::{PyArrayDyn, PyReadonlyArray2};
 use precode_core::task::formula::ClauseShape;
 use precode_core::task::rng::Purpose;
 use precode_core::task::sampler::Sampler;
-use precode_core::{Clause, Dataset, Dnf, Literal};
+use precode_core::{Clause, Dataset, Dnf, Error, Literal, named};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -92,6 +92,15 @@ impl Formula {
     }
 }
 
+/// What samples are drawn for.
+#[derive(Clone, Copy)]
+enum Part {
+    Train,
+    Validation,
+    Test,
+}
+named!(Part, "purpose", "train" => Train, "validation" => Validation, "test" => Test);
+
 /// One data set for each formula, drawn in parallel from the streams of `indices`.
 #[pyfunction]
 pub fn sample_all(
@@ -105,10 +114,10 @@ pub fn sample_all(
 ) -> PyResult<Vec<Samples>> {
     let tasks: Vec<Arc<Dnf>> = formulas.iter().map(|formula| Arc::clone(&formula.0)).collect();
     let SamplerArgument(sampler) = sampler;
-    let purpose = match purpose {
-        "test" => Purpose::Test,
-        "validation" => Purpose::Validation,
-        _ => Purpose::Data,
+    let purpose = match purpose.parse().map_err(|error: Error| raise(py, error))? {
+        Part::Train => Purpose::Data,
+        Part::Validation => Purpose::Validation,
+        Part::Test => Purpose::Test,
     };
     let sets =
         run(py, None, |progress| sampler.sample_all(&tasks, samples, seed, purpose, &indices, progress))?;

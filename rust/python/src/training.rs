@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
 use precode_core::task::dataset::WORD_BITS;
+use precode_core::train::embedding::EmbeddingKind;
 use precode_core::train::fused::memory_bytes;
-use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
+use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
 use precode_torch::{Choice, Stack, choose};
 use pyo3::prelude::*;
@@ -29,7 +30,7 @@ pub enum EmbeddingArgument<'py> {
 impl EmbeddingArgument<'_> {
     pub fn into_embedding(self, variables: usize, seed: u64) -> Result<Embedding, Error> {
         match self {
-            Self::Named(name) => Embedding::named(&name, variables, seed),
+            Self::Named(name) => name.parse::<EmbeddingKind>()?.embedding(variables, seed),
             Self::Matrix(matrix) => {
                 let view = matrix.as_array();
                 Ok(Embedding::Dense { rows: view.nrows(), matrix: view.iter().copied().collect() })
@@ -52,14 +53,22 @@ struct OptimizerArgument {
 impl OptimizerArgument {
     fn into_optimizer(self) -> Result<Optimizer, Error> {
         let Self { rule, lr, betas, eps, weight_decay, momentum } = self;
-        match rule.as_str() {
-            "adam" => Ok(Optimizer::Adam { lr, betas, eps, weight_decay }),
-            "adamw" => Ok(Optimizer::AdamW { lr, betas, eps, weight_decay }),
-            "sgd" => Ok(Optimizer::Sgd { lr, momentum, weight_decay }),
-            _ => Err(Error::Value(format!("optimizer '{rule}' is unknown: use one of adam, adamw, sgd"))),
-        }
+        Ok(match rule.parse()? {
+            Rule::Adam => Optimizer::Adam { lr, betas, eps, weight_decay },
+            Rule::AdamW => Optimizer::AdamW { lr, betas, eps, weight_decay },
+            Rule::Sgd => Optimizer::Sgd { lr, momentum, weight_decay },
+        })
     }
 }
+
+/// The update rules, by the names that Python gives them.
+#[derive(Clone, Copy)]
+enum Rule {
+    Adam,
+    AdamW,
+    Sgd,
+}
+precode_core::named!(Rule, "optimizer", "adam" => Adam, "adamw" => AdamW, "sgd" => Sgd);
 
 /// `precode.EarlyStopping`, by its attributes.
 #[derive(FromPyObject)]
@@ -71,16 +80,8 @@ struct EarlyStoppingArgument {
 
 impl EarlyStoppingArgument {
     fn into_rule(self) -> Result<EarlyStopping, Error> {
-        let watch = match self.watch.as_str() {
-            "train" => Watch::Train,
-            "validation" => Watch::Validation,
-            other => {
-                return Err(Error::Value(format!(
-                    "watch '{other}' is unknown: use one of train, validation"
-                )));
-            }
-        };
-        Ok(EarlyStopping { patience: self.patience, min_delta: self.min_delta, watch })
+        let Self { patience, min_delta, watch } = self;
+        Ok(EarlyStopping { patience, min_delta, watch: watch.parse()? })
     }
 }
 

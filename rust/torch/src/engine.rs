@@ -1,14 +1,13 @@
 //! One trait for everything that trains stacks of networks, and the choice between them.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use precode_core::Progress;
 use precode_core::train::{Evaluation, Problem, Trained};
-use precode_core::{Dataset, Embedding};
+use precode_core::{Dataset, Embedding, named};
 use tch::{Device, Kind};
 
-use crate::error::{Error, Result, value_error};
+use crate::error::{Error, Result};
 use crate::fused::{Fused, check_place, place};
 use crate::libtorch::Libtorch;
 use crate::stack::Stack;
@@ -57,19 +56,7 @@ pub enum Choice {
     /// [`Libtorch`].
     Libtorch,
 }
-
-impl FromStr for Choice {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "fused" => Ok(Self::Fused),
-            "libtorch" => Ok(Self::Libtorch),
-            other => Err(value_error!("engine {other:?}: expected one of auto, fused, libtorch")),
-        }
-    }
-}
+named!(Choice, "engine", "auto" => Auto, "fused" => Fused, "libtorch" => Libtorch);
 
 /// The engine for networks of the given widths, element type and device, and the reason in one sentence.
 ///

@@ -289,7 +289,7 @@ fn bad_input_is_refused_by_name() {
     other.embedding = Embedding::Dense { rows: 9, matrix: vec![0.0; 72] };
     refused(evaluate(&other), &["embed into 9"]);
 
-    refused("torch".parse::<Choice>(), &["torch", "auto", "fused", "libtorch"]);
+    refused("torch".parse::<Choice>().map_err(Into::into), &["torch", "auto", "fused", "libtorch"]);
     let on = |kind, device| choose(Choice::Libtorch, &[8, 6, 1], &case.problem(), kind, device).map(|_| ());
     refused(on(Kind::Int64, Device::Cpu), &["Int64"]);
     refused(on(Kind::Float, Device::Cuda(4000)), &["cuda:4000"]);

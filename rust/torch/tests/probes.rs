@@ -11,9 +11,9 @@ use precode_core::task::formula::{ClauseShape, Dnf};
 use precode_core::task::rng::Purpose;
 use precode_core::task::sampler::Sampler;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
-use precode_core::ticket::probe::{Probe, probe};
-use precode_core::ticket::realize::Map;
-use precode_core::ticket::recovery::{FLOOR, recovery};
+use precode_core::ticket::probe::{Probe, choose_cells};
+use precode_core::ticket::recovery::{RELATIVE_FLOOR, recovery};
+use precode_core::ticket::translation::Translation;
 use precode_core::train::TrainConfig;
 use precode_core::{Clause, Clauses, Embedding, Readout, Weights};
 use precode_torch::methods::{Found, Method, Objective, Plan, Request, StackObjective, all};
@@ -155,7 +155,7 @@ fn masks_are_those_of_the_core() {
     let sets = Clauses::new(&sets, NETWORKS, VARIABLES).unwrap();
     let templates: Vec<_> = templates(4).collect();
     let expect = |later: Option<&Weighted>, settings: &Probe| {
-        probe(&readout(&start), later.map(readout).as_ref(), &sets, &templates, 64, settings).unwrap()
+        choose_cells(&readout(&start), later.map(readout).as_ref(), &sets, &templates, 64, settings).unwrap()
     };
     assert_eq!(bools(&ask.find("distance").masks[0][0]), expect(None, &Probe::DISTANCE));
     // Two epochs of 63 steps.
@@ -168,7 +168,7 @@ fn masks_are_those_of_the_core() {
     let aligned = ask.find("oracle");
     for r in 0..NETWORKS {
         let part = r * 256..(r + 1) * 256;
-        let map = Map::identity(VARIABLES);
+        let map = Translation::identity(VARIABLES);
         let (mask, scale) = map.align(&start.0[part.clone()], &trained.0[part.clone()], 64).unwrap();
         assert_eq!(bools(&aligned.masks[0][0])[part], mask);
         assert_eq!(aligned.notes[0].1[0][r], scale);
@@ -206,7 +206,7 @@ fn probes_recover_more_codes_than_magnitudes() {
             let sparse = read(&objective.train(&plan).unwrap().parameters);
             let (dense, sparse) = (readout(&dense), readout(&sparse));
             let alive = bools(&found.masks[0][0]);
-            let got = recovery(&dense, &sparse, &alive, &sets, &templates, FLOOR).unwrap();
+            let got = recovery(&dense, &sparse, &alive, &sets, &templates, RELATIVE_FLOOR).unwrap();
             got.iter().map(|network| network.exact.family.recall()).sum::<f64>() / NETWORKS as f64
         })
     };

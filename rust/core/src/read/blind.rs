@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Result, value_error};
-use crate::named::named;
 use crate::read::codes::{Readout, Real};
 use crate::task::formula::{Clause, Literal};
 

@@ -5,7 +5,6 @@
 use rayon::prelude::*;
 
 use crate::error::{Result, shape_error};
-use crate::named::named;
 use crate::read::codes::{Clauses, Readout, Real, mean_magnitude};
 use crate::read::template::{Polarity, Template};
 
@@ -179,8 +178,7 @@ mod tests {
             let positives = positives.min(width);
             let name = crate::read::template::pattern_name(positives, width - positives);
             let template = Template::parse(&name, width).unwrap();
-            for name in Metric::NAMES {
-                let metric = Metric::parse(name).unwrap();
+            for &metric in Metric::ALL {
                 let expected = brute_force(metric, &values, template, scale);
                 let got = metric.nearest(&mut values.clone(), template, scale);
                 prop_assert!((got - expected).abs() < 1e-12, "{name}: {got} for {expected}");
@@ -215,7 +213,8 @@ mod tests {
         let wide = Template::parse("4P", 4).unwrap();
         assert!(distances(&readout, &clauses, wide, Metric::Soft, Scale::Unit, PolarityRule::Add).is_err());
         assert!(
-            Metric::parse("euclid")
+            "euclid"
+                .parse::<Metric>()
                 .unwrap_err()
                 .to_string()
                 .contains("hamming, soft, margin, cosine, signed_sum")

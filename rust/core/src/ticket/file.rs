@@ -126,8 +126,8 @@ struct Version {
 impl Manifest {
     fn new(about: About, tensors: &BTreeMap<&str, &NamedTensor>) -> Checked<Self> {
         Density::new(about.density).map_err(|error| error.to_string())?;
-        Granularity::parse(&about.granularity).map_err(|error| error.to_string())?;
-        Scope::parse(&about.scope).map_err(|error| error.to_string())?;
+        about.granularity.parse::<Granularity>().map_err(|error| error.to_string())?;
+        about.scope.parse::<Scope>().map_err(|error| error.to_string())?;
         let by_name = counts(tensors)?;
         if by_name.values().all(|count| count.kept == 0) {
             return Err("its masks keep no weight".into());

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use crate::error::{Result, shape_error, value_error};
-use crate::named::named;
 
 /// The fraction of the prunable weights that is kept, in (0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]

@@ -3,6 +3,6 @@
 pub mod file;
 pub mod mask;
 pub mod probe;
-pub mod realize;
 pub mod recovery;
 pub mod storage;
+pub mod translation;

@@ -8,8 +8,8 @@ use crate::error::{Result, shape_error};
 use crate::read::codes::{Clauses, Readout, Real, sign, validate_floor};
 use crate::read::template::{Polarity, Template};
 
-/// Noise floor, as a fraction of a layer's mean magnitude in feature space.
-pub const FLOOR: f64 = 0.1;
+/// Where magnitudes begin to count, as a fraction of a layer's mean magnitude in feature space.
+pub const RELATIVE_FLOOR: f64 = 0.1;
 
 /// Two sets of codes (at family level: multisets) compared. Ratios are NaN where they would divide by zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,21 +73,21 @@ pub struct Recovery {
 /// Compares the codes of R sparse-retrained networks with those of their dense parents.
 ///
 /// `alive` says which cells of the sparse networks' features are alive, (R, rows, variables). Magnitudes up to
-/// `floor` times the mean magnitude count as zero: of the whole layer in the dense network, of the alive
+/// `relative_floor` times the mean magnitude count as zero: of the whole layer in the dense network, of the alive
 /// cells in the sparse one, whose mean would otherwise be that of its zeros.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the readouts, cells or templates do not fit together;
-/// [`Error::Value`](crate::Error::Value) if `floor` is negative or not finite.
+/// [`Error::Value`](crate::Error::Value) if `relative_floor` is negative or not finite.
 pub fn recovery<T: Real, S: Real>(
     dense: &Readout<T>,
     sparse: &Readout<S>,
     alive: &[bool],
     clauses: &Clauses,
     templates: &[Template],
-    floor: f64,
+    relative_floor: f64,
 ) -> Result<Vec<Recovery>> {
-    validate_floor(floor)?;
+    validate_floor(relative_floor)?;
     let shape = (dense.networks(), dense.rows(), dense.variables());
     if (sparse.networks(), sparse.rows(), sparse.variables()) != shape {
         return Err(shape_error!(
@@ -107,8 +107,8 @@ pub fn recovery<T: Real, S: Real>(
     let of_network = |network: usize| {
         let alive = &alive[network * size..][..size];
         let all = vec![true; size];
-        let before = Codes::read(dense, &all, clauses, templates, network, floor);
-        let after = Codes::read(sparse, alive, clauses, templates, network, floor);
+        let before = Codes::read(dense, &all, clauses, templates, network, relative_floor);
+        let after = Codes::read(sparse, alive, clauses, templates, network, relative_floor);
         let (count, rows) = (clauses.count(), dense.rows());
         let of_rows = |row: usize| after.exact.iter().skip(row).step_by(rows).filter(|&&code| code).count();
         let of_clause = |clause: usize| {
@@ -139,12 +139,12 @@ impl Codes {
         clauses: &Clauses,
         templates: &[Template],
         network: usize,
-        floor: f64,
+        relative_floor: f64,
     ) -> Self {
         let variables = readout.variables();
         let magnitude = |cell: usize| readout.row(network, cell / variables)[cell % variables].into().abs();
         let living: Vec<f64> = (0..alive.len()).filter(|&cell| alive[cell]).map(magnitude).collect();
-        let floor = floor * living.iter().sum::<f64>() / living.len().max(1) as f64;
+        let floor = relative_floor * living.iter().sum::<f64>() / living.len().max(1) as f64;
         let (mut exact, mut relaxed) = (Vec::new(), Vec::new());
         for &template in templates {
             for clause in 0..clauses.count() {
@@ -251,7 +251,7 @@ mod tests {
         let sparse = [0.0, 0.0, 0.0, 2.0, 2.0, 0.0, 1.0, 0.0, 0.0];
         let alive = [false, false, false, true, true, false, true, false, false];
         let sparse = Readout::new(1, 3, 3, &sparse, &[1.0f64, 1.0, -1.0]).unwrap();
-        let got = &recovery(&dense, &sparse, &alive, &clauses, &templates, FLOOR).unwrap()[0];
+        let got = &recovery(&dense, &sparse, &alive, &clauses, &templates, RELATIVE_FLOOR).unwrap()[0];
         assert_eq!(got.exact.location, agreement(1, 4, 1));
         assert_eq!(got.exact.family, agreement(1, 4, 1));
         assert_eq!(got.exact.clause, agreement(1, 2, 1));
@@ -276,7 +276,7 @@ mod tests {
             let templates: Vec<Template> = templates(3).collect();
             let dense = Readout::new(1, 6, 5, &weights, &outputs).unwrap();
             let of = |sparse: &Readout<f64>, alive: &[bool]| {
-                recovery(&dense, sparse, alive, &clauses, &templates, FLOOR).unwrap().remove(0).exact
+                recovery(&dense, sparse, alive, &clauses, &templates, RELATIVE_FLOOR).unwrap().remove(0).exact
             };
             let got = of(&dense, &[true; 30]);
             for level in [got.location, got.family, got.clause] {
@@ -310,10 +310,10 @@ mod tests {
         let readout = Readout::new(1, 1, 2, &[1.0f64, 1.0], &[1.0]).unwrap();
         let wide = Readout::new(1, 2, 2, &[1.0f64; 4], &[1.0; 2]).unwrap();
         let templates: Vec<Template> = templates(2).collect();
-        assert!(recovery(&readout, &wide, &[true; 2], &clauses, &templates, FLOOR).is_err());
-        assert!(recovery(&readout, &readout, &[true; 3], &clauses, &templates, FLOOR).is_err());
+        assert!(recovery(&readout, &wide, &[true; 2], &clauses, &templates, RELATIVE_FLOOR).is_err());
+        assert!(recovery(&readout, &readout, &[true; 3], &clauses, &templates, RELATIVE_FLOOR).is_err());
         assert!(recovery(&readout, &readout, &[true; 2], &clauses, &templates, -1.0).is_err());
         let wide: Vec<Template> = crate::read::template::templates(4).collect();
-        assert!(recovery(&readout, &readout, &[true; 2], &clauses, &wide, FLOOR).is_err());
+        assert!(recovery(&readout, &readout, &[true; 2], &clauses, &wide, RELATIVE_FLOOR).is_err());
     }
 }

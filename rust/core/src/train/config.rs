@@ -83,6 +83,7 @@ pub enum Watch {
     /// Loss on the validation data after the epoch.
     Validation,
 }
+named!(Watch, "watch", "train" => Train, "validation" => Validation);
 
 /// Ends a network's training when the watched loss has not fallen for `patience` epochs.
 #[derive(Clone, Copy, Debug, PartialEq)]

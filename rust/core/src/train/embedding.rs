@@ -26,27 +26,45 @@ pub enum Embedding {
     },
 }
 
-impl Embedding {
-    /// The names that [`named`](Self::named) takes.
-    pub const NAMES: [&'static str; 4] = ["identity", "hadamard", "hadamard-raw", "random"];
+/// The embeddings that have a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmbeddingKind {
+    /// [`Embedding::Identity`].
+    Identity,
+    /// [`Embedding::Hadamard`] with columns of unit length.
+    Hadamard,
+    /// [`Embedding::Hadamard`] with entries of ±1.
+    HadamardRaw,
+    /// [`Embedding::random_orthogonal`].
+    Random,
+}
+named!(EmbeddingKind, "embedding", "identity" => Identity, "hadamard" => Hadamard, "hadamard-raw" => HadamardRaw,
+    "random" => Random);
 
-    /// From its name; `seed` matters for `random` alone.
+impl EmbeddingKind {
+    /// The embedding of `variables` variables; `seed` matters for [`Random`](Self::Random) alone.
+    ///
+    /// ```
+    /// use precode_core::Embedding;
+    /// use precode_core::train::embedding::EmbeddingKind;
+    /// let kind: EmbeddingKind = "hadamard".parse()?;
+    /// assert_eq!(kind.embedding(32, 0)?, Embedding::Hadamard { normalized: true });
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) listing the names there are.
-    pub fn named(name: &str, variables: usize, seed: u64) -> Result<Self> {
-        match name {
-            "identity" => Ok(Self::Identity),
-            "hadamard" => Ok(Self::Hadamard { normalized: true }),
-            "hadamard-raw" => Ok(Self::Hadamard { normalized: false }),
-            "random" => Self::random_orthogonal(variables, seed),
-            _ => Err(value_error!(
-                "embedding '{name}' is unknown: use one of {}, or pass a matrix",
-                Self::NAMES.join(", ")
-            )),
+    /// As [`Embedding::random_orthogonal`].
+    pub fn embedding(self, variables: usize, seed: u64) -> Result<Embedding> {
+        match self {
+            Self::Identity => Ok(Embedding::Identity),
+            Self::Hadamard => Ok(Embedding::Hadamard { normalized: true }),
+            Self::HadamardRaw => Ok(Embedding::Hadamard { normalized: false }),
+            Self::Random => Embedding::random_orthogonal(variables, seed),
         }
     }
+}
 
+impl Embedding {
     /// A random orthogonal matrix (Haar): Q of the QR decomposition of a Gaussian matrix, signs
     /// fixed so that R has a positive diagonal (Mezzadri, arXiv math-ph/0609050).
     ///
@@ -148,12 +166,12 @@ mod tests {
     #[test]
     fn columns_are_orthogonal() {
         for n in [1, 5, 32] {
-            for name in Embedding::NAMES {
-                let embedding = Embedding::named(name, n, 3).unwrap();
-                let length = if name == "hadamard-raw" { embedding.rows(n) as f32 } else { 1.0 };
+            for &kind in EmbeddingKind::ALL {
+                let embedding = kind.embedding(n, 3).unwrap();
+                let length = if kind == EmbeddingKind::HadamardRaw { embedding.rows(n) as f32 } else { 1.0 };
                 for (cell, value) in gram(&embedding, n).into_iter().enumerate() {
                     let expected = if cell / n == cell % n { length } else { 0.0 };
-                    assert!((value - expected).abs() < 1e-4, "{name} {n}: {value} for {expected}");
+                    assert!((value - expected).abs() < 1e-4, "{kind} {n}: {value} for {expected}");
                 }
             }
         }
@@ -162,7 +180,7 @@ mod tests {
 
     #[test]
     fn bad_embeddings_are_refused() {
-        let message = Embedding::named("fourier", 4, 0).unwrap_err().to_string();
+        let message = "fourier".parse::<EmbeddingKind>().unwrap_err().to_string();
         assert!(message.contains("'fourier'") && message.contains("hadamard-raw"), "{message}");
         assert!(Embedding::Dense { rows: 2, matrix: vec![0.0; 5] }.matrix(3).is_err());
         assert!(Embedding::random_orthogonal(0, 0).is_err());

@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::learned::{Learns, Search, Sgd, cosine, numbers};
+use super::learned::{Learner, Learns, Sgd, cosine, numbers};
 use super::select::select;
 use super::{Found, Needs, Objective, Record, Request, Start};
 use crate::error::Result;
@@ -38,11 +38,11 @@ pub(super) const RECORD: Record = Record {
 };
 
 fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
-    let mut search = Search::new(objective, request, Learns::Weights)?;
-    let steps = search.steps();
-    let mut parameters = search.initial.f_detach_copy()?;
+    let mut learner = Learner::new(objective, request, Learns::Weights)?;
+    let steps = learner.steps();
+    let mut parameters = learner.initial.f_detach_copy()?;
     // A view: it moves with the parameters.
-    let weights = parameters.f_narrow(1, 0, search.prunable)?;
+    let weights = parameters.f_narrow(1, 0, learner.prunable)?;
     let mut scores = weights.f_full_like(INITIAL)?;
     let mut weight_sgd = Sgd::new(&parameters, true, WEIGHT_DECAY)?;
     let mut score_sgd = Sgd::new(&scores, true, 0.0)?;
@@ -53,9 +53,9 @@ fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
             let steepness = FINAL_STEEPNESS.powf(done);
             let mask = SoftMask::new(&scores, steepness)?;
             let effective = parameters.f_detach_copy()?;
-            let _ = effective.f_narrow(1, 0, search.prunable)?.f_mul_(&mask.values)?;
-            let gradient = search.gradient(&effective, step)?;
-            let mut of_weights = gradient.f_narrow(1, 0, search.prunable)?;
+            let _ = effective.f_narrow(1, 0, learner.prunable)?.f_mul_(&mask.values)?;
+            let gradient = learner.gradient(&effective, step)?;
+            let mut of_weights = gradient.f_narrow(1, 0, learner.prunable)?;
             let of_scores = mask.gradient(&of_weights.f_mul(&weights)?.f_add_scalar_(LAMBDA)?)?;
             let _ = of_weights.f_mul_(&mask.values)?;
             let rate = RATE * cosine(step - first, end - first);
@@ -67,13 +67,13 @@ fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
         }
     }
     let natural = numbers(&scores.f_gt(0.0)?.f_mean_dim(1, false, Kind::Double)?)?;
-    let scores = search.split(&scores)?;
+    let scores = learner.split(&scores)?;
     let masks: Vec<Vec<Tensor>> = request
         .densities
         .iter()
         .map(|&density| select(&scores, None, density, request))
         .collect::<Result<_>>()?;
-    let cost = vec![search.cost(); masks.len()];
+    let cost = vec![learner.cost(); masks.len()];
     let notes = vec![("natural_density".into(), vec![natural; masks.len()])];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes })
 }

@@ -1,7 +1,6 @@
 //! Controls: what is left of a ticket when a part of what its method chose is taken away.
 
-use std::str::FromStr;
-
+use precode_core::named;
 use precode_core::task::rng::{Purpose, stream};
 use precode_core::ticket::mask::Granularity;
 use rand::seq::SliceRandom;
@@ -10,7 +9,7 @@ use tch::Tensor;
 use super::objective::Objective;
 use super::select::matrix_shape;
 use super::{Found, Record, Request, Start, initial};
-use crate::error::{Error, Result, value_error};
+use crate::error::{Result, value_error};
 use crate::samples::index_tensor;
 
 /// A control of any method's tickets. Each keeps the number of weights of every layer, but for
@@ -30,23 +29,10 @@ pub enum Control {
     /// The weights of the smallest scores are kept.
     Invert,
 }
+named!(Control, "control", "shuffle-layer" => ShuffleLayer, "shuffle-row" => ShuffleRow,
+    "shuffle-column" => ShuffleColumn, "reinit" => Reinit, "invert" => Invert);
 
 impl Control {
-    /// All controls.
-    pub const ALL: [Self; 5] =
-        [Self::ShuffleLayer, Self::ShuffleRow, Self::ShuffleColumn, Self::Reinit, Self::Invert];
-
-    /// The name by which it is chosen.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ShuffleLayer => "shuffle-layer",
-            Self::ShuffleRow => "shuffle-row",
-            Self::ShuffleColumn => "shuffle-column",
-            Self::Reinit => "reinit",
-            Self::Invert => "invert",
-        }
-    }
-
     /// One line.
     pub fn title(self) -> &'static str {
         match self {
@@ -153,17 +139,6 @@ impl Control {
             Ok(index_tensor(&sources, tensor.device())?.f_view([networks, -1])?)
         };
         sources.into_iter().zip(tensors).map(index).collect()
-    }
-}
-
-impl FromStr for Control {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|control| control.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            value_error!("control '{name}' is unknown: use one of {names}")
-        })
     }
 }
 

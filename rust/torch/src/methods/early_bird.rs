@@ -65,7 +65,7 @@ fn find(objective: &mut dyn Objective, request: &Request, unit: fn(Density) -> f
     let (mut masks, mut cost) = (Vec::new(), Vec::new());
     let (mut found_at, mut agreed) = (Vec::new(), Vec::new());
     for &density in request.densities {
-        let mut search = Search { chosen: Vec::new(), epoch: vec![None; networks] };
+        let mut found = Agreed { chosen: Vec::new(), epoch: vec![None; networks] };
         let mut window: VecDeque<Vec<Tensor>> = VecDeque::with_capacity(WINDOW);
         for (epoch, scores) in (1..).zip(&scores) {
             request.progress.check()?;
@@ -74,30 +74,30 @@ fn find(objective: &mut dyn Objective, request: &Request, unit: fn(Density) -> f
             }
             window.push_back(select(scores, None, density, request)?);
             let agree = agree(&window, THRESHOLD * unit(density))?;
-            if search.take(&window, &agree, epoch)? {
+            if found.take(&window, &agree, epoch)? {
                 break;
             }
         }
         let epochs_of = |epoch: &Option<u32>| f64::from(epoch.unwrap_or(epochs));
-        let at: Vec<f64> = search.epoch.iter().map(epochs_of).collect();
+        let at: Vec<f64> = found.epoch.iter().map(epochs_of).collect();
         cost.push(Cost { epochs: at.iter().sum::<f64>() / networks as f64, ..Cost::default() });
-        agreed.push(search.epoch.iter().map(|epoch| f64::from(u8::from(epoch.is_some()))).collect());
+        agreed.push(found.epoch.iter().map(|epoch| f64::from(u8::from(epoch.is_some()))).collect());
         found_at.push(at);
-        masks.push(search.chosen);
+        masks.push(found.chosen);
     }
     let notes = vec![("found_at_epoch".to_owned(), found_at), ("masks_agreed".to_owned(), agreed)];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes })
 }
 
 /// The masks of the networks at the epochs where theirs agreed.
-struct Search {
+struct Agreed {
     /// Masks of all networks: of the newest epoch where a network's have not agreed yet.
     chosen: Vec<Tensor>,
     /// (R): the epoch at which a network's masks agreed.
     epoch: Vec<Option<u32>>,
 }
 
-impl Search {
+impl Agreed {
     /// Takes the newest masks of networks that are still searched; true once none is.
     fn take(&mut self, window: &VecDeque<Vec<Tensor>>, agree: &[bool], epoch: u32) -> Result<bool> {
         let Some(newest) = window.back() else { return Ok(false) };

@@ -4,7 +4,7 @@
 use precode_core::ticket::mask::{Density, Scope};
 use tch::Tensor;
 
-use super::learned::{Learns, Search, Sgd, cosine, kth_largest};
+use super::learned::{Learner, Learns, Sgd, cosine, kth_largest};
 use super::select::select;
 use super::{Found, Needs, Objective, Record, Request, Start};
 use crate::error::Result;
@@ -31,25 +31,26 @@ pub(super) const RECORD: Record = Record {
 };
 
 fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
-    let mut search = Search::new(objective, request, Learns::MaskAlone)?;
-    let steps = search.steps();
+    let mut learner = Learner::new(objective, request, Learns::MaskAlone)?;
+    let steps = learner.steps();
     // kaiming_uniform with a = sqrt(5): uniform in ±1/sqrt(fan in).
-    let start = search.uniform()?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_div(&search.fan_in()?.f_sqrt()?)?;
+    let start =
+        learner.uniform()?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_div(&learner.fan_in()?.f_sqrt()?)?;
     let mut masks = Vec::new();
     for &density in request.densities {
-        let groups = groups(&search, density, request.scope)?;
+        let groups = groups(&learner, density, request.scope)?;
         let mut scores = start.f_detach_copy()?;
         let mut sgd = Sgd::new(&scores, false, WEIGHT_DECAY)?;
         for step in 0..steps {
-            let effective = search.initial.f_masked_fill(&outside(&scores, &groups)?, 0.0)?;
+            let effective = learner.initial.f_masked_fill(&outside(&scores, &groups)?, 0.0)?;
             // Straight through the choice, d mask / d|s| = 1, and the magnitude.
             let gradient =
-                search.gradient(&effective, step)?.f_mul_(&search.initial)?.f_mul_(&scores.f_sign()?)?;
+                learner.gradient(&effective, step)?.f_mul_(&learner.initial)?.f_mul_(&scores.f_sign()?)?;
             sgd.step(&mut scores, gradient, RATE * cosine(step, steps))?;
         }
-        masks.push(select(&search.split(&scores.f_abs()?)?, None, density, request)?);
+        masks.push(select(&learner.split(&scores.f_abs()?)?, None, density, request)?);
     }
-    let cost = vec![search.cost(); masks.len()];
+    let cost = vec![learner.cost(); masks.len()];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes: vec![] })
 }
 
@@ -60,12 +61,12 @@ struct Group {
     kept: i64,
 }
 
-fn groups(search: &Search, density: Density, scope: Scope) -> Result<Vec<Group>> {
+fn groups(learner: &Learner, density: Density, scope: Scope) -> Result<Vec<Group>> {
     let group =
         |(start, length): (i64, i64)| Ok(Group { start, length, kept: density.of(length as usize)? as i64 });
     match scope {
-        Scope::Global => Ok(vec![group((0, search.prunable))?]),
-        Scope::PerLayer => search.layers().map(group).collect(),
+        Scope::Global => Ok(vec![group((0, learner.prunable))?]),
+        Scope::PerLayer => learner.layers().map(group).collect(),
     }
 }
 

@@ -4,7 +4,7 @@
 use precode_core::ticket::mask::Density;
 use tch::{Kind, Tensor};
 
-use super::learned::{Learns, Search, Sgd, cosine, kth_largest, numbers};
+use super::learned::{Learner, Learns, Sgd, cosine, kth_largest, numbers};
 use super::select::select;
 use super::{Found, Needs, Objective, Record, Request, Start};
 use crate::error::Result;
@@ -38,16 +38,16 @@ pub(super) const RECORD: Record = Record {
 };
 
 fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
-    let mut search = Search::new(objective, request, Learns::MaskAlone)?;
-    let start = search.uniform()?;
+    let mut learner = Learner::new(objective, request, Learns::MaskAlone)?;
+    let start = learner.uniform()?;
     let (mut masks, mut rounded, mut emptied) = (vec![], vec![], vec![]);
     for &density in request.densities {
-        let gem = mine(&mut search, &start, density, request)?;
+        let gem = mine(&mut learner, &start, density, request)?;
         masks.push(gem.mask);
         rounded.push(gem.rounded);
         emptied.push(gem.emptied);
     }
-    let cost = vec![search.cost(); masks.len()];
+    let cost = vec![learner.cost(); masks.len()];
     let notes = vec![("density_before_unfreeze".into(), rounded), ("emptied_epochs".into(), emptied)];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes })
 }
@@ -61,11 +61,11 @@ struct Gem {
     emptied: Vec<f64>,
 }
 
-fn mine(search: &mut Search, start: &Tensor, density: Density, request: &Request) -> Result<Gem> {
-    let (steps, epoch_steps) = (search.steps(), search.steps_per_epoch());
-    let epochs = search.epochs();
+fn mine(learner: &mut Learner, start: &Tensor, density: Density, request: &Request) -> Result<Gem> {
+    let (steps, epoch_steps) = (learner.steps(), learner.steps_per_epoch());
+    let epochs = learner.epochs();
     let freezes = ((epochs - 1) / PERIOD).max(1);
-    let kept = density.of(search.prunable as usize)? as i64;
+    let kept = density.of(learner.prunable as usize)? as i64;
     // A control that keeps the lowest scores still learns as the method does.
     let uninverted = Request { invert: false, ..*request };
     let mut scores = start.f_detach_copy()?;
@@ -74,7 +74,7 @@ fn mine(search: &mut Search, start: &Tensor, density: Density, request: &Request
     // Which weights are not frozen: as masks, and 1 or 0.
     let mut masks: Option<Vec<Tensor>> = None;
     let mut alive = scores.f_ones_like()?;
-    let mut weights = search.initial.f_detach_copy()?;
+    let mut weights = learner.initial.f_detach_copy()?;
     // Freezes that each weight has survived.
     let mut survived = scores.f_zeros_like()?;
     let mut emptied = survived.f_narrow(1, 0, 1)?.f_detach_copy()?;
@@ -87,7 +87,7 @@ fn mine(search: &mut Search, start: &Tensor, density: Density, request: &Request
         for step in u64::from(epoch) * epoch_steps..u64::from(epoch + 1) * epoch_steps {
             let effective = weights.f_masked_fill(&scores.f_lt_tensor(&threshold)?, 0.0)?;
             // Straight through the rounding: d mask / d score = 1 for the weights that are not frozen.
-            let gradient = search.gradient(&effective, step)?.f_mul_(&weights)?;
+            let gradient = learner.gradient(&effective, step)?.f_mul_(&weights)?;
             let gradient = gradient.f_add(&scores.f_mul_scalar(2.0 * LAMBDA)?)?;
             sgd.step(&mut scores, gradient, RATE * cosine(step, steps))?;
             let _ = scores.f_clamp_(0.0, 1.0)?;
@@ -95,8 +95,8 @@ fn mine(search: &mut Search, start: &Tensor, density: Density, request: &Request
         if frozen < freezes && ((epoch + 1) % PERIOD == 0 || epoch + 1 == epochs) {
             frozen += 1;
             let density = Density::new(density.value().powf(f64::from(frozen) / f64::from(freezes)))?;
-            let survivors = select(&search.split(&scores)?, masks.as_deref(), density, &uninverted)?;
-            alive = search.join(&survivors)?;
+            let survivors = select(&learner.split(&scores)?, masks.as_deref(), density, &uninverted)?;
+            alive = learner.join(&survivors)?;
             masks = Some(survivors);
             let _ = survived.f_add_(&alive)?;
             let _ = weights.f_mul_(&alive)?;
@@ -105,6 +105,6 @@ fn mine(search: &mut Search, start: &Tensor, density: Density, request: &Request
     let rounded = scores.f_ge(THRESHOLD)?.f_logical_and(&alive)?.f_mean_dim(1, false, Kind::Double)?;
     // Those that survived longest come first: every score is at most 1.
     let rank = survived.f_mul_scalar(2.0)?.f_add(&scores)?;
-    let mask = select(&search.split(&rank)?, None, density, request)?;
+    let mask = select(&learner.split(&rank)?, None, density, request)?;
     Ok(Gem { mask, rounded: numbers(&rounded)?, emptied: numbers(&emptied)? })
 }

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Batch, Cost, Objective, Parameter, Request};
 use crate::error::{Result, value_error};
 
-/// What a search learns besides the mask.
+/// What a learner learns besides the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Learns {
     /// Nothing: every weight stays at theta_0.
@@ -36,10 +36,10 @@ struct Place {
 
 /// R networks under search. The parameters that it changes are joined in one tensor with a row for each
 /// network, the N prunable weights first, so that a step is a handful of operations.
-pub(super) struct Search<'a> {
+pub(super) struct Learner<'a> {
     objective: &'a mut dyn Objective,
     request: &'a Request<'a>,
-    /// theta_0 of the joined parameters: (R, N), or (R, all parameters) where the search learns weights.
+    /// theta_0 of the joined parameters: (R, N), or (R, all parameters) where it learns weights.
     pub initial: Tensor,
     /// N.
     pub prunable: i64,
@@ -48,8 +48,8 @@ pub(super) struct Search<'a> {
     at: Vec<Tensor>,
 }
 
-impl<'a> Search<'a> {
-    /// A search at theta_0.
+impl<'a> Learner<'a> {
+    /// A learner at theta_0.
     ///
     /// # Errors
     /// There is nothing to prune, or no training.

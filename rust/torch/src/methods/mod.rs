@@ -11,7 +11,7 @@ mod gem_miner;
 mod iterative;
 mod learned;
 mod objective;
-mod probe;
+mod probes;
 mod registry;
 mod score;
 mod select;

@@ -8,7 +8,7 @@ use super::control::Control;
 use super::objective::Objective;
 use super::{
     Found, Record, Request, basis, continuous_sparsification, early_bird, edge_popup, gem_miner, iterative,
-    probe, score, synflow,
+    probes, score, synflow,
 };
 use crate::error::{Error, Result, shape_error, value_error};
 
@@ -29,18 +29,18 @@ static RECORDS: &[Record] = &[
     edge_popup::RECORD,
     gem_miner::RECORD,
     continuous_sparsification::RECORD,
-    probe::DISTANCE,
-    probe::DISTANCE_PLAIN,
-    probe::DISTANCE_BLIND,
-    probe::MOTION,
-    probe::MOTION_PLAIN,
-    probe::MOTION_BLIND,
-    probe::BOTH,
-    probe::BOTH_PLAIN,
-    probe::BOTH_BLIND,
-    probe::CODE_ROUNDS,
-    probe::ORACLE_CODES,
-    probe::ORACLE,
+    probes::DISTANCE,
+    probes::DISTANCE_PLAIN,
+    probes::DISTANCE_BLIND,
+    probes::MOTION,
+    probes::MOTION_PLAIN,
+    probes::MOTION_BLIND,
+    probes::BOTH,
+    probes::BOTH_PLAIN,
+    probes::BOTH_BLIND,
+    probes::CODE_ROUNDS,
+    probes::ORACLE_CODES,
+    probes::ORACLE,
     basis::BASIS_MAGNITUDE,
 ];
 

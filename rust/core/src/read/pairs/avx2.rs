@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::Kernel;
 use super::tile::{Counts, LANES, Lanes, ROWS, Tile};
+use crate::cpu::Level;
 
 /// Lanes of a 256-bit vector.
 const WIDTH: usize = 4;
@@ -13,11 +13,11 @@ const WIDTH: usize = 4;
 pub(super) struct Avx2;
 
 impl Tile for Avx2 {
-    const KERNEL: Kernel = Kernel::Avx2;
+    const LEVEL: Level = Level::Avx2;
 
     #[inline(always)]
     unsafe fn add(rows: &[[u64; ROWS]], panel: &[Lanes], counts: &mut [Counts; ROWS]) {
-        // SAFETY: the caller promises the features of `KERNEL`.
+        // SAFETY: the caller promises the features of `LEVEL`.
         unsafe { add(rows, panel, counts) }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::Kernel;
 use super::tile::{Counts, LANES, Lanes, ROWS, Tile};
+use crate::cpu::Level;
 
 /// Lanes of a 512-bit vector.
 const WIDTH: usize = 8;
@@ -16,11 +16,11 @@ const VECTORS: usize = LANES / WIDTH;
 pub(super) struct Avx512;
 
 impl Tile for Avx512 {
-    const KERNEL: Kernel = Kernel::Avx512;
+    const LEVEL: Level = Level::Avx512;
 
     #[inline(always)]
     unsafe fn add(rows: &[[u64; ROWS]], panel: &[Lanes], counts: &mut [Counts; ROWS]) {
-        // SAFETY: the caller promises the features of `KERNEL` and has them itself, as this is inlined
+        // SAFETY: the caller promises the features of `LEVEL` and has them itself, as this is inlined
         // there. Panels and counts hold as many values as vectors are read and written; none of the
         // accesses needs alignment.
         unsafe {

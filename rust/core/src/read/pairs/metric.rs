@@ -1,7 +1,5 @@
 //! The metrics between codes.
 
-use crate::named::named;
-
 /// How two codes of bits are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeMetric {

@@ -7,15 +7,14 @@
 //!
 //! Every metric here follows from the number of bits that two codes share and the number that each
 //! has, so that one loop counts for all of them; ternary codes are compared as bits of two or three
-//! planes. The loop is written for each [`Kernel`] and chosen at run time; what was computed always
-//! comes with the kernel that ran.
+//! planes. The loop is written for each [`Level`] and chosen at run time; what was computed always
+//! comes with the level that ran.
 
 mod codes;
 mod distance;
-mod kernel;
 mod metric;
 mod output;
-mod scalar;
+mod portable;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -32,11 +31,11 @@ use rayon::prelude::*;
 
 pub use codes::{BitCodes, TernaryCodes};
 pub use distance::Distance;
-pub use kernel::{KERNEL_VARIABLE, Kernel};
 pub use metric::{CodeMetric, TernaryMetric};
 pub use output::Block;
 
 use crate::Progress;
+use crate::cpu::{Kernels, Level, Selected};
 use crate::error::{Result, shape_error, value_error};
 use distance::Rule;
 use output::{Shared, reflect};
@@ -50,8 +49,8 @@ const WORTH_MIRRORING: usize = 16;
 pub struct Histogram {
     /// Number of pairs at every distance, from 0 to the largest possible one.
     pub counts: Vec<u64>,
-    /// What counted the bits.
-    pub kernel: Kernel,
+    /// The level that counted the bits.
+    pub level: Level,
 }
 
 /// The nearest code to each code of a stack.
@@ -61,8 +60,8 @@ pub struct Nearest<T> {
     pub indices: Vec<u32>,
     /// How far it is.
     pub distances: Vec<T>,
-    /// What counted the bits.
-    pub kernel: Kernel,
+    /// The level that counted the bits.
+    pub level: Level,
 }
 
 /// All pairs of a code of one stack, A codes, and a code of another, B codes, or of the same.
@@ -75,9 +74,9 @@ pub struct Nearest<T> {
 /// let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap();
 /// let progress = Progress::default();
 /// let mut matrix = vec![0u8; 9];
-/// let kernel = pairs.matrix(&mut matrix, &progress).unwrap();
+/// let level = pairs.matrix(&mut matrix, &progress).unwrap();
 /// assert_eq!(matrix, [0, 1, 4, 1, 0, 3, 4, 3, 0]);
-/// assert_eq!(kernel, pairs.kernel());
+/// assert_eq!(level, pairs.level());
 /// assert_eq!(pairs.histogram(&progress).unwrap().counts, [0, 1, 0, 1, 1]);
 /// assert_eq!(pairs.nearest::<u8>(&progress).unwrap().indices, [1, 0, 1]);
 /// ```
@@ -89,14 +88,14 @@ pub struct Pairs {
     symmetric: bool,
     bits: usize,
     rule: Rule,
-    kernel: Kernel,
+    level: Selected,
 }
 
 impl Pairs {
     /// Every code of `a` with every code of `b`, or with every code of `a` without `b`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the codes of `a` and `b` differ in length; as [`Kernel::select`].
+    /// [`Error::Shape`](crate::Error::Shape) if the codes of `a` and `b` differ in length; as [`Kernels::select`].
     pub fn new(a: &BitCodes, b: Option<&BitCodes>, metric: CodeMetric) -> Result<Self> {
         if let Some(b) = b {
             same_length(a.bits(), b.bits(), "bits")?;
@@ -145,21 +144,21 @@ impl Pairs {
             symmetric: b.is_none(),
             bits: a.bits(),
             rule,
-            kernel: Kernel::select(None)?,
+            level: Kernels::Pairs.select(None)?,
         })
     }
 
-    /// Counts bits with this kernel instead of the fastest.
+    /// Counts bits at this level instead of the fastest.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) if this processor cannot run it.
-    pub fn with_kernel(self, kernel: Kernel) -> Result<Self> {
-        Ok(Self { kernel: Kernel::select(Some(kernel))?, ..self })
+    pub fn at_level(self, level: Level) -> Result<Self> {
+        Ok(Self { level: Kernels::Pairs.select(Some(level))?, ..self })
     }
 
-    /// What will count the bits.
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
+    /// The level that will count the bits.
+    pub fn level(&self) -> Level {
+        self.level.level()
     }
 
     /// (A, B), the shape of the matrix of distances.
@@ -173,12 +172,12 @@ impl Pairs {
     }
 
     /// Writes all distances, (A, B), to `out`. Of one stack against itself, long codes are compared once
-    /// and reflected. Returns the kernel that ran.
+    /// and reflected. Returns the level that ran.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another length; [`Error::Unsupported`](crate::Error::Unsupported) if distances can be
     /// beyond `T`; [`Error::Interrupted`](crate::Error::Interrupted), with part of `out` written.
-    pub fn matrix<T: Distance>(&self, out: &mut [T], progress: &Progress) -> Result<Kernel> {
+    pub fn matrix<T: Distance>(&self, out: &mut [T], progress: &Progress) -> Result<Level> {
         if !self.symmetric || self.operands.words < WORTH_MIRRORING {
             return self.rows(0..self.shape.0, out, progress);
         }
@@ -195,21 +194,16 @@ impl Pairs {
             }
             Ok(reflection)
         };
-        let (_, kernel) = self.run(self.rule, 0..self.shape.0, true, progress, Vec::new, visit, |a, _| a)?;
-        Ok(kernel)
+        let (_, level) = self.run(self.rule, 0..self.shape.0, true, progress, Vec::new, visit, |a, _| a)?;
+        Ok(level)
     }
 
     /// Writes the distances of some of A's codes, (rows, B), to `out`: for matrices that are too
-    /// large to keep. Returns the kernel that ran.
+    /// large to keep. Returns the level that ran.
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) if there are no such rows; as [`matrix`](Self::matrix).
-    pub fn rows<T: Distance>(
-        &self,
-        rows: Range<usize>,
-        out: &mut [T],
-        progress: &Progress,
-    ) -> Result<Kernel> {
+    pub fn rows<T: Distance>(&self, rows: Range<usize>, out: &mut [T], progress: &Progress) -> Result<Level> {
         if rows.is_empty() || rows.end > self.shape.0 {
             return Err(value_error!("rows {rows:?} of {} codes: pass some that there are", self.shape.0));
         }
@@ -221,13 +215,13 @@ impl Pairs {
             unsafe { out.write(&Block { rows, ..block.clone() }) };
             Ok(())
         };
-        let ((), kernel) = self.run(self.rule, rows, false, progress, || (), visit, |(), ()| ())?;
-        Ok(kernel)
+        let ((), level) = self.run(self.rule, rows, false, progress, || (), visit, |(), ()| ())?;
+        Ok(level)
     }
 
     /// Hands over all distances, block by block and in no particular order, from several threads:
     /// every pair is in one block, and no more than a block a thread is kept. Ends at the first error
-    /// of `visit`. Returns the kernel that ran.
+    /// of `visit`. Returns the level that ran.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -252,11 +246,10 @@ impl Pairs {
         &self,
         progress: &Progress,
         visit: impl Fn(&Block<T>) -> Result<()> + Sync,
-    ) -> Result<Kernel> {
+    ) -> Result<Level> {
         let visit = |(), block: &Block<T>| visit(block);
-        let ((), kernel) =
-            self.run(self.rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
-        Ok(kernel)
+        let ((), level) = self.run(self.rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
+        Ok(level)
     }
 
     /// How often each distance occurs. One stack against itself counts every two codes once, and no
@@ -291,9 +284,9 @@ impl Pairs {
             a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
             a
         };
-        let (counts, kernel) =
+        let (counts, level) =
             self.run(self.rule, 0..self.shape.0, self.symmetric, progress, zero, visit, add)?;
-        Ok(Histogram { counts, kernel })
+        Ok(Histogram { counts, level })
     }
 
     /// The nearest of B's codes to each of A's: by overlap the one that shares the most. One stack
@@ -331,14 +324,14 @@ impl Pairs {
             }
             Ok(())
         };
-        let ((), kernel) = self.run(rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
+        let ((), level) = self.run(rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
         let best = best.into_iter().map(AtomicU64::into_inner).map(|key| {
             let distance = T::from_key((key >> 32) as u32);
             let shared = || T::from_count(self.bits as u32 - distance.count());
             (key as u32, if self.rule == Rule::Shared { shared() } else { distance })
         });
         let (indices, distances) = best.unzip();
-        Ok(Nearest { indices, distances, kernel })
+        Ok(Nearest { indices, distances, level })
     }
 
     /// Computes the blocks of some rows, or only those on and right of the diagonal, and folds them.
@@ -352,7 +345,7 @@ impl Pairs {
         init: impl Fn() -> S + Sync,
         visit: impl Fn(S, &Block<T>) -> Result<S> + Sync,
         merge: impl Fn(S, S) -> S + Sync,
-    ) -> Result<(S, Kernel)> {
+    ) -> Result<(S, Level)> {
         rule.check::<T>(self.bits)?;
         let across = self.shape.1.div_ceil(SIDE);
         let blocks = rows.len().div_ceil(SIDE) * across;
@@ -361,7 +354,7 @@ impl Pairs {
             .filter(|block| !upper || block / across <= block % across)
             .try_fold(
                 || None,
-                |state: Option<(S, Scratch<T>, Kernel)>, block| {
+                |state: Option<(S, Scratch<T>, Level)>, block| {
                     let top = rows.start + block / across * SIDE;
                     let left = block % across * SIDE;
                     let (rows, columns) =
@@ -370,35 +363,32 @@ impl Pairs {
                         Some((state, scratch, _)) => (state, scratch),
                         None => (init(), Scratch::new()),
                     };
-                    // SAFETY: `Kernel::select` returned the kernel, so the processor can run it.
-                    let (distances, kernel) = unsafe {
-                        tile::block(
-                            self.kernel,
-                            &self.operands,
-                            rule,
-                            rows.clone(),
-                            columns.clone(),
-                            &mut scratch,
-                            progress,
-                        )
-                    }?;
+                    let (distances, level) = tile::block(
+                        self.level,
+                        &self.operands,
+                        rule,
+                        rows.clone(),
+                        columns.clone(),
+                        &mut scratch,
+                        progress,
+                    )?;
                     let pairs = distances.len();
                     let state = visit(state, &Block { rows, columns, distances })?;
                     progress.advance(pairs as u64);
-                    Ok(Some((state, scratch, kernel)))
+                    Ok(Some((state, scratch, level)))
                 },
             )
-            .map(|state| Ok(state?.map(|(state, _, kernel)| (state, kernel))))
+            .map(|state| Ok(state?.map(|(state, _, level)| (state, level))))
             .try_reduce(
                 || None,
                 |a, b| {
                     Ok(match (a, b) {
-                        (Some((a, kernel)), Some((b, _))) => Some((merge(a, b), kernel)),
+                        (Some((a, level)), Some((b, _))) => Some((merge(a, b), level)),
                         (a, b) => a.or(b),
                     })
                 },
             )?;
-        Ok(state.unwrap_or_else(|| (init(), self.kernel)))
+        Ok(state.unwrap_or_else(|| (init(), self.level())))
     }
 }
 
@@ -416,20 +406,4 @@ fn same_length(a: usize, b: usize, what: &str) -> Result<()> {
     } else {
         Err(shape_error!("codes of {a} and of {b} {what}: only equal lengths compare"))
     }
-}
-
-/// All distances in one call: [`Pairs::matrix`] of [`Pairs::new`] with the kernel asked for.
-///
-/// # Errors
-/// As theirs.
-pub fn all_pairs<T: Distance>(
-    a: &BitCodes,
-    b: Option<&BitCodes>,
-    metric: CodeMetric,
-    out: &mut [T],
-    kernel: Option<Kernel>,
-    progress: &Progress,
-) -> Result<Kernel> {
-    let pairs = Pairs::new(a, b, metric)?;
-    if let Some(kernel) = kernel { pairs.with_kernel(kernel)? } else { pairs }.matrix(out, progress)
 }

@@ -52,24 +52,24 @@ fn brute_ternary(a: &[i8], b: &[i8], length: usize, metric: TernaryMetric) -> Ve
 fn matrix<T: Distance>(pairs: &Pairs) -> Vec<T> {
     let mut out = vec![T::default(); pairs.shape().0 * pairs.shape().1];
     // Not what was asked for, but what the code that counted says of itself.
-    assert_eq!(pairs.matrix(&mut out, &progress()).unwrap(), pairs.kernel());
+    assert_eq!(pairs.matrix(&mut out, &progress()).unwrap(), pairs.level());
     out
 }
 
 const METRICS: [CodeMetric; 3] = [CodeMetric::Hamming, CodeMetric::Jaccard, CodeMetric::Overlap];
 
-/// Everything that can be asked of two stacks, with every kernel there is, against the definition.
+/// Everything that can be asked of two stacks, at every level there is, against the definition.
 fn check(a: &[bool], b: &[bool], bits: usize) {
     let (codes_a, codes_b) = (BitCodes::from_bools(a, bits).unwrap(), BitCodes::from_bools(b, bits).unwrap());
-    for kernel in Kernel::available() {
+    for level in Kernels::Pairs.available() {
         for metric in METRICS {
-            let pairs = Pairs::new(&codes_a, Some(&codes_b), metric).unwrap().with_kernel(kernel).unwrap();
-            assert_eq!(pairs.kernel(), kernel);
+            let pairs = Pairs::new(&codes_a, Some(&codes_b), metric).unwrap().at_level(level).unwrap();
+            assert_eq!(pairs.level(), level);
             let expected = brute(a, b, bits, metric);
-            assert_eq!(matrix::<f32>(&pairs), expected, "{kernel:?} {metric:?} {bits} bits");
-            let own = Pairs::new(&codes_a, None, metric).unwrap().with_kernel(kernel).unwrap();
-            let full = Pairs::new(&codes_a, Some(&codes_a), metric).unwrap().with_kernel(kernel).unwrap();
-            assert_eq!(matrix::<f32>(&own), brute(a, a, bits, metric), "{kernel:?} {metric:?} {bits} bits");
+            assert_eq!(matrix::<f32>(&pairs), expected, "{level:?} {metric:?} {bits} bits");
+            let own = Pairs::new(&codes_a, None, metric).unwrap().at_level(level).unwrap();
+            let full = Pairs::new(&codes_a, Some(&codes_a), metric).unwrap().at_level(level).unwrap();
+            assert_eq!(matrix::<f32>(&own), brute(a, a, bits, metric), "{level:?} {metric:?} {bits} bits");
             assert_eq!(matrix::<f32>(&own), matrix::<f32>(&full));
             check_reductions(&pairs, &expected, false);
             check_reductions(&own, &brute(a, a, bits, metric), true);
@@ -91,11 +91,11 @@ fn check_reductions(pairs: &Pairs, expected: &[f32], own: bool) {
     let (height, width) = pairs.shape();
     let last = &expected[(height - 1) * width..];
     let mut rows = vec![0.0; width];
-    assert_eq!(pairs.rows(height - 1..height, &mut rows, &progress()), Ok(pairs.kernel()));
+    assert_eq!(pairs.rows(height - 1..height, &mut rows, &progress()), Ok(pairs.level()));
     assert_eq!(rows, last);
     if pairs.rule != Rule::Jaccard {
         let histogram = pairs.histogram(&progress()).unwrap();
-        assert_eq!(histogram.kernel, pairs.kernel());
+        assert_eq!(histogram.level, pairs.level());
         let mut counts = vec![0; histogram.counts.len()];
         for (i, &distance) in expected.iter().enumerate() {
             counts[distance as usize] += u64::from(!own || i / width < i % width);
@@ -107,7 +107,7 @@ fn check_reductions(pairs: &Pairs, expected: &[f32], own: bool) {
         return;
     }
     let nearest = pairs.nearest::<f32>(&progress()).unwrap();
-    assert_eq!(nearest.kernel, pairs.kernel());
+    assert_eq!(nearest.level, pairs.level());
     let sign = if pairs.rule == Rule::Shared { -1.0 } else { 1.0 };
     for (r, row) in expected.chunks(width).enumerate() {
         let others = (0..width).filter(|&c| !own || c != r);
@@ -117,7 +117,7 @@ fn check_reductions(pairs: &Pairs, expected: &[f32], own: bool) {
 }
 
 #[test]
-fn every_kernel_agrees_with_the_definition_at_awkward_sizes() {
+fn every_level_agrees_with_the_definition_at_awkward_sizes() {
     for bits in [1, 7, 31, 63, 64, 65, 127, 128, 191, 192, 256, 257, 511, 512, 513, 4096] {
         for (a, b) in [(1, 1), (1, 17), (5, 3), (16, 33)] {
             check(&bools(a * bits, 1), &bools(b * bits, 2), bits);
@@ -126,7 +126,7 @@ fn every_kernel_agrees_with_the_definition_at_awkward_sizes() {
 }
 
 #[test]
-fn every_kernel_agrees_with_the_definition_over_several_blocks() {
+fn every_level_agrees_with_the_definition_over_several_blocks() {
     for (bits, a, b) in [(5, 300, 257), (64, 513, 255), (70, 259, 600)] {
         check(&bools(a * bits, 3), &bools(b * bits, 4), bits);
     }
@@ -157,8 +157,8 @@ fn long_codes_are_counted_in_full() {
         let codes = BitCodes::from_bools(&values, bits).unwrap();
         let expected: Vec<u32> =
             brute(&values, &values, bits, CodeMetric::Hamming).into_iter().map(|d| d as u32).collect();
-        for kernel in Kernel::available() {
-            let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap().with_kernel(kernel).unwrap();
+        for level in Kernels::Pairs.available() {
+            let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap().at_level(level).unwrap();
             assert_eq!(matrix::<u32>(&pairs), expected);
         }
     }
@@ -173,62 +173,18 @@ fn ternary_distances_agree_with_the_definition() {
                 TernaryCodes::from_signs(&values_a, length).unwrap(),
                 TernaryCodes::from_signs(&values_b, length).unwrap(),
             );
-            for kernel in Kernel::available() {
+            for level in Kernels::Pairs.available() {
                 for metric in [TernaryMetric::Mismatch, TernaryMetric::L1] {
-                    let pairs = Pairs::ternary(&a, Some(&b), metric).unwrap().with_kernel(kernel).unwrap();
+                    let pairs = Pairs::ternary(&a, Some(&b), metric).unwrap().at_level(level).unwrap();
                     let expected = brute_ternary(&values_a, &values_b, length, metric);
-                    assert_eq!(matrix::<u32>(&pairs), expected, "{kernel:?} {metric:?} {length}");
-                    let own = Pairs::ternary(&a, None, metric).unwrap().with_kernel(kernel).unwrap();
+                    assert_eq!(matrix::<u32>(&pairs), expected, "{level:?} {metric:?} {length}");
+                    let own = Pairs::ternary(&a, None, metric).unwrap().at_level(level).unwrap();
                     let expected = brute_ternary(&values_a, &values_a, length, metric);
-                    assert_eq!(matrix::<u32>(&own), expected, "{kernel:?} {metric:?} {length}");
+                    assert_eq!(matrix::<u32>(&own), expected, "{level:?} {metric:?} {length}");
                 }
             }
         }
     }
-}
-
-#[test]
-fn one_stack_in_one_call() {
-    let codes = BitCodes::from_bytes(&[0b01, 0b11, 0b00], 2).unwrap();
-    for kernel in Kernel::available() {
-        let mut out = [0u16; 9];
-        let ran = all_pairs(&codes, None, CodeMetric::Hamming, &mut out, Some(kernel), &progress());
-        assert_eq!((ran, out), (Ok(kernel), [0, 1, 1, 1, 0, 2, 1, 2, 0]));
-    }
-}
-
-#[test]
-fn kernels_that_are_not_there_are_refused() {
-    let codes = BitCodes::from_bytes(&[1], 2).unwrap();
-    for kernel in Kernel::ALL {
-        let forced = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap().with_kernel(kernel);
-        assert_eq!(forced.is_ok(), Kernel::available().contains(&kernel));
-        if let Err(error) = forced {
-            assert!(matches!(&error, Error::Unsupported(message) if message.contains("use one of scalar")));
-        }
-        assert_eq!(Kernel::parse(kernel.name()), Ok(kernel));
-    }
-}
-
-#[test]
-fn the_environment_forces_a_kernel() {
-    // In a process of its own: the environment of this one is shared with other tests.
-    if std::env::var("PRECODE_TEST_KERNEL_CHILD").is_ok() {
-        let codes = BitCodes::from_bytes(&[1], 2).unwrap();
-        println!("kernel {:?}", Pairs::new(&codes, None, CodeMetric::Hamming).map(|pairs| pairs.kernel()));
-        return;
-    }
-    let run = |kernel: &str| {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "read::pairs::tests::the_environment_forces_a_kernel"])
-            .envs([("PRECODE_TEST_KERNEL_CHILD", "1"), (KERNEL_VARIABLE, kernel)])
-            .output()
-            .unwrap();
-        String::from_utf8(child.stdout).unwrap()
-    };
-    assert!(run("scalar").contains("kernel Ok(Scalar)"));
-    assert!(run("").contains(&format!("kernel Ok({:?})", Kernel::detect())));
-    assert!(run("mmx").contains("kernel 'mmx' is unknown"));
 }
 
 #[test]
@@ -245,12 +201,10 @@ fn what_does_not_fit_is_refused() {
     assert!(refuse(TernaryCodes::from_signs(&[i8::MIN], 1).unwrap_err()).contains("-128"));
     assert!(refuse(TernaryCodes::from_signs(&[], 2).unwrap_err()).contains("no codes"));
     assert!(refuse(TernaryCodes::from_signs(&[0; 3], 2).unwrap_err()).contains("3 values are not a whole"));
-    assert!(refuse(CodeMetric::parse("l2").unwrap_err()).contains("hamming, jaccard, overlap"));
-    assert!(refuse(TernaryMetric::parse("l2").unwrap_err()).contains("mismatch, l1"));
-    for (name, metric) in
-        CodeMetric::NAMES.iter().zip([CodeMetric::Hamming, CodeMetric::Jaccard, CodeMetric::Overlap])
-    {
-        assert_eq!(CodeMetric::parse(name), Ok(metric));
+    assert!(refuse("l2".parse::<CodeMetric>().unwrap_err()).contains("hamming, jaccard, overlap"));
+    assert!(refuse("l2".parse::<TernaryMetric>().unwrap_err()).contains("mismatch, l1"));
+    for &metric in CodeMetric::ALL {
+        assert_eq!(metric.name().parse(), Ok(metric));
     }
 
     let (short, long) =

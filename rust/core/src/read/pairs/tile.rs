@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use super::distance::{Distance, Rule};
-use super::kernel::Kernel;
 use crate::Progress;
+use crate::cpu::{Kernel, Level, Selected};
 use crate::error::Result;
 
 /// Rows of a tile.
@@ -33,16 +33,16 @@ pub(super) struct Lanes(pub [u64; LANES]);
 #[repr(C, align(64))]
 pub(super) struct Counts(pub [u32; LANES]);
 
-/// How one kernel counts.
+/// How bits are counted at one level.
 pub(super) trait Tile {
     /// Reported by whatever ran it.
-    const KERNEL: Kernel;
+    const LEVEL: Level;
 
     /// Adds the bits that every row of `rows` shares with every code of `panel`, both of as many
     /// words, to `counts`.
     ///
     /// # Safety
-    /// The processor must be able to run `KERNEL`.
+    /// The processor must be able to run `LEVEL`.
     unsafe fn add(rows: &[[u64; ROWS]], panel: &[Lanes], counts: &mut [Counts; ROWS]);
 }
 
@@ -126,115 +126,111 @@ impl<T: Distance> Scratch<T> {
 }
 
 /// The distances of `rows` and `columns` (at most [`SIDE`] of each, the columns from the start of a
-/// panel), row by row, and the kernel that ran.
-///
-/// # Safety
-/// The processor must be able to run `kernel`.
-pub(super) unsafe fn block<'s, T: Distance>(
-    kernel: Kernel,
+/// panel), row by row, and the level that ran.
+pub(super) fn block<'s, T: Distance>(
+    level: Selected,
     operands: &Operands,
     rule: Rule,
     rows: Range<usize>,
     columns: Range<usize>,
     scratch: &'s mut Scratch<T>,
     progress: &Progress,
-) -> Result<(&'s [T], Kernel)> {
+) -> Result<(&'s [T], Level)> {
     let tiles = rows.start / ROWS..rows.end.div_ceil(ROWS);
     let panels = columns.start / LANES..columns.end.div_ceil(LANES);
-    // SAFETY: the caller promises that the processor has the features of `kernel`.
-    let ran = unsafe {
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2 => avx2(operands, rule, tiles, panels, scratch, progress),
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => avx512(operands, rule, tiles, panels, scratch, progress),
-            _ => generic::<super::scalar::Scalar, T>(operands, rule, tiles, panels, scratch, progress),
-        }
-    }?;
+    let ran = level.run(Count { operands, rule, tiles, panels, scratch, progress })?;
     Ok((scratch.close_up(rows.start % ROWS, rows.len(), columns.len()), ran))
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<T: Distance>(
-    operands: &Operands,
+/// Fills the distances of a scratch.
+struct Count<'a, T> {
+    operands: &'a Operands,
     rule: Rule,
     tiles: Range<usize>,
     panels: Range<usize>,
-    scratch: &mut Scratch<T>,
-    progress: &Progress,
-) -> Result<Kernel> {
-    // SAFETY: this function has the features of the kernel.
-    unsafe { generic::<super::avx2::Avx2, T>(operands, rule, tiles, panels, scratch, progress) }
+    scratch: &'a mut Scratch<T>,
+    progress: &'a Progress,
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq")]
-fn avx512<T: Distance>(
-    operands: &Operands,
-    rule: Rule,
-    tiles: Range<usize>,
-    panels: Range<usize>,
-    scratch: &mut Scratch<T>,
-    progress: &Progress,
-) -> Result<Kernel> {
-    // SAFETY: this function has the features of the kernel.
-    unsafe { generic::<super::avx512::Avx512, T>(operands, rule, tiles, panels, scratch, progress) }
+impl<T: Distance> Kernel for Count<'_, T> {
+    type Output = Result<Level>;
+
+    #[inline(always)]
+    fn portable(self) -> Result<Level> {
+        // SAFETY: any processor can run it.
+        unsafe { self.with::<super::portable::Portable>() }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn avx2(self) -> Result<Level> {
+        // SAFETY: as the caller promises.
+        unsafe { self.with::<super::avx2::Avx2>() }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn avx512(self) -> Result<Level> {
+        // SAFETY: as the caller promises.
+        unsafe { self.with::<super::avx512::Avx512>() }
+    }
 }
 
-/// Compiled once for every kernel with its features, inlined into the functions above, so that what
-/// follows the counting is vectorised alike.
-///
-/// # Safety
-/// The processor must be able to run `K::KERNEL`.
-#[inline(always)]
-unsafe fn generic<K: Tile, T: Distance>(
-    operands: &Operands,
-    rule: Rule,
-    tiles: Range<usize>,
-    panels: Range<usize>,
-    scratch: &mut Scratch<T>,
-    progress: &Progress,
-) -> Result<Kernel> {
-    let words = operands.words;
-    let row_words = |tile: usize| &operands.rows[tile * words..][..words];
-    let Scratch { counts, distances } = scratch;
-    for (p, panel) in panels.clone().enumerate() {
-        let lanes = &operands.panels[panel * words..][..words];
-        let norms = &operands.column_norms[panel];
-        let at = |t: usize| t * ROWS * panels.len() + p;
-        if words <= CHUNK {
-            progress.check()?;
-            for (t, tile) in tiles.clone().enumerate() {
-                let mut counts = [Counts([0; LANES]); ROWS];
-                // SAFETY: the caller promises the features of `K::KERNEL`.
-                unsafe { K::add(row_words(tile), lanes, &mut counts) };
-                finish(
-                    rule,
-                    &counts,
-                    &operands.row_norms[tile],
-                    norms,
-                    &mut distances[at(t)..],
-                    panels.len(),
-                );
-            }
-        } else {
-            let counts = &mut counts[..tiles.len()];
-            counts.fill([Counts([0; LANES]); ROWS]);
-            for (chunk, lanes) in lanes.chunks(CHUNK).enumerate() {
+impl<T: Distance> Count<'_, T> {
+    /// Inlined once for every level, so that what follows the counting is vectorised alike.
+    ///
+    /// # Safety
+    /// The processor must be able to run `K::LEVEL`.
+    #[inline(always)]
+    unsafe fn with<K: Tile>(self) -> Result<Level> {
+        let Self { operands, rule, tiles, panels, scratch, progress } = self;
+        let words = operands.words;
+        let row_words = |tile: usize| &operands.rows[tile * words..][..words];
+        let Scratch { counts, distances } = scratch;
+        for (p, panel) in panels.clone().enumerate() {
+            let lanes = &operands.panels[panel * words..][..words];
+            let norms = &operands.column_norms[panel];
+            let at = |t: usize| t * ROWS * panels.len() + p;
+            if words <= CHUNK {
                 progress.check()?;
-                for (tile, counts) in tiles.clone().zip(&mut *counts) {
-                    let words = &row_words(tile)[chunk * CHUNK..][..lanes.len()];
-                    // SAFETY: the caller promises the features of `K::KERNEL`.
-                    unsafe { K::add(words, lanes, counts) };
+                for (t, tile) in tiles.clone().enumerate() {
+                    let mut counts = [Counts([0; LANES]); ROWS];
+                    // SAFETY: the caller promises the features of `K::LEVEL`.
+                    unsafe { K::add(row_words(tile), lanes, &mut counts) };
+                    finish(
+                        rule,
+                        &counts,
+                        &operands.row_norms[tile],
+                        norms,
+                        &mut distances[at(t)..],
+                        panels.len(),
+                    );
+                }
+            } else {
+                let counts = &mut counts[..tiles.len()];
+                counts.fill([Counts([0; LANES]); ROWS]);
+                for (chunk, lanes) in lanes.chunks(CHUNK).enumerate() {
+                    progress.check()?;
+                    for (tile, counts) in tiles.clone().zip(&mut *counts) {
+                        let words = &row_words(tile)[chunk * CHUNK..][..lanes.len()];
+                        // SAFETY: the caller promises the features of `K::LEVEL`.
+                        unsafe { K::add(words, lanes, counts) };
+                    }
+                }
+                for ((t, tile), counts) in tiles.clone().enumerate().zip(counts) {
+                    finish(
+                        rule,
+                        counts,
+                        &operands.row_norms[tile],
+                        norms,
+                        &mut distances[at(t)..],
+                        panels.len(),
+                    );
                 }
             }
-            for ((t, tile), counts) in tiles.clone().enumerate().zip(counts) {
-                finish(rule, counts, &operands.row_norms[tile], norms, &mut distances[at(t)..], panels.len());
-            }
         }
+        Ok(K::LEVEL)
     }
-    Ok(K::KERNEL)
 }
 
 /// Writes the distances of a tile to every `stride`-th place of `out`.

@@ -4,7 +4,7 @@ use super::Probe;
 use super::locations::{Cell, Location};
 use crate::read::codes::{Readout, Real};
 use crate::read::template::Polarity;
-use crate::ticket::realize::better;
+use crate::ticket::translation::better;
 
 /// Marks the cells of the chosen locations of one network in `kept` (rows, variables), all False before;
 /// returns how many of the budget are left. `demands` is (C, rows).

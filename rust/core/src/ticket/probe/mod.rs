@@ -84,7 +84,7 @@ impl Probe {
     };
 }
 
-/// Cells that the probe keeps, (R, rows, variables): exactly `budget` of each network's.
+/// The cells that a probe keeps, (R, rows, variables): exactly `budget` of each network's.
 ///
 /// Locations are chosen one after another, the best score less its penalty first, while their new cells fit into
 /// the budget; one without new cells is passed over. What is left of the budget goes to the largest weights
@@ -95,7 +95,7 @@ impl Probe {
 /// [`Error::Shape`](crate::Error::Shape) if the readouts differ in shape or a template does not fit the clauses;
 /// [`Error::Value`](crate::Error::Value) if the budget is beyond all cells, a weight of the score is not finite, or
 /// motion is asked for without a later readout.
-pub fn probe<T: Real>(
+pub fn choose_cells<T: Real>(
     start: &Readout<T>,
     later: Option<&Readout<T>>,
     clauses: &Clauses,

@@ -25,7 +25,7 @@ fn pairs(
 ) -> Vec<usize> {
     let clauses = clauses(&[&[0, 1], &[1, 2]], 1, 3);
     let templates: Vec<Template> = templates(2).collect();
-    cells(&probe(readout, later, &clauses, &templates, budget, settings).unwrap())
+    cells(&choose_cells(readout, later, &clauses, &templates, budget, settings).unwrap())
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn of(features: &[f64], outputs: &[f64], budget: usize, settings: &Probe) -> Vec
     let readout = Readout::new(1, 6, 8, features, outputs).unwrap();
     let later: Vec<f64> = features.iter().map(|c| c * c * c + 0.1).collect();
     let later = Readout::new(1, 6, 8, &later, outputs).unwrap();
-    probe(&readout, Some(&later), &clauses, &templates, budget, settings).unwrap()
+    choose_cells(&readout, Some(&later), &clauses, &templates, budget, settings).unwrap()
 }
 
 proptest! {
@@ -156,7 +156,7 @@ fn networks_of_a_stack_do_not_meet() {
     let clauses = clauses(&[&[0, 1], &[1, 2]], 2, 3);
     let templates: Vec<Template> = templates(2).collect();
     let stack = Readout::new(2, 2, 3, &both, &[1.0, -1.0, 1.0, -1.0]).unwrap();
-    let got = probe(&stack, None, &clauses, &templates, 3, &Probe::DISTANCE).unwrap();
+    let got = choose_cells(&stack, None, &clauses, &templates, 3, &Probe::DISTANCE).unwrap();
     for (alone, kept) in [a, b].iter().zip(got.chunks_exact(6)) {
         let alone = Readout::new(1, 2, 3, alone, &[1.0, -1.0]).unwrap();
         assert_eq!(pairs(&alone, None, 3, &Probe::DISTANCE), cells(kept));
@@ -170,7 +170,7 @@ fn what_does_not_fit_is_refused() {
     let readout = Readout::new(1, 1, 3, &[1.0f64; 3], &[1.0]).unwrap();
     let wide = Readout::new(1, 2, 3, &[1.0f64; 6], &[1.0; 2]).unwrap();
     let refuse = |later: Option<&Readout<f64>>, templates: &[Template], budget, settings: &Probe| {
-        probe(&readout, later, &clauses, templates, budget, settings).unwrap_err().to_string()
+        choose_cells(&readout, later, &clauses, templates, budget, settings).unwrap_err().to_string()
     };
     assert!(refuse(None, &pairs, 4, &PLAIN).contains("budget = 4"));
     assert!(refuse(Some(&wide), &pairs, 1, &PLAIN).contains("(1, 2, 3)"));

@@ -59,7 +59,7 @@ impl<S: Simd, const V: usize> Errors<S, V> {
 #[derive(Clone, Copy)]
 pub(super) struct Step<'a, S: Simd> {
     pub(super) update: Update<S>,
-    /// See [`Density`](super::tile::Density).
+    /// See [`Padding`](super::tile::Padding).
     pub(super) fours: &'a [[usize; TILE]],
     /// Variables whose columns take part, as bits.
     pub(super) alive: &'a [u64],

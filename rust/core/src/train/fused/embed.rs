@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// How W1 and C1 are connected.
 #[derive(Clone, Debug)]
-pub(super) enum Map {
+pub(super) enum Transform {
     /// They are the same.
     Identity,
     /// The rows of a Sylvester–Hadamard matrix, times a factor: a fast transform.
@@ -17,7 +17,7 @@ pub(super) enum Map {
     Dense { matrix: Vec<f32>, transposed: Vec<f32> },
 }
 
-impl Map {
+impl Transform {
     pub(super) fn new(embedding: &Embedding, variables: usize) -> Result<Self> {
         Ok(match embedding {
             Embedding::Identity => Self::Identity,
@@ -35,13 +35,13 @@ impl Map {
 impl<S: Simd, const V: usize> Net<S, V> {
     /// Computes C1 from W1.
     #[inline(always)]
-    pub(super) fn embed(&mut self, map: &Map, scratch: &mut Vec<[S::Vector; V]>) {
+    pub(super) fn embed(&mut self, transform: &Transform, scratch: &mut Vec<[S::Vector; V]>) {
         let (s, variables) = (self.s, self.shape.variables);
         for block in self.blocks.iter_mut().filter(|block| !block.constant) {
             let Block { weights, features, .. } = block;
-            match map {
-                Map::Identity => {}
-                Map::Hadamard { scale } => {
+            match transform {
+                Transform::Identity => {}
+                Transform::Hadamard { scale } => {
                     scratch.clear();
                     scratch.extend_from_slice(&weights.matrix);
                     walsh_hadamard(s, scratch);
@@ -52,7 +52,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
                         }
                     }
                 }
-                Map::Dense { transposed, .. } => {
+                Transform::Dense { transposed, .. } => {
                     combine(s, &weights.matrix, transposed, scratch);
                     for (v, sums) in scratch.iter().enumerate() {
                         features[column(v)] = *sums;
@@ -64,13 +64,13 @@ impl<S: Simd, const V: usize> Net<S, V> {
 
     /// Turns the gradients by C1 into gradients by W1 = (gradients by C1) C0^T.
     #[inline(always)]
-    pub(super) fn pull_back(&mut self, map: &Map, scratch: &mut Vec<[S::Vector; V]>) {
+    pub(super) fn pull_back(&mut self, transform: &Transform, scratch: &mut Vec<[S::Vector; V]>) {
         let (s, variables, inputs) = (self.s, self.shape.variables, self.shape.inputs);
         for block in self.blocks.iter_mut().filter(|block| !block.constant) {
             let gradient = &mut block.gradient.matrix;
-            match map {
-                Map::Identity => {}
-                Map::Hadamard { scale } => {
+            match transform {
+                Transform::Identity => {}
+                Transform::Hadamard { scale } => {
                     scratch.clear();
                     let scale = s.splat(*scale);
                     scratch.resize(inputs, [s.zero(); V]);
@@ -82,7 +82,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
                     walsh_hadamard(s, scratch);
                     gradient[..inputs].copy_from_slice(scratch);
                 }
-                Map::Dense { matrix, .. } => {
+                Transform::Dense { matrix, .. } => {
                     for v in 0..variables {
                         gradient[v] = gradient[column(v)];
                     }

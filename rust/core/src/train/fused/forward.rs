@@ -69,7 +69,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
         }
     }
 
-    /// Computes the logits of a tile. `slots`: see [`Density`](super::tile::Density).
+    /// Computes the logits of a tile. `slots`: see [`Padding`](super::tile::Padding).
     #[inline(always)]
     pub(super) fn forward(&mut self, tile: &Tile, slots: &[usize], base: &[f32], logits: &mut Logits<S>) {
         let s = self.s;

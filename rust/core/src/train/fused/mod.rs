@@ -15,9 +15,9 @@
 #![allow(clippy::needless_range_loop)]
 
 mod backward;
+mod blocked;
 mod embed;
 mod forward;
-mod level;
 mod math;
 mod net;
 mod optimizer;
@@ -28,10 +28,10 @@ mod train;
 
 use std::sync::Arc;
 
-pub use level::{LEVEL_VARIABLE, Level};
 use net::Shape;
 
 use crate::Progress;
+use crate::cpu::{Kernels, Level, Selected};
 use crate::error::{Error, Result, shape_error, value_error};
 use crate::train::{Evaluation, Optimizer, Problem, Trained};
 use crate::{Dataset, Embedding, Weights};
@@ -46,8 +46,8 @@ pub const MAX_INPUTS: usize = 1024;
 /// How the engine runs; the results do not depend on `threads`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Instruction level: `None` for the one that the environment variable [`LEVEL_VARIABLE`] names,
-    /// or else the best this CPU has.
+    /// Instruction level: `None` for the one that the environment variable `PRECODE_FUSED_LEVEL` names,
+    /// or else the best this CPU has (see [`Kernels::select`]).
     pub level: Option<Level>,
     /// Number of threads: `None` for rayon's current pool.
     pub threads: Option<usize>,
@@ -57,17 +57,21 @@ impl Options {
     /// The level that a run with these options uses.
     ///
     /// ```
-    /// use precode_core::train::fused::{Level, Options};
+    /// use precode_core::cpu::Level;
+    /// use precode_core::train::fused::Options;
     /// let options = Options { level: Some(Level::Portable), ..Options::default() };
     /// assert_eq!(options.resolve_level()?, Level::Portable);
     /// # Ok::<(), precode_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if this CPU lacks the level's instructions, [`Error::Value`] if the
-    /// environment variable names no level.
+    /// As [`Kernels::select`].
     pub fn resolve_level(&self) -> Result<Level> {
-        Level::choose(self.level)
+        Ok(self.select()?.level())
+    }
+
+    fn select(&self) -> Result<Selected> {
+        Kernels::Fused.select(self.level)
     }
 }
 
@@ -163,7 +167,7 @@ pub fn train(
     problem.validate(start.networks, &widths)?;
     supports(&widths, problem)?;
     let shape = shape(&widths, problem.data, problem.embedding)?;
-    let level = options.resolve_level()?;
+    let level = options.select()?;
     in_pool(options, || run::train(start, problem, shape, level, progress))
 }
 
@@ -201,7 +205,7 @@ pub fn evaluate(
         }
     }
     let shape = shape(&widths, data, embedding)?;
-    let level = options.resolve_level()?;
+    let level = options.select()?;
     in_pool(options, || run::evaluate(weights, data, embedding, shape, level, progress))
 }
 

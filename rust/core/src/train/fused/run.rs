@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::embed::Map;
-use super::level::{Kernel, Level, dispatch};
+use super::blocked::{self, Blocked};
+use super::embed::Transform;
 use super::net::{Alive, Buffers, Kept, Shape, Which};
 use super::optimizer::{Rule, step_scales};
 use super::simd::Simd;
-use super::tile::Density;
+use super::tile::Padding;
 use super::train::{Epochs, Job, Run, TrainEpochs, Worker};
 use crate::Progress;
+use crate::cpu::Selected;
 use crate::error::Result;
 use crate::train::{Evaluation, History, Patience, Problem, Trained, epoch_order};
 use crate::{Dataset, Embedding, Weights};
@@ -25,13 +26,14 @@ pub(super) fn train(
     mut start: Weights,
     problem: &Problem<'_>,
     shape: Shape,
-    level: Level,
+    level: Selected,
     progress: &Progress,
 ) -> Result<Trained> {
     let config = problem.config;
     let networks = start.networks;
     let rule = Rule::new(&config.optimizer);
-    let run = Run { shape, map: Map::new(problem.embedding, shape.variables)?, config, rule, progress };
+    let run =
+        Run { shape, transform: Transform::new(problem.embedding, shape.variables)?, config, rule, progress };
     mask_weights(&mut start, problem);
     let mut history = History::empty(networks, config.epochs as usize)?;
     let mut snapshots: Vec<Weights> = config.snapshots.iter().map(|_| start.clone()).collect();
@@ -62,7 +64,7 @@ pub(super) fn train(
             || {
                 running.par_iter_mut().with_max_len(1).try_for_each(|job| {
                     let rows = job.alive.rows.len();
-                    dispatch(level, rows, TrainEpochs { run: &run, epochs: &epochs, job })
+                    blocked::run(level, rows, TrainEpochs { run: &run, epochs: &epochs, job })
                 })
             },
             || prepare(epochs.numbers.end),
@@ -141,7 +143,7 @@ fn cut<'a>(
             moments: moments.iter_mut().filter_map(|all| Some(Buffers::split(all.next()?, shape))).collect(),
             kept,
             validation: problem.validation.get(r).map(|data| &**data),
-            densities: None,
+            paddings: None,
             alive,
             data,
             snapshots: to_come,
@@ -168,25 +170,25 @@ fn kept<'a>(problem: &Problem<'a>, shape: &Shape, r: usize) -> Kept<'a> {
 /// Loss and error of one network.
 struct Evaluate<'a, T> {
     shape: Shape,
-    map: &'a Map,
+    transform: &'a Transform,
     weights: &'a Buffers<T>,
     data: &'a Dataset,
     progress: &'a Progress,
 }
 
-impl<T: AsRef<[f32]>> Kernel for Evaluate<'_, T> {
+impl<T: AsRef<[f32]>> Blocked for Evaluate<'_, T> {
     type Output = Result<(f64, f64)>;
 
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, s: S) -> Self::Output {
-        let Self { shape, map, weights, data, progress } = self;
+        let Self { shape, transform, weights, data, progress } = self;
         let kept = Kept::default();
         let alive = Alive::new(&shape, kept);
-        let density = Density::measure(data, &alive.variables);
+        let padding = Padding::measure(data, &alive.variables);
         let mut worker = Worker::<S, V>::new(s, shape, &alive, kept);
         worker.net.load(Which::Weights, weights);
-        worker.net.embed(map, &mut worker.columns);
-        let totals = worker.evaluate(data, &alive.variables, &density, progress)?;
+        worker.net.embed(transform, &mut worker.columns);
+        let totals = worker.evaluate(data, &alive.variables, &padding, progress)?;
         let labels = (data.samples() * shape.outputs) as f64;
         Ok((totals.loss / labels, totals.wrong as f64 / labels))
     }
@@ -198,10 +200,10 @@ pub(super) fn evaluate(
     data: &[Arc<Dataset>],
     embedding: &Embedding,
     shape: Shape,
-    level: Level,
+    level: Selected,
     progress: &Progress,
 ) -> Result<Evaluation> {
-    let map = Map::new(embedding, shape.variables)?;
+    let transform = Transform::new(embedding, shape.variables)?;
     let results = data
         .par_iter()
         .enumerate()
@@ -219,8 +221,8 @@ pub(super) fn evaluate(
                 w2: &w2.weight[part(&w2.weight)],
                 b2: &w2.bias[part(&w2.bias)],
             };
-            let kernel = Evaluate { shape, map: &map, weights: &buffers, data, progress };
-            let result = dispatch(level, shape.hidden, kernel)?;
+            let evaluate = Evaluate { shape, transform: &transform, weights: &buffers, data, progress };
+            let result = blocked::run(level, shape.hidden, evaluate)?;
             progress.advance(1);
             Ok(result)
         })

@@ -138,16 +138,16 @@ fn join(halves: &[u32]) -> u64 {
     halves.iter().rev().fold(0, |word, half| word << WORD_BITS | u64::from(*half))
 }
 
-/// How dense some data are, which decides how far the kernels pad their loops. No result depends on it.
+/// How far loops over samples and variables are padded, from how dense some data are. No result depends on it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Density {
+pub(super) struct Padding {
     /// For each word of 64 variables, the most True variables that a sample has in it, rounded to even.
     pub(super) slots: Vec<usize>,
     /// For each place of each word, the fours of samples that cover its members in most tiles.
     pub(super) fours: Vec<[usize; TILE]>,
 }
 
-impl Density {
+impl Padding {
     /// Counts the variables that are `alive`. Reads the data from end to end.
     #[inline(always)]
     pub(super) fn measure(data: &Dataset, alive: &[u64]) -> Self {

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::backward::{Errors, Step};
-use super::embed::Map;
+use super::blocked::Blocked;
+use super::embed::Transform;
 use super::forward::{Logits, Totals};
-use super::level::Kernel;
 use super::net::{Alive, Buffers, Kept, Net, Shape, Which};
 use super::optimizer::{Rule, StepScale, Update};
 use super::simd::Simd;
-use super::tile::{Density, TILE, Tile, minus_one};
+use super::tile::{Padding, TILE, Tile, minus_one};
 use crate::Dataset;
 use crate::Progress;
 use crate::error::Result;
@@ -21,7 +21,7 @@ const MEASURED: usize = 1024;
 /// What all networks of a run share.
 pub(super) struct Run<'a> {
     pub(super) shape: Shape,
-    pub(super) map: Map,
+    pub(super) transform: Transform,
     pub(super) config: &'a TrainConfig,
     pub(super) rule: Rule,
     pub(super) progress: &'a Progress,
@@ -43,8 +43,8 @@ pub(super) struct Job<'a> {
     pub(super) alive: Alive,
     pub(super) data: &'a Dataset,
     pub(super) validation: Option<&'a Dataset>,
-    /// Densities of the data and the validation data, once they are known.
-    pub(super) densities: Option<[Density; 2]>,
+    /// Paddings for the data and the validation data, once they are known.
+    pub(super) paddings: Option<[Padding; 2]>,
     /// Steps of the snapshots to come, each with its buffers; the next one is last.
     pub(super) snapshots: Vec<(u64, Buffers<&'a mut [f32]>)>,
     pub(super) train_loss: &'a mut [f64],
@@ -62,7 +62,7 @@ pub(super) struct TrainEpochs<'r, 'j, 'a> {
     pub(super) job: &'j mut Job<'a>,
 }
 
-impl Kernel for TrainEpochs<'_, '_, '_> {
+impl Blocked for TrainEpochs<'_, '_, '_> {
     type Output = Result<()>;
 
     #[inline(always)]
@@ -74,29 +74,29 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
         for (which, moments) in [Which::First, Which::Second].into_iter().zip(&job.moments) {
             worker.net.load(which, moments);
         }
-        worker.net.embed(&run.map, &mut worker.columns);
+        worker.net.embed(&run.transform, &mut worker.columns);
         // Reading the data once from end to end is fast, and the scattered reads of the steps then find
         // them in the cache.
-        let densities = match job.densities.take() {
-            Some(densities) => {
+        let paddings = match job.paddings.take() {
+            Some(paddings) => {
                 std::hint::black_box(job.data.inputs().iter().step_by(16).fold(0, |all, word| all | word));
-                densities
+                paddings
             }
             None => {
                 let alive = &job.alive.variables;
-                let mut density = Density::measure(job.data, alive);
+                let mut padding = Padding::measure(job.data, alive);
                 let order =
                     epochs.orders.first().map_or(&[][..], |order| &order[..order.len().min(MEASURED)]);
                 let samples = run.config.batch.min(TILE);
-                density.measure_members(s, &mut worker.tile, job.data, alive, order, samples);
+                padding.measure_members(s, &mut worker.tile, job.data, alive, order, samples);
                 let validation = match job.validation {
-                    Some(data) => Density::measure(data, alive),
-                    None => Density::default(),
+                    Some(data) => Padding::measure(data, alive),
+                    None => Padding::default(),
                 };
-                [density, validation]
+                [padding, validation]
             }
         };
-        let [density, validation_density] = &densities;
+        let [padding, validation_padding] = &paddings;
         let labels = (job.data.samples() * shape.outputs) as f64;
         let per_epoch = run.config.steps_per_epoch(job.data.samples());
         let mut scales = epochs.scales.iter();
@@ -107,7 +107,7 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             let batches = order.chunks(run.config.batch);
             for ((number, batch), scale) in (u64::from(epoch) * per_epoch + 1..).zip(batches).zip(&mut scales)
             {
-                worker.step(run, job, density, batch, *scale, &mut totals);
+                worker.step(run, job, padding, batch, *scale, &mut totals);
                 if let Some((_, mut buffers)) = job.snapshots.pop_if(|(step, _)| *step == number) {
                     worker.net.store(Which::Weights, &mut buffers);
                 }
@@ -125,7 +125,7 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
             job.train_error[at] = totals.wrong as f64 / labels;
             *job.epochs_run = epoch + 1;
             if let Some(data) = job.validation {
-                let totals = worker.evaluate(data, &job.alive.variables, validation_density, run.progress)?;
+                let totals = worker.evaluate(data, &job.alive.variables, validation_padding, run.progress)?;
                 job.validation_loss[at] = totals.loss / (data.samples() * shape.outputs) as f64;
             }
             let watched = match run.config.early_stopping.map(|rule| rule.watch) {
@@ -137,7 +137,7 @@ impl Kernel for TrainEpochs<'_, '_, '_> {
                 break;
             }
         }
-        job.densities = Some(densities);
+        job.paddings = Some(paddings);
         worker.net.store(Which::Weights, &mut job.weights);
         for (which, moments) in [Which::First, Which::Second].into_iter().zip(&mut job.moments) {
             worker.net.store(which, moments);
@@ -181,7 +181,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         &mut self,
         run: &Run<'_>,
         job: &Job<'_>,
-        density: &Density,
+        padding: &Padding,
         batch: &[u32],
         scale: StepScale,
         totals: &mut Totals,
@@ -193,11 +193,11 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         net.base(base);
         let minus_one = minus_one();
         let tiles = batch.len().div_ceil(TILE);
-        let (fours, identity) = (&density.fours[..], net.shape.identity);
+        let (fours, identity) = (&padding.fours[..], net.shape.identity);
         for (number, samples) in batch.chunks(TILE).enumerate() {
             tile.gather(job.data, alive, samples.iter().map(|sample| *sample as usize));
             tile.transpose(net.s, net.shape.variables);
-            net.forward(tile, &density.slots, base, logits);
+            net.forward(tile, &padding.slots, base, logits);
             logits.differentiate(net.s, tile, mean, totals);
             let (first, last) = (number == 0, number + 1 == tiles);
             net.backward(
@@ -208,9 +208,9 @@ impl<S: Simd, const V: usize> Worker<S, V> {
             );
         }
         if !net.shape.identity {
-            net.pull_back(&run.map, columns);
+            net.pull_back(&run.transform, columns);
             net.update_inputs(&update);
-            net.embed(&run.map, columns);
+            net.embed(&run.transform, columns);
         }
         net.finish(&update);
     }
@@ -221,7 +221,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         &mut self,
         data: &Dataset,
         alive: &[u64],
-        density: &Density,
+        padding: &Padding,
         progress: &Progress,
     ) -> Result<Totals> {
         let Self { net, tile, logits, base, .. } = self;
@@ -230,7 +230,7 @@ impl<S: Simd, const V: usize> Worker<S, V> {
         let check_every = checks(&net.shape, TILE) as usize;
         for (number, start) in (0..data.samples()).step_by(TILE).enumerate() {
             tile.gather(data, alive, start..(start + TILE).min(data.samples()));
-            net.forward(tile, &density.slots, base, logits);
+            net.forward(tile, &padding.slots, base, logits);
             logits.differentiate(net.s, tile, 1.0, &mut totals);
             if number % check_every == 0 {
                 progress.check()?;

@@ -1,7 +1,8 @@
 //! Every operation of every level that this machine has, against plain arithmetic.
 
 use super::{MAX_LANES, Simd, lanes, lanes_mut};
-use crate::train::fused::level::{Kernel, Level, dispatch};
+use crate::cpu::{Kernels, Level};
+use crate::train::fused::blocked::{self, Blocked};
 use crate::train::fused::math::logistic_loss;
 
 fn vector<S: Simd>(s: S, values: impl Fn(usize) -> f32) -> S::Vector {
@@ -16,15 +17,15 @@ fn values<S: Simd>(v: S::Vector) -> Vec<f32> {
     lanes::<S>(&[v]).to_vec()
 }
 
-fn everywhere<K: Kernel<Output = ()>>(kernel: impl Fn() -> K) {
-    for level in Level::available() {
-        dispatch(level, 1, kernel());
+fn everywhere<B: Blocked<Output = ()>>(code: impl Fn() -> B) {
+    for level in Kernels::Fused.available() {
+        blocked::run(Kernels::Fused.select(Some(level)).unwrap(), 1, code());
     }
 }
 
 struct LevelName;
 
-impl Kernel for LevelName {
+impl Blocked for LevelName {
     type Output = (&'static str, usize);
 
     fn run<S: Simd, const V: usize>(self, _: S) -> Self::Output {
@@ -37,11 +38,9 @@ fn each_level_runs_its_own_code() {
     let expected =
         [(Level::Portable, "Portable", 8), (Level::Avx2, "Avx2", 8), (Level::Avx512, "Avx512", 16)];
     for (level, name, lanes) in expected {
-        if !Level::available().contains(&level) {
-            continue;
-        }
+        let Ok(selected) = Kernels::Fused.select(Some(level)) else { continue };
         for (rows, vectors) in [(1, 1), (lanes, 1), (lanes + 1, 2), (4 * lanes, 4), (5 * lanes, 3), (0, 1)] {
-            let (ran, v) = dispatch(level, rows, LevelName);
+            let (ran, v) = blocked::run(selected, rows, LevelName);
             assert!(ran.ends_with(name), "{level} ran {ran}");
             assert_eq!(v, vectors, "{level}, {rows} rows");
         }
@@ -50,7 +49,7 @@ fn each_level_runs_its_own_code() {
 
 struct Arithmetic;
 
-impl Kernel for Arithmetic {
+impl Blocked for Arithmetic {
     type Output = ();
 
     #[inline(always)]
@@ -106,7 +105,7 @@ fn operations_agree_with_plain_arithmetic() {
 
 struct Transpose;
 
-impl Kernel for Transpose {
+impl Blocked for Transpose {
     type Output = ();
 
     #[inline(always)]
@@ -133,7 +132,7 @@ fn bits_are_transposed() {
 
 struct Loss;
 
-impl Kernel for Loss {
+impl Blocked for Loss {
     type Output = ();
 
     #[inline(always)]

@@ -6,14 +6,14 @@ use crate::error::{Result, shape_error, value_error};
 
 /// The embedding C0 of one layer as its least-squares problems need it.
 #[derive(Clone, Debug)]
-pub struct Map {
+pub struct Translation {
     inputs: usize,
     variables: usize,
     /// C0 (inputs, variables) and its Gram matrix C0 C0' (inputs, inputs); `None` for the identity.
     matrices: Option<(Vec<f64>, Vec<f64>)>,
 }
 
-impl Map {
+impl Translation {
     /// The identity of `variables` inputs: cells are weights.
     pub fn identity(variables: usize) -> Self {
         Self { inputs: variables, variables, matrices: None }
@@ -208,7 +208,7 @@ mod tests {
     use crate::Embedding;
     use proptest::prelude::*;
 
-    fn squared(map: &Map, weights: &[f64], mask: &[bool], target: &[f64], scale: f64) -> f64 {
+    fn squared(map: &Translation, weights: &[f64], mask: &[bool], target: &[f64], scale: f64) -> f64 {
         let kept: Vec<f64> =
             weights.iter().zip(mask).map(|(&w, &m)| if m { w * scale } else { 0.0 }).collect();
         map.features(&kept).iter().zip(target).map(|(a, b)| (a - b).powi(2)).sum()
@@ -219,11 +219,11 @@ mod tests {
         all.map(move |mask| (0..size).map(|i| mask >> i & 1 == 1).collect())
     }
 
-    fn orthonormal() -> Map {
+    fn orthonormal() -> Translation {
         let Embedding::Dense { matrix, .. } = Embedding::random_orthogonal(4, 7).unwrap() else {
             unreachable!()
         };
-        Map::new(matrix.into_iter().map(f64::from).collect(), 4, 4).unwrap()
+        Translation::new(matrix.into_iter().map(f64::from).collect(), 4, 4).unwrap()
     }
 
     fn values(size: usize) -> impl Strategy<Value = Vec<f64>> {
@@ -236,7 +236,7 @@ mod tests {
         fn with_orthogonal_rows_the_mask_is_the_best(weights in values(8), target in values(8), keep in 0usize..9) {
             let raw = Embedding::Hadamard { normalized: false }.matrix(4).unwrap();
             let raw = raw.into_iter().map(f64::from).collect();
-            for map in [Map::identity(4), orthonormal(), Map::new(raw, 4, 4).unwrap()] {
+            for map in [Translation::identity(4), orthonormal(), Translation::new(raw, 4, 4).unwrap()] {
                 let mask = map.realize(&weights, &target, keep).unwrap();
                 prop_assert_eq!(mask.iter().filter(|&&kept| kept).count(), keep);
                 let got = squared(&map, &weights, &mask, &target, 1.0);
@@ -248,7 +248,7 @@ mod tests {
         #[test]
         fn each_weight_lowers_the_distance_most(weights in values(6), target in values(8), matrix in values(12)) {
             // Three inputs, four variables: rows that are not orthogonal.
-            let map = Map::new(matrix, 3, 4).unwrap();
+            let map = Translation::new(matrix, 3, 4).unwrap();
             let mut mask = vec![false; 6];
             for keep in 1..=6 {
                 let next = map.realize(&weights, &target, keep).unwrap();
@@ -290,20 +290,20 @@ mod tests {
     fn with_the_identity_the_chosen_cells_are_the_mask() {
         let (weights, cells) = ([0.1, -2.0, 0.5, 0.4], [true, false, false, true]);
         let target: Vec<f64> = weights.iter().zip(cells).map(|(&w, c)| if c { w } else { 0.0 }).collect();
-        assert_eq!(Map::identity(2).realize(&weights, &target, 2).unwrap(), cells);
-        let tall = Map::new(vec![1.0, 0.0, 0.0, 0.0], 2, 2).unwrap();
+        assert_eq!(Translation::identity(2).realize(&weights, &target, 2).unwrap(), cells);
+        let tall = Translation::new(vec![1.0, 0.0, 0.0, 0.0], 2, 2).unwrap();
         assert_eq!(tall.reached(&[true, false, false, true]), [true, false, false, false]);
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let refuse = |error: crate::Error| error.to_string();
-        let map = Map::identity(2);
+        let map = Translation::identity(2);
         assert!(refuse(map.realize(&[1.0; 4], &[1.0; 2], 1).unwrap_err()).contains("4 weights"));
         assert!(refuse(map.realize(&[1.0; 4], &[1.0; 4], 5).unwrap_err()).contains("keep = 5"));
         assert!(
             refuse(map.realize(&[f64::NAN, 1.0], &[1.0; 2], 1).unwrap_err()).contains("NaN at flat index 0")
         );
-        assert!(refuse(Map::new(vec![1.0; 3], 2, 2).unwrap_err()).contains("3 entries"));
+        assert!(refuse(Translation::new(vec![1.0; 3], 2, 2).unwrap_err()).contains("3 entries"));
     }
 }

@@ -3,8 +3,8 @@
 use precode_core::read::blind::{self, Affinity};
 use precode_core::read::template::templates;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
-use precode_core::ticket::probe::{Probe, probe};
-use precode_core::ticket::realize::Map;
+use precode_core::ticket::probe::{Probe, choose_cells};
+use precode_core::ticket::translation::Translation;
 use precode_core::{Clause, Clauses, Readout, Template};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -28,7 +28,7 @@ pub(super) struct Layer {
     place: usize,
     second: usize,
     output: i64,
-    pub map: Map,
+    pub translation: Translation,
     pub clauses: Option<Vec<Vec<Clause>>>,
     complemented: Vec<bool>,
     shape: Vec<i64>,
@@ -52,11 +52,11 @@ impl Layer {
         }
         let (shape, device) = (parameter.initial.size(), parameter.initial.device());
         let (networks, rows, inputs) = parameter.initial.size3()?;
-        let map = match &pair.embedding {
-            None => Map::identity(inputs as usize),
+        let translation = match &pair.embedding {
+            None => Translation::identity(inputs as usize),
             Some(matrix) => {
                 let entries = flat(&matrix.f_to_kind(Kind::Double)?)?;
-                Map::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
+                Translation::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
             }
         };
         let (clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
@@ -69,7 +69,7 @@ impl Layer {
             place,
             second,
             output: output as i64,
-            map,
+            translation,
             clauses,
             complemented,
             shape,
@@ -91,11 +91,11 @@ impl Layer {
         {
             weights.iter_mut().for_each(|weight| *weight = -*weight);
         }
-        Ok((self.map.features(&self.weights(values)?), output))
+        Ok((self.translation.features(&self.weights(values)?), output))
     }
 
     fn readout<'a>(&self, features: &'a (Vec<f64>, Vec<f64>)) -> Result<Readout<'a, f64>> {
-        let variables = self.map.variables();
+        let variables = self.translation.variables();
         Ok(Readout::new(self.networks, self.rows, variables, &features.0, &features.1)?)
     }
 
@@ -114,7 +114,7 @@ impl Layer {
             let (count, width) =
                 match formula.and_then(|formula| Some((formula.len(), formula.first()?.len()))) {
                     Some(told) => told,
-                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.map.variables())),
+                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.translation.variables())),
                 };
             let output = &features.1[network * self.rows..][..self.rows];
             let affinity = Affinity::Interaction.of(&readout, output, network)?;
@@ -138,7 +138,7 @@ impl Layer {
         request: &Request,
     ) -> Result<Chooser<'_>> {
         let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
-        let clauses = Clauses::new(&sets, self.networks, self.map.variables())?;
+        let clauses = Clauses::new(&sets, self.networks, self.translation.variables())?;
         Ok(Chooser {
             layer: self,
             weights: self.weights(start)?,
@@ -159,7 +159,7 @@ impl Layer {
         request: &Request,
     ) -> Result<(usize, Vec<Tensor>)> {
         let per_network = |tensor: &Tensor| tensor.numel() / self.networks;
-        let first = self.rows * self.map.inputs();
+        let first = self.rows * self.translation.inputs();
         let all: usize = prunable(objective, initial(objective)).iter().map(per_network).sum();
         let kept = density.of(if request.scope == Scope::PerLayer { first } else { all })?;
         let latest: Vec<Tensor> = latest
@@ -221,14 +221,16 @@ impl Chooser<'_> {
     ) -> Result<Vec<Tensor>> {
         request.progress.check()?;
         let layer = self.layer;
-        let (rows, inputs, variables) = (layer.rows, layer.map.inputs(), layer.map.variables());
+        let (rows, inputs, variables) =
+            (layer.rows, layer.translation.inputs(), layer.translation.variables());
         let initial = initial(objective);
         let (keep, others) = layer.share(objective, latest.unwrap_or(&initial), density, request)?;
         let later = latest.map(|values| layer.features(values)).transpose()?;
         let later = later.as_ref().map(|later| layer.readout(later)).transpose()?;
         let (start, budget) = (layer.readout(&self.start)?, keep.min(rows * variables));
-        let cells = probe(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
-        if layer.map.is_identity() {
+        let cells =
+            choose_cells(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
+        if layer.translation.is_identity() {
             return layer.with_others(&cells, others);
         }
         let features = self.start.0.par_chunks(rows * variables).zip(cells.par_chunks(rows * variables));
@@ -236,7 +238,7 @@ impl Chooser<'_> {
             .zip(self.weights.par_chunks(rows * inputs))
             .map(|((features, cells), weights)| {
                 let wanted = features.iter().zip(cells).map(|(&c, &kept)| if kept { c } else { 0.0 });
-                Ok(layer.map.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
+                Ok(layer.translation.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
             })
             .collect::<Result<_>>()?;
         layer.with_others(&networks.concat(), others)

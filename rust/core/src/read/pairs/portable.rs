@@ -1,13 +1,13 @@
 //! Counting on any processor.
 
-use super::kernel::Kernel;
 use super::tile::{Counts, Lanes, ROWS, Tile};
+use crate::cpu::Level;
 
 /// Counts with `u64::count_ones`.
-pub(super) struct Scalar;
+pub(super) struct Portable;
 
-impl Tile for Scalar {
-    const KERNEL: Kernel = Kernel::Scalar;
+impl Tile for Portable {
+    const LEVEL: Level = Level::Portable;
 
     #[inline(always)]
     unsafe fn add(rows: &[[u64; ROWS]], panel: &[Lanes], counts: &mut [Counts; ROWS]) {

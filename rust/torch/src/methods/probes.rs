@@ -240,8 +240,8 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let (start, trained) = (initial(objective), objective.dense()?);
     let cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
     let weights = layer.weights(&start)?;
-    let target = layer.map.features(&layer.weights(&trained)?);
-    let (size, cells) = (layer.rows * layer.map.inputs(), layer.rows * layer.map.variables());
+    let target = layer.translation.features(&layer.weights(&trained)?);
+    let (size, cells) = (layer.rows * layer.translation.inputs(), layer.rows * layer.translation.variables());
     let (mut masks, mut scales) = (Vec::new(), Vec::new());
     for &density in request.densities {
         request.progress.check()?;
@@ -250,7 +250,7 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
         let networks: Vec<(Vec<bool>, f64)> = weights
             .par_chunks(size)
             .zip(target.par_chunks(cells))
-            .map(|(weights, target)| Ok(layer.map.align(weights, target, count)?))
+            .map(|(weights, target)| Ok(layer.translation.align(weights, target, count)?))
             .collect::<Result<_>>()?;
         let kept = networks.iter().flat_map(|(mask, _)| mask.iter().map(|&kept| kept != request.invert));
         masks.push(layer.with_others(&kept.collect::<Vec<_>>(), others)?);
