@@ -13,6 +13,7 @@ from precode._internal.extension import TORCH_VERSION  # first: it says clearly 
 
 # isort: split
 from precode._internal.errors import (
+    DivergenceWarning,
     PrecodeError,
     PrecodeFileError,
     PrecodeIndexError,
@@ -62,6 +63,7 @@ __all__ = [
     "Codes",
     "Curves",
     "Dataset",
+    "DivergenceWarning",
     "Dnf",
     "EarlyStopping",
     "Networks",

@@ -81,7 +81,7 @@ class Tickets(TypedDict):
     start_epoch: int
     scores: list[list[torch.Tensor]] | None
     gradients: list[float]
-    epochs: list[float]
+    epochs: list[list[float]]
     notes: dict[str, NDArray[np.float64]]
 
 @type_check_only
@@ -108,6 +108,8 @@ class Control(TypedDict):
 @final
 class Formula:
     def __new__(cls, variables: int, outputs: Sequence[Sequence[Sequence[int]]], complemented: bool) -> Formula: ...
+    @staticmethod
+    def random_bytes(variables: int, outputs: int, clauses: int, width: int, negated: int, disjoint: bool) -> int: ...
     @staticmethod
     def random(
         variables: int,
@@ -165,7 +167,15 @@ def train(
     progress: Callable[[int], None] | None,
 ) -> Outcome: ...
 def memory_needed(
-    widths: Sequence[int], networks: int, variables: int, samples: int, settings: TrainSettings
+    widths: Sequence[int],
+    networks: int,
+    variables: int,
+    samples: tuple[int, int],
+    drawn: tuple[int, int],
+    settings: TrainSettings,
+    engine: str,
+    kind: str,
+    on_cpu: bool,
 ) -> int: ...
 def evaluate(
     stack: _Layers,
@@ -187,7 +197,7 @@ def find_module_ticket(
 ) -> Tickets: ...
 def find_stack_tickets(
     start: _Layers,
-    dense: tuple[_Layers, float] | None,
+    dense: tuple[_Layers, Sequence[float]] | None,
     data: Sequence[Samples],
     validation: Sequence[Samples],
     embedding: str | NDArray[np.float32],

@@ -25,5 +25,9 @@ class UnsupportedError(PrecodeError, RuntimeError):
     """The request is valid, but what was chosen to carry it out cannot."""
 
 
+class DivergenceWarning(RuntimeWarning):
+    """Networks have left the finite numbers in training; the message names them, the epoch and the remedy."""
+
+
 class PrecodeFileError(PrecodeError, OSError):
     """A file cannot be read or written, or does not hold what it should; the message names it and the remedy."""

@@ -2,12 +2,95 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import psutil
 
 from precode._internal.errors import UnsupportedError
 
 SHARE = 0.9
 """Part of the free memory that one piece of work may take."""
+
+THREADS = 16 * 2**20
+"""Address space that a thread takes beside its work: its stack, and what the allocator sets aside for it."""
+
+MEMBERSHIP = Path("/proc/self/cgroup")
+"""The control groups that this process is in (Linux)."""
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where control groups are mounted (Linux)."""
+
+
+def free() -> tuple[int, str]:
+    """Bytes that this process may still take, and what sets this limit.
+
+    The least of what the machine has, what the control groups (of a container, a batch system, a service) allow, and
+    what ``ulimit -v`` and ``ulimit -d`` allow.
+
+    Example:
+        >>> bytes_, limit = free()
+        >>> bytes_ > 0, isinstance(limit, str)
+        (True, True)
+    """
+    rooms = [(psutil.virtual_memory().available, "are free"), *control_groups(), *_resource_limits()]
+    room, limit = min(rooms)
+    return max(room, 0), limit
+
+
+def control_groups(membership: Path = MEMBERSHIP, mount: Path = CONTROL_GROUPS) -> Iterator[tuple[int, str]]:
+    """What the control groups of versions 1 and 2 that this process is in leave, by group, as `free`.
+
+    Args:
+        membership: the file that says in which groups the process is.
+        mount: where the groups are.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            base, names = mount, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            base, names = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # A limit of a group holds for all groups in it. A container may see its own group as the root.
+        group = base / path.lstrip("/")
+        for place in (group, *group.parents):
+            if place == base or base in place.parents:
+                room = _room(place, *names)
+                if room is not None:
+                    yield room, "are left by the limit of the control group"
+
+
+def _room(group: Path, limit: str, usage: str, reclaimable: str) -> int | None:
+    """What a group leaves; files that it keeps only to read them faster can be given up."""
+    try:
+        allowed = (group / limit).read_text().strip()
+        if allowed == "max":
+            return None
+        used = int((group / usage).read_text())
+        statistics = dict(line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines())
+        return int(allowed) - used + min(int(statistics.get(reclaimable, 0)), used)
+    except (OSError, ValueError):
+        return None
+
+
+def _resource_limits() -> Iterator[tuple[int, str]]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = psutil.Process().memory_info()
+    for name, taken, option in (("RLIMIT_AS", used.vms, "v"), ("RLIMIT_DATA", getattr(used, "data", 0), "d")):
+        soft = resource.getrlimit(getattr(resource, name))[0]
+        if soft != resource.RLIM_INFINITY:
+            threads = THREADS * (os.cpu_count() or 1)
+            yield soft - taken - threads, f"are left by the limit {name} (ulimit -{option})"
 
 
 def check(needed: int, what: str, remedy: str) -> None:
@@ -21,8 +104,12 @@ def check(needed: int, what: str, remedy: str) -> None:
     Raises:
         UnsupportedError: it does not fit.
     """
-    free = int(psutil.virtual_memory().available * SHARE)
-    if needed > free:
+    if needed < 2**20:
+        return
+    room, limit = free()
+    room = int(room * SHARE)
+    if needed > room:
         raise UnsupportedError(
-            f"{what} needs about {needed / 2**30:.1f} GiB of memory, but {free / 2**30:.1f} GiB can be used: {remedy}"
+            f"{what} needs about {needed / 2**30:.2f} GiB of memory, but {room / 2**30:.2f} GiB can be used "
+            f"({SHARE:.0%} of those that {limit}): {remedy}"
         )

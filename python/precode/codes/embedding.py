@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.check import dense
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 
@@ -74,6 +75,12 @@ def resolve(embedding: str | Any, variables: int, seed: int = 0) -> Embedding:
             raise PrecodeShapeError(f"embedding of {embedding.matrix.shape[1]} variables: expected {variables}")
         return embedding
     if isinstance(embedding, str):
+        # The widest has twice as many rows as variables; a random one is factored in float64.
+        memory.check(
+            variables**2 * (40 if embedding == "random" else 8),
+            f"the matrix of the embedding {embedding!r} of {variables} variables",
+            "use fewer variables",
+        )
         return Embedding(embedding, _precode.embedding_matrix(embedding, variables, seed), seed)
     if isinstance(embedding, torch.Tensor):
         embedding = dense(embedding, "embedding")

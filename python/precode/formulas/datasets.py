@@ -9,11 +9,17 @@ import numpy as np
 import torch
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.check import booleans
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+
+def packed_bytes(samples: int, variables: int, outputs: int) -> int:
+    """Bytes that packed samples take: whole 32-bit words of inputs for each, and a bit for each label."""
+    return samples * (-(-variables // 32) * 4) + samples * outputs // 8
 
 
 def _rebuild(x: NDArray[np.uint8], y: NDArray[np.uint8], samples: int, variables: int, outputs: int) -> Dataset:
@@ -86,6 +92,11 @@ class Dataset:
     @property
     def x(self) -> torch.Tensor:
         """Inputs, Boolean (samples, variables), unpacked into a new tensor."""
+        memory.check(
+            2 * self.samples * self.variables,
+            f"unpacking {self.samples} inputs of {self.variables} variables",
+            "use a data set of fewer samples",
+        )
         return torch.from_numpy(self._packed.inputs()).bool()
 
     @property

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.check import COUNT, KEY, booleans, integer, literals, plain
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.formulas import samplers
-from precode.formulas.datasets import Dataset
+from precode.formulas.datasets import Dataset, packed_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -91,22 +92,27 @@ class Dnf:
 
         Raises:
             PrecodeValueError: a clause wider than there are variables, or more clauses than exist.
+            UnsupportedError: they do not fit into memory.
 
         Example:
             >>> Dnf.random(variables=32, clauses=16, width=4, seed=0)
             Dnf(variables=32, clauses=16, width=4)
         """
-        formula = _precode.Formula.random(
+        shape = (
             integer(variables, "variables", 1, COUNT),
             integer(outputs, "outputs", 1, COUNT),
             integer(clauses, "clauses", 1, COUNT),
             integer(width, "width", 1, COUNT),
             integer(negated, "negated", 0, COUNT),
             bool(disjoint),
-            integer(seed, "seed", 0, KEY),
-            integer(index, "index", 0, KEY),
         )
-        return cls._wrap(formula)
+        key, stream = integer(seed, "seed", 0, KEY), integer(index, "index", 0, KEY)
+        memory.check(
+            _precode.Formula.random_bytes(*shape),
+            f"a formula of {clauses} clauses of {width} of {variables} variables",
+            "ask for fewer or narrower clauses, or fewer variables",
+        )
+        return cls._wrap(_precode.Formula.random(*shape, key, stream))
 
     @classmethod
     def cnf(cls, clauses: Clauses, variables: int) -> Dnf:
@@ -175,6 +181,7 @@ class Dnf:
             held_out: draw from the streams kept for tests, which no training or validation data come from.
 
         Raises:
+            UnsupportedError: the samples do not fit into memory.
             PrecodeValueError: impossible counts or probabilities, or no input with the wanted labels is found.
 
         Example:
@@ -185,6 +192,11 @@ class Dnf:
         resolved = samplers.resolve(sampler)
         count, key = integer(samples, "samples", 1, COUNT), integer(seed, "seed", 0, KEY)
         stream = integer(index, "index", 0, KEY)
+        memory.check(
+            packed_bytes(count, self.variables, self.outputs),
+            f"drawing {count} samples of {self.variables} variables",
+            "draw fewer",
+        )
         (packed,) = _precode.sample_all(
             [self._formula], resolved, count, key, [stream], "test" if held_out else "train"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,11 @@ Loss = Callable[[Any, Any], torch.Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 Tensors = list[torch.Tensor]
+
+HIDDEN = (
+    "this method looks into the training, or takes a part of it, and train= hides it: pass data and loss instead, so "
+    "that the default loop trains"
+)
 
 
 def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -127,43 +132,78 @@ class ModuleObjective:
             return self._gradients(total, list(leaves.values()), self._names)
 
     def train(
-        self, start: Tensors, masks: Tensors | None, first_epoch: int, snapshots: Sequence[int]
+        self,
+        start: Tensors,
+        masks: Tensors | None,
+        first_epoch: int,
+        end_epoch: int | None,
+        snapshots: Sequence[int],
     ) -> tuple[Tensors, list[Tensors], float]:
-        """Trains a copy from other values; the values at its end and after the steps of the snapshots."""
-        if self._train is not None and (first_epoch or snapshots):
-            raise UnsupportedError(
-                "this method looks into the training, or enters it in its middle, and train= hides it: pass data and "
-                "loss instead, so that the default loop trains"
-            )
+        """Trains a copy from other values; the values at its end and after the steps of the snapshots.
+
+        Also the epochs that ran: those up to `end_epoch`, or to the end of a full training.
+        """
+        if self._train is not None and (first_epoch or snapshots or end_epoch is not None):
+            raise UnsupportedError(HIDDEN)
+        end = self.epochs if end_epoch is None else min(end_epoch, self.epochs)
         with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
-            network = copy.deepcopy(self._module).train()
-            slots = masked.slots(network)
-            for name, value in zip(self._names, start, strict=True):
-                slots[name].put(value)
-            for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
-                slots[name].put(slots[name].parameter * mask)
-                slots[name].prune(mask)
+            network = self._network(start, masks)
             kept: list[Tensors] = []
             if self._train is None:
-                self._loop(network, first_epoch, snapshots, kept)
+                steps = self._steps(network, range(first_epoch, end))
+                wanted = set(snapshots)
+                kept = [self._values(network) for done in steps if done in wanted]
             else:
                 reseed(self._device, self._seed)
                 self._train(network)
             values = self._values(network)
+        self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
+        return values, kept, float(end - first_epoch)
+
+    def dense_epochs(self) -> Iterator[Tensors]:
+        """The values after each epoch of the dense training, which goes no further than they are asked for."""
+        if self._train is not None:
+            raise UnsupportedError(HIDDEN)
+        with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
+            network = self._network([value for _, value, _ in self.parameters], None)
+            optimizer = self._optimizer(self._trained(network))
+        for epoch in range(self.epochs):
+            with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
+                for _ in self._steps(network, [epoch], optimizer):
+                    pass
+                values = self._values(network)
+            self._check_finite(values, f"by the end of epoch {epoch + 1}")
+            yield values
+
+    def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
+        """A copy of the module at other values, in training mode, pruned."""
+        network = copy.deepcopy(self._module).train()
+        slots = masked.slots(network)
+        for name, value in zip(self._names, start, strict=True):
+            slots[name].put(value)
+        for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
+            slots[name].put(slots[name].parameter * mask)
+            slots[name].prune(mask)
+        return network
+
+    @staticmethod
+    def _trained(network: nn.Module) -> list[nn.Parameter]:
+        return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    def _check_finite(self, values: Tensors, when: str) -> None:
         for name, value in zip(self._names, values, strict=True):
             if not bool(torch.isfinite(value).all()):
-                raise PrecodeValueError(f"training diverged: '{name}' is not finite; lower the learning rate")
-        return values, kept, float(self.epochs - first_epoch)
+                raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
 
-    def _loop(self, network: nn.Module, first_epoch: int, snapshots: Sequence[int], kept: list[Tensors]) -> None:
-        """The default training: one optimizer step a batch."""
-        batches = self._data()
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = self._optimizer(trained)
-        wanted, done = set(snapshots), 0
-        if done in wanted:
-            kept.append(self._values(network))
-        for epoch in range(first_epoch, self.epochs):
+    def _steps(
+        self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer | None = None
+    ) -> Iterator[int]:
+        """The default training: one optimizer step a batch; the number of steps done, from 0 on."""
+        batches, trained = self._data(), self._trained(network)
+        optimizer = self._optimizer(trained) if optimizer is None else optimizer
+        done = 0
+        yield done
+        for epoch in epochs:
             for x, y in batches.epoch(epoch):
 
                 def closure(x: Any = x, y: Any = y) -> torch.Tensor:
@@ -176,8 +216,7 @@ class ModuleObjective:
 
                 optimizer.step(closure)  # type: ignore[arg-type]
                 done += 1
-                if done in wanted:
-                    kept.append(self._values(network))
+                yield done
 
     def _values(self, network: nn.Module) -> Tensors:
         """The values of all parameters, zero where they are pruned."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.check import COUNT, KEY, integer, literals, plain
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress, reporter
@@ -18,6 +19,12 @@ from precode.modules.objective import Loss, ModuleObjective, OptimizerFactory, a
 from precode.tickets import masked
 from precode.tickets.masked import Slot
 from precode.tickets.ticket import Ticket
+
+ONE_SHOT_COPIES = 16
+"""Bytes that methods of one shot take at most, as a multiple of the bytes of the parameters: measured."""
+
+TRAINING_COPIES = 30
+"""The same of methods that train."""
 
 
 def find_ticket(
@@ -82,7 +89,8 @@ def find_ticket(
             finite; training that diverges.
         PrecodeTypeError: an argument of the wrong type, such as data that can be read only once.
         PrecodeShapeError: layers that do not follow one another; a loss of several elements.
-        UnsupportedError: a method that looks into the training where `train` hides it.
+        UnsupportedError: a method that looks into the training where `train` hides it; a search that does not fit into
+            memory.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -103,6 +111,7 @@ def find_ticket(
             raise PrecodeTypeError(f"{name} must be a function, not {type(function).__name__}")
     pair = _pair(module, slots, layers, output)
     _check_needs(method, data is not None and loss is not None, train is not None, pair, clauses)
+    _check_memory(method, slots)
     with reporter(progress, 0, "batch") as report:
         visited = _Counter(report)
         device = slots[names[0]].parameter.device
@@ -122,7 +131,7 @@ def find_ticket(
         density=density,
         granularity=granularity,
         scope=scope,
-        cost={"gradients": found["gradients"][0], "epochs": found["epochs"][0]},
+        cost={"gradients": found["gradients"][0], "epochs": found["epochs"][0][0]},
         config={
             "seed": seed,
             "epochs": epochs,
@@ -224,6 +233,22 @@ def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: An
             f"method '{method}' needs clauses and two linear layers: pass clauses= and layers=, or use a method that "
             "needs none"
         )
+
+
+def _check_memory(method: str, slots: dict[str, Slot]) -> None:
+    """Refuses a search that does not fit into memory beside the module.
+
+    Raises:
+        UnsupportedError: it does not fit.
+    """
+    record = next((row for row in _precode.methods() if row["name"] == method.partition(":")[0]), None)
+    trains = record is not None and (record["needs_dense_run"] or record["schedule"].startswith("learned"))
+    weights = sum(slot.parameter.numel() * slot.parameter.element_size() for slot in slots.values())
+    memory.check(
+        int(weights * (TRAINING_COPIES if trains else ONE_SHOT_COPIES)),
+        f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters",
+        "free memory, prune a smaller module" + (", or use a method of one shot, such as 'snip'" if trains else ""),
+    )
 
 
 def _clauses(

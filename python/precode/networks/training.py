@@ -20,6 +20,7 @@ from precode.codes import embedding as embeddings
 from precode.formulas import samplers
 from precode.formulas.datasets import Dataset
 from precode.formulas.dnf import Dnf
+from precode.networks import divergence
 from precode.networks.settings import (
     DEFAULT_STOPPING,
     EarlyStopping,
@@ -51,8 +52,11 @@ class Runs(Networks):
         weights: final weights (see `Networks`).
         start: networks as they were initialized (masked, where masks were given).
         history: one row a network and epoch: train_loss and train_error, means over the epoch's samples before each
-            update, and validation_loss if there are validation data.
+            update, validation_loss if there are validation data, and diverged, whether the network has left the
+            finite numbers by the end of the epoch.
         epochs_run: epochs each network ran, (R,).
+        diverged: the epoch (from 1) from which on a network's loss is not finite, or its last if only its weights are
+            not; 0 for networks that did not diverge, (R,).
         data: training data of each network.
         validation: validation data of each network; empty if there are none.
         engine: name of the engine that ran.
@@ -98,7 +102,10 @@ class Runs(Networks):
         self.engine_reason = outcome["reason"]
         self.seconds = seconds
         self._snapshots = dict(zip(settings.snapshots, outcome["snapshots"], strict=True))
-        self.history = _history(outcome, self.epochs_run)
+        losses = [outcome["train_loss"], *([outcome["validation_loss"]] if self.validation else [])]
+        sound = divergence.finite(self.weights.values())
+        self.diverged = divergence.first_epochs(losses, self.epochs_run, sound)
+        self.history = _history(outcome, self.epochs_run, self.diverged)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,7 +143,7 @@ class Runs(Networks):
         return f"<p>{escape(repr(self))}; the last epoch of each network:</p>{table}"
 
 
-def _history(outcome: _precode.Outcome, epochs_run: NDArray[np.int64]) -> pd.DataFrame:
+def _history(outcome: _precode.Outcome, epochs_run: NDArray[np.int64], diverged: NDArray[np.int64]) -> pd.DataFrame:
     columns = {
         "train_loss": outcome["train_loss"],
         "train_error": outcome["train_error"],
@@ -148,6 +155,7 @@ def _history(outcome: _precode.Outcome, epochs_run: NDArray[np.int64]) -> pd.Dat
     for name, values in columns.items():
         if name != "validation_loss" or not np.isnan(values).all():
             table[name] = values[ran]
+    table["diverged"] = (diverged[network] > 0) & (epoch + 1 >= diverged[network])
     return table
 
 
@@ -241,7 +249,9 @@ def train(
             same numbers of variables and outputs.
         PrecodeTypeError: an argument of the wrong type; the message names the type that came.
         UnsupportedError: the chosen engine cannot do what was asked, or the device is not available.
-        KeyboardInterrupt: Ctrl-C, answered within a tenth of a second or so; nothing is kept.
+        DivergenceWarning: a warning, not an error: networks whose loss or weights are not finite, by number.
+        KeyboardInterrupt: Ctrl-C, answered within a tenth of a second or so, by the libtorch engine after the matrix
+            product that it is in (seconds for layers of many thousands of units); nothing is kept.
 
     Example:
         >>> runs = train([Dnf.random(clauses=4, seed=0)] * 2, hidden=16, epochs=3, snapshots=[0, 313])
@@ -269,8 +279,23 @@ def train(
     widths = _widths(hidden, initial, c0.rows, work.outputs)
     # Data that were given are in memory already.
     drawn = samples if data is None else 0
+    held_out_samples, held_out_drawn = (
+        (work.validation, work.validation)
+        if isinstance(work.validation, int)
+        else (max((item.samples for item in work.validation), default=0), 0)
+    )
     memory.check(
-        _precode.memory_needed(widths, work.networks, work.variables, drawn, settings),
+        _precode.memory_needed(
+            widths,
+            work.networks,
+            work.variables,
+            (work.data[0].samples if work.data else samples, held_out_samples),
+            (drawn, held_out_drawn),
+            settings,
+            engine,
+            str(kind).removeprefix("torch."),
+            target.type == "cpu",
+        ),
         f"training {work.networks} networks" + (f" on {drawn} samples each" if drawn else ""),
         "train fewer at a time" + (", on fewer samples, or on one data set (data=)" if drawn else " or narrower ones"),
     )
@@ -292,7 +317,7 @@ def train(
             report,
         )
     seconds = time.perf_counter() - began
-    return Runs(
+    runs = Runs(
         outcome,
         _masked(start, flat_masks),
         work.tasks,
@@ -305,6 +330,8 @@ def train(
         None if data is not None else sampler,
         seconds,
     )
+    divergence.warn(runs.diverged, stacklevel=2)
+    return runs
 
 
 def _optimizer(optimizer: str | Optimizer, lr: float | None) -> Optimizer:

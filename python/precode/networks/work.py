@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.check import COUNT, KEY, integer, integers, is_integer
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.formulas import samplers
-from precode.formulas.datasets import Dataset, data_sets
+from precode.formulas.datasets import Dataset, data_sets, packed_bytes
 from precode.formulas.dnf import Dnf
 
 
@@ -23,7 +24,16 @@ def sample_all(
     indices: Sequence[int],
     purpose: Literal["train", "validation", "test"] = "train",
 ) -> list[Dataset]:
-    """One data set for each task, drawn in parallel: ``tasks[i].sample(samples, seed=seed, index=indices[i])``."""
+    """One data set for each task, drawn in parallel: ``tasks[i].sample(samples, seed=seed, index=indices[i])``.
+
+    Raises:
+        UnsupportedError: they do not fit into memory.
+    """
+    memory.check(
+        sum(packed_bytes(samples, task.variables, task.outputs) for task in tasks),
+        f"drawing {samples} samples for each of {len(tasks)} tasks",
+        "draw fewer, or for fewer tasks at a time",
+    )
     packed = _precode.sample_all(
         [task._formula for task in tasks], samplers.resolve(sampler), samples, seed, list(indices), purpose
     )

@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.check import KEY, fractions, integer
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress, reporter
@@ -20,6 +22,12 @@ from precode.tickets.registry import record, resolve_methods
 from precode.tickets.stacked import Found, Tickets
 
 PRUNABLE = ("w1", "all")
+
+SCORING_SAMPLES = 4096
+"""Samples of the scoring batch, if there are so many."""
+
+SCORING_CHUNK = 256
+"""Samples of the scoring batch that are evaluated at a time."""
 
 
 def find_tickets(
@@ -56,6 +64,7 @@ def find_tickets(
     Raises:
         PrecodeValueError: an unknown method or a density out of range; a density that keeps no weight; a method that
             needs clauses in networks trained without a formula.
+        UnsupportedError: a search that does not fit into memory.
         KeyboardInterrupt: Ctrl-C; nothing is kept.
 
     Example:
@@ -79,6 +88,12 @@ def find_tickets(
         raise PrecodeValueError(f"prunable = {prunable!r}: use one of {', '.join(PRUNABLE)}")
     seed = integer(seed, "seed", 0, KEY)
     output = integer(output, "output", 0, runs.widths[-1] - 1)
+    for method in wanted:
+        memory.check(
+            _memory_needed(runs, method, engine),
+            f"finding tickets of {len(runs)} networks by {method!r}",
+            "search fewer networks at a time",
+        )
     found = []
     with reporter(progress, len(wanted), "method") as report:
         for number, method in enumerate(wanted):
@@ -88,6 +103,43 @@ def find_tickets(
         if report:
             report(len(wanted))
     return Tickets(runs, found, granularity, scope)
+
+
+def _memory_needed(runs: Runs, method: str, engine: str) -> int:
+    """An estimate of the peak bytes of a search beside the dense run.
+
+    Methods that train need what training needs; those that take gradients hold all networks at once: the scoring batch
+    in float64, or, where a mask is learned, all data, one byte a variable and label.
+    """
+    item, element = record(method), runs.weights["w1"].element_size()
+    networks, samples = len(runs), runs.data[0].samples
+    parameters = sum(weight.numel() + bias.numel() for weight, bias in runs._layers)
+    variables, outputs, width = runs.data[0].variables, runs.data[0].outputs, sum(runs.widths)
+    # Scores in float64 with their order, masks and copies of the start.
+    needed = 10 * 8 * parameters
+
+    def batch(count: int, bytes_: int) -> int:
+        return networks * min(count, samples) * (variables + 3 * width) * bytes_
+
+    if item["needs_gradients"]:
+        scored = networks * min(SCORING_SAMPLES, samples) * (variables + outputs)
+        needed += 6 * 8 * parameters + 2 * scored + batch(SCORING_CHUNK, 8)
+    if item["schedule"].startswith("learned"):
+        needed += 12 * element * parameters + networks * samples * (variables + outputs)
+        needed += batch(runs.settings.batch, element)
+    if item["needs_data"] and not item["needs_gradients"]:
+        needed += _precode.memory_needed(
+            runs.widths,
+            networks,
+            variables,
+            (samples, max((held_out.samples for held_out in runs.validation), default=0)),
+            (0, 0),
+            runs.settings,
+            engine,
+            str(runs.weights["w1"].dtype).removeprefix("torch."),
+            runs.weights["w1"].device.type == "cpu",
+        )
+    return needed
 
 
 def _find(
@@ -105,7 +157,7 @@ def _find(
     began = time.perf_counter()
     result = _precode.find_stack_tickets(
         runs.start._layers,
-        (runs._layers, float(runs.epochs_run.mean())),
+        (runs._layers, runs.epochs_run.astype(float).tolist()),
         [item._packed for item in runs.data],
         [item._packed for item in runs.validation],
         runs.embedding.argument,
@@ -139,7 +191,7 @@ def _find(
                 first_epoch=result["start_epoch"],
                 scores=None if scores is None else dict(zip(result["prunable"], scores[number], strict=True)),
                 gradients=result["gradients"][number],
-                epochs=result["epochs"][number],
+                epochs=np.broadcast_to(np.array(result["epochs"][number]), len(runs)).copy(),
                 seconds=seconds,
                 notes={name: note[number] for name, note in result["notes"].items()},
             )

@@ -14,6 +14,7 @@ from precode._internal.errors import PrecodeValueError
 from precode._internal.lazy import Lazy
 from precode._internal.progress import Progress
 from precode.formulas.datasets import Dataset, data_sets
+from precode.networks import divergence
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs, train
 from precode.networks.work import sample_all
@@ -41,7 +42,8 @@ class Found:
         scores: by weight name, what the weights were kept by, (R, ...); None from methods that keep them for more
             than one score.
         gradients: gradients of a batch that finding them took, for each network.
-        epochs: epochs of training that finding them took, for each network, the dense run included where it was used.
+        epochs: epochs of training that finding them took, of each network, (R,), the dense run included where it was
+            used.
         seconds: wall-clock time of the search, divided among the tickets found together.
         notes: what the method reports of itself, by name, (R,).
 
@@ -60,7 +62,7 @@ class Found:
     first_epoch: int
     scores: Mapping[str, torch.Tensor] | None
     gradients: float
-    epochs: float
+    epochs: NDArray[np.float64]
     seconds: float
     notes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
@@ -157,7 +159,7 @@ class Tickets:
             density=item.density,
             granularity=self.granularity,
             scope=self.scope,
-            cost={"gradients": item.gradients, "epochs": item.epochs},
+            cost={"gradients": item.gradients, "epochs": float(item.epochs[network])},
             config={
                 "seed": self.dense.seed,
                 "stream": self.dense.streams[network],
@@ -209,7 +211,13 @@ class Tickets:
         networks: dict[int, Networks] = {}
         seconds: dict[int, float] = {}
         for (first_epoch, _), numbers in groups.items():
-            part = self._train([self.found[number] for number in numbers], first_epoch, engine, progress)
+            names = [
+                f"the ticket of {self.found[number].method} at {self.found[number].density:g} in network {network}"
+                for number in numbers
+                for network in range(len(self.dense))
+            ]
+            with divergence.naming(names):
+                part = self._train([self.found[number] for number in numbers], first_epoch, engine, progress)
             for place, number in enumerate(numbers):
                 rows = slice(place * len(self.dense), (place + 1) * len(self.dense))
                 weights = {name: value[rows].clone() for name, value in part.weights.items()}
@@ -309,8 +317,8 @@ class Retrained:
         Columns: method, density (the one that was asked for, so that ``networks(method, density)`` takes it), formula,
         accuracy and dense_accuracy on the test data (fraction of labels), kept and total (weights), achieved_density
         (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, or with several hidden
-        layers, there are none), gradients and dense_epochs (cost of finding, for each network), and seconds (finding
-        and retraining).
+        layers, there are none; they are NaN where a network diverged, whose accuracy counts every NaN logit as wrong),
+        gradients and dense_epochs (cost of finding, for each network), and seconds (finding and retraining).
         """
         return self._table.copy()
 
@@ -351,9 +359,7 @@ def _measure(
     frames = []
     readable = dense.tasks is not None and len(dense.widths) == 3
     for item, retrained, spent in zip(tickets.found, networks, seconds, strict=True):
-        recovered = (
-            recovery(dense, retrained, item.masks, relative_floor=relative_floor) if readable else pd.DataFrame()
-        )
+        recovered = _recovered(dense, retrained, item, relative_floor) if readable else pd.DataFrame()
         columns = {
             "method": item.method,
             "density": item.density,
@@ -370,3 +376,21 @@ def _measure(
         }
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def _recovered(dense: Networks, sparse: Networks, item: Found, floor: float) -> pd.DataFrame:
+    """As `recovery`, with NaN for pairs of networks of which one has diverged: it has no codes to be read."""
+    sound = divergence.finite([*dense.weights.values(), *sparse.weights.values()])
+    if sound.all():
+        return recovery(dense, sparse, item.masks, relative_floor=floor)
+
+    def legible(networks: Networks) -> Networks:
+        kept = {
+            name: torch.where(torch.from_numpy(sound).to(value.device).reshape(-1, *[1] * (value.ndim - 1)), value, 0)
+            for name, value in networks.weights.items()
+        }
+        return Networks(kept, networks.tasks, networks.embedding)
+
+    table = recovery(legible(dense), legible(sparse), item.masks, relative_floor=floor)
+    numbers = [name for name in table.columns if name != "network"]
+    return table.assign(**{name: table[name].astype(float).where(sound) for name in numbers})

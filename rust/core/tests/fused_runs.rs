@@ -165,6 +165,41 @@ fn dead_rows_and_empty_samples_leave_finite_weights() {
 }
 
 #[test]
+fn a_diverging_network_is_not_reported_as_perfect() {
+    let data: Vec<_> = (0..3).map(|seed| data(200, 12, 1, 30, seed)).collect();
+    let start = Weights::linear_init(&[12, 20, 1], 0, &[0, 1, 2]).unwrap();
+    let masks = masks(3, &[12, 20, 1], 50, 3);
+    let mut config = config(9, 32, Optimizer::Sgd { lr: 1e30, momentum: 0.0, weight_decay: 0.0 });
+    for watch in [Watch::Train, Watch::Validation] {
+        config.early_stopping = Some(EarlyStopping { patience: 3, min_delta: 0.0, watch });
+        for masks in [None, Some(&masks)] {
+            for level in Level::available() {
+                let problem = Problem { validation: &data, masks, ..problem(&data, &config) };
+                let options = Options { level: Some(level), threads: None };
+                let Trained { weights, history, .. } = run(&start, &problem, options);
+                assert!(
+                    weights.layers[1].bias.iter().all(|bias| bias.is_nan()),
+                    "{level}: the case should diverge"
+                );
+                // No NaN is ever the best loss, so patience ends after its own number of epochs.
+                assert_eq!(history.epochs_run, [3; 3], "{level}");
+                for r in 0..3 {
+                    for epoch in 0..3 {
+                        assert!(history.train_loss[r * 9 + epoch].is_nan(), "{level}, epoch {epoch}");
+                        assert!(history.validation_loss[r * 9 + epoch].is_nan(), "{level}, epoch {epoch}");
+                    }
+                    assert_eq!(history.train_error[r * 9 + 2], 1.0, "{level}: NaN is no prediction");
+                }
+                let after =
+                    evaluate(&weights, &data, &Embedding::Identity, options, &Progress::default()).unwrap();
+                assert!(after.loss.iter().all(|loss| loss.is_nan()), "{level}");
+                assert_eq!(after.error, [1.0; 3], "{level}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let config = config(1, 4, Optimizer::adam(1e-3));
     let small = vec![data(8, 6, 1, 50, 0)];

@@ -1,9 +1,8 @@
 //! What crosses between Python and Rust: errors, tensors, arrays, and long computations.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray2, PyReadonlyArray3};
@@ -17,7 +16,7 @@ use pyo3::types::PyType;
 use crate::tasks;
 
 /// How often a running computation is interrupted for signals and the progress callback.
-const POLL: Duration = Duration::from_millis(50);
+pub const POLL: Duration = Duration::from_millis(50);
 
 /// The exception of `precode._internal.errors` that stands for an error.
 pub fn raise(py: Python<'_>, error: impl Into<precode_torch::Error>) -> PyErr {
@@ -140,40 +139,45 @@ fn pool(py: Python<'_>) -> PyResult<Arc<rayon::ThreadPool>> {
     {
         return Ok(Arc::clone(pool));
     }
-    let built = rayon::ThreadPoolBuilder::new()
-        .build()
-        .map_err(|error| named_error(py, "PrecodeError", format!("threads cannot be started: {error}")))?;
-    let built = Arc::new(built);
+    let built = Arc::new(new_pool(py)?);
     // The parent's pool is forgotten, not dropped: dropping would wait for threads that are not there.
     std::mem::forget(pool.replace((process, Arc::clone(&built))));
     Ok(built)
 }
 
-/// Runs a short computation on the pool with the GIL released.
-pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
-    let pool = pool(py)?;
-    py.detach(|| pool.install(work)).map_err(|error| raise(py, error))
+/// Threads of one's own, one a core.
+pub fn new_pool(py: Python<'_>) -> PyResult<rayon::ThreadPool> {
+    let message =
+        |error| format!("threads cannot be started ({error}): free memory, or set RAYON_NUM_THREADS=1");
+    rayon::ThreadPoolBuilder::new().build().map_err(|error| named_error(py, "PrecodeError", message(error)))
 }
 
-/// Runs `work` on the pool, from a thread of its own, with the GIL released. Meanwhile this thread answers signals
-/// and reports progress 20 times a second; an exception from either cancels the work and is raised.
+/// Runs a computation that cannot be stopped half-way on the pool, with the GIL released; see [`run`]. What a signal
+/// raises is raised when the computation is done.
+pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
+    run(py, None, |_| work())
+}
+
+/// Runs `work` on the pool with the GIL released. Meanwhile this thread answers signals and reports progress 20 times
+/// a second; an exception from either cancels the work and is raised, and so is a panic of the work. No thread is
+/// started: a short computation costs as much as a call of the pool.
 pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
     py: Python<'_>,
     callback: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Progress) -> Result<T, E> + Send,
 ) -> PyResult<T> {
     let pool = pool(py)?;
-    let progress = Progress::default();
-    let finished = AtomicBool::new(false);
-    let waiting = thread::current();
+    let (progress, finished) = (Progress::default(), Finished::default());
     let mut interruption = None;
-    let outcome = thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            let _wake = Wake { finished: &finished, waiting };
-            pool.install(|| work(&progress))
+    let mut outcome = None;
+    pool.in_place_scope(|scope| {
+        scope.spawn(|_| {
+            // The work does not outlive a panic, so nothing of it is seen half done.
+            outcome = Some(catch_unwind(AssertUnwindSafe(|| work(&progress))));
+            finished.set();
         });
         loop {
-            py.detach(|| thread::park_timeout(POLL));
+            let done = py.detach(|| finished.wait(POLL));
             if interruption.is_none() {
                 let report = || callback.map_or(Ok(()), |report| report.call1((progress.done(),)).map(drop));
                 interruption = py.check_signals().and_then(|()| report()).err();
@@ -181,29 +185,38 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
                     progress.cancel();
                 }
             }
-            if finished.load(Ordering::Acquire) {
-                return py.detach(|| worker.join());
+            if done {
+                break;
             }
         }
     });
     match (interruption, outcome) {
         (Some(error), _) => Err(error),
-        (None, Ok(Ok(value))) => Ok(value),
-        (None, Ok(Err(error))) => Err(raise(py, error)),
-        (None, Err(panic)) => Err(internal_error(py, panic.as_ref())),
+        (None, Some(Ok(Ok(value)))) => Ok(value),
+        (None, Some(Ok(Err(error)))) => Err(raise(py, error)),
+        (None, Some(Err(panic))) => Err(internal_error(py, panic.as_ref())),
+        (None, None) => Err(internal_error(py, &"the work was never begun")),
     }
 }
 
-/// Marks the work as finished and wakes the waiting thread, also when the work panics.
-struct Wake<'a> {
-    finished: &'a AtomicBool,
-    waiting: thread::Thread,
+/// Whether some work is done, for one thread to set and another to wait for.
+#[derive(Default)]
+struct Finished {
+    done: Mutex<bool>,
+    changed: Condvar,
 }
 
-impl Drop for Wake<'_> {
-    fn drop(&mut self) {
-        self.finished.store(true, Ordering::Release);
-        self.waiting.unpark();
+impl Finished {
+    fn set(&self) {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is set, at most so long; whether it is.
+    fn wait(&self, at_most: Duration) -> bool {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(done, at_most, |done| !*done);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

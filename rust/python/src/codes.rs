@@ -223,9 +223,10 @@ pub fn embedding_matrix<'py>(
     variables: usize,
     seed: u64,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    let embedding = kind.parse::<EmbeddingKind>().and_then(|kind| kind.embedding(variables, seed));
-    let matrix = embedding.and_then(|c0| Ok((c0.rows(variables), c0.matrix(variables)?)));
-    let (rows, matrix) = matrix.map_err(|error| raise(py, error))?;
+    let (rows, matrix) = compute(py, || {
+        let c0 = kind.parse::<EmbeddingKind>()?.embedding(variables, seed)?;
+        Ok((c0.rows(variables), c0.matrix(variables)?))
+    })?;
     array(py, matrix, &[rows, variables])
 }
 
@@ -237,5 +238,6 @@ pub fn epoch_order(
     epoch: u32,
     samples: usize,
 ) -> PyResult<Bound<'_, PyArrayDyn<u32>>> {
-    array(py, precode_core::train::epoch_order(seed, epoch, samples), &[samples])
+    let order = compute(py, || Ok(precode_core::train::epoch_order(seed, epoch, samples)))?;
+    array(py, order, &[samples])
 }

@@ -120,7 +120,8 @@ pub struct Tickets<'py> {
     /// (densities, prunable parameters), or none from methods without one score a weight.
     scores: Option<Vec<Vec<PyTensor>>>,
     gradients: Vec<f64>,
-    epochs: Vec<f64>,
+    /// (densities, R), or (densities, 1) where they are the same for all.
+    epochs: Vec<Vec<f64>>,
     /// By name, (densities, R).
     notes: BTreeMap<String, Bound<'py, PyArrayDyn<f64>>>,
 }
@@ -145,7 +146,7 @@ impl<'py> Tickets<'py> {
             start_epoch,
             scores: found.scores.map(tensors),
             gradients: found.cost.iter().map(|cost| cost.gradients).collect(),
-            epochs: found.cost.iter().map(|cost| cost.epochs).collect(),
+            epochs: found.cost.iter().map(|cost| cost.epochs.clone()).collect(),
             notes: notes.collect::<PyResult<_>>()?,
             prunable: parameters
                 .iter()
@@ -165,7 +166,7 @@ impl<'py> Tickets<'py> {
 pub fn find_stack_tickets<'py>(
     py: Python<'py>,
     start: Layers,
-    dense: Option<(Layers, f64)>,
+    dense: Option<(Layers, Vec<f64>)>,
     data: Vec<PyRef<'py, Samples>>,
     validation: Vec<PyRef<'py, Samples>>,
     embedding: EmbeddingArgument<'py>,
@@ -200,7 +201,7 @@ pub fn find_stack_tickets<'py>(
         let choice: Choice = engine.parse()?;
         let mut objective = StackObjective::new(&start, problem, choice, &prunable, progress)?;
         if let Some((dense, epochs)) = &dense {
-            objective = objective.with_dense(dense, *epochs)?;
+            objective = objective.with_dense(dense, epochs)?;
         }
         if let Some(clauses) = &clauses {
             let clauses: Vec<Vec<Clause>> = clauses.iter().map(tasks::clauses).collect();

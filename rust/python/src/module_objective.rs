@@ -1,33 +1,46 @@
 //! Any `nn.Module` as what ticket methods ask questions of.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use precode_core::Progress;
 use precode_torch::methods::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
 use precode_torch::{Error, Result};
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
-use tch::Tensor;
+use tch::{Cuda, Device, Tensor};
 
-use crate::boundary::{PyTensor, internal_error, raise};
+use crate::boundary::{POLL, PyTensor, internal_error, new_pool, raise};
 use crate::methods::{NamedRequest, Tickets};
 use crate::tasks::{self, SignedClauses};
 
-/// `precode.modules.objective.ModuleObjective`, which answers on the thread that asks, with the GIL held: the user's code runs
-/// where the user called from. Its tensors have no network axis.
-struct ModuleObjective<'py> {
-    object: Bound<'py, PyAny>,
+/// Something to do with the object on the thread that the user called from.
+type Question = Box<dyn FnOnce(&Bound<'_, PyAny>) + Send>;
+
+/// `precode.modules.objective.ModuleObjective`. The method runs on a thread of ours, without the GIL; its questions are
+/// answered on the thread that the user called from, where all of the user's code runs. Its tensors have no network
+/// axis.
+struct ModuleObjective {
+    questions: Sender<Question>,
     parameters: Vec<Parameter>,
     steps_per_epoch: u64,
     epochs: u32,
     features: Option<FeaturePair>,
     dense: Option<Vec<Tensor>>,
+    /// What [`Objective::dense_at`] was asked for last, by step.
+    snapshots: Vec<(u64, Vec<Tensor>)>,
     /// The Python exception behind an error that was returned.
     raised: Option<PyErr>,
 }
 
-impl<'py> ModuleObjective<'py> {
-    fn new(object: Bound<'py, PyAny>, clauses: Option<SignedClauses>, complemented: bool) -> PyResult<Self> {
+impl ModuleObjective {
+    fn new(
+        object: &Bound<'_, PyAny>,
+        clauses: Option<SignedClauses>,
+        complemented: bool,
+        questions: Sender<Question>,
+    ) -> PyResult<Self> {
         let py = object.py();
         let named: Vec<(String, PyTensor, bool)> = object.getattr("parameters")?.extract()?;
         let parameters = named.into_iter().map(|(name, initial, prunable)| {
@@ -44,33 +57,60 @@ impl<'py> ModuleObjective<'py> {
             complemented: vec![complemented],
         });
         Ok(Self {
+            questions,
             parameters: parameters.collect::<PyResult<_>>()?,
             steps_per_epoch: object.getattr("steps_per_epoch")?.extract()?,
             epochs: object.getattr("epochs")?.extract()?,
             features,
             dense: None,
+            snapshots: Vec::new(),
             raised: None,
-            object,
         })
     }
 
-    /// What a method of the object returns. An exception is kept, and stands behind the error.
-    fn ask<T>(&mut self, name: &str, arguments: impl PyCallArgs<'py>) -> Result<T>
-    where
-        T: for<'a> FromPyObject<'a, 'py>,
-    {
-        let answer = || -> PyResult<T> {
-            self.object.py().check_signals()?;
-            self.object.call_method1(name, arguments)?.extract().map_err(Into::into)
+    /// What the object answers. An exception is kept, and stands behind the error.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        question: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = channel();
+        // The two threads may work on different streams of a device.
+        let device = self.parameters.first().map_or(Device::Cpu, |parameter| parameter.initial.device());
+        let synchronize = move || {
+            if let Device::Cuda(index) = device {
+                Cuda::synchronize(index as i64);
+            }
         };
-        answer().map_err(|error| {
-            self.raised = Some(error);
-            Error::Core(precode_core::Error::Interrupted)
-        })
+        synchronize();
+        let asked = self.questions.send(Box::new(move |object| {
+            let said = question(object);
+            synchronize();
+            // Nobody listens any more only where the method is over.
+            let _ = answer.send(said);
+        }));
+        match asked.ok().and_then(|()| answered.recv().ok()) {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(error)) => self.raised = Some(error),
+            // The question was dropped: the user wants to stop.
+            None => {}
+        }
+        Err(Error::Core(precode_core::Error::Interrupted))
     }
 
-    fn ask_tensors(&mut self, name: &str, arguments: impl PyCallArgs<'py>) -> Result<Vec<Tensor>> {
-        stacked(self.ask(name, arguments)?)
+    /// What a method of the object returns.
+    fn call<T, A>(&mut self, name: &'static str, arguments: A) -> Result<T>
+    where
+        T: for<'a, 'py> FromPyObject<'a, 'py> + Send + 'static,
+        A: for<'py> PyCallArgs<'py> + Send + 'static,
+    {
+        self.ask(move |object| object.call_method1(name, arguments)?.extract().map_err(Into::into))
+    }
+
+    fn tensors<A>(&mut self, name: &'static str, arguments: A) -> Result<Vec<Tensor>>
+    where
+        A: for<'py> PyCallArgs<'py> + Send + 'static,
+    {
+        stacked(self.call(name, arguments)?)
     }
 }
 
@@ -84,7 +124,7 @@ fn stacked(tensors: Vec<PyTensor>) -> Result<Vec<Tensor>> {
     tensors.into_iter().map(|tensor| Ok(tensor.0.f_unsqueeze(0)?)).collect()
 }
 
-impl Objective for ModuleObjective<'_> {
+impl Objective for ModuleObjective {
     fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
@@ -102,37 +142,66 @@ impl Objective for ModuleObjective<'_> {
             Batch::Step(step) => Some(step),
             Batch::Scoring => None,
         };
-        self.ask_tensors("gradient", (single(at)?, step))
+        self.tensors("gradient", (single(at)?, step))
     }
 
     fn curvature(&mut self, at: &[Tensor], temperature: f64) -> Result<Vec<Tensor>> {
-        self.ask_tensors("curvature", (single(at)?, temperature))
+        self.tensors("curvature", (single(at)?, temperature))
     }
 
     fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.ask_tensors("flow", (single(at)?,))
+        self.tensors("flow", (single(at)?,))
     }
 
     fn dense(&mut self) -> Result<Vec<Tensor>> {
         if self.dense.is_none() {
-            self.dense_run(&[])?;
+            self.dense_run(None, &[])?;
         }
         Ok(self.dense.iter().flatten().map(Tensor::shallow_clone).collect())
     }
 
-    fn dense_at(&mut self, step: u64) -> Result<Vec<Tensor>> {
-        Ok(self.dense_run(&[step])?.into_iter().flatten().collect())
+    /// Trains again up to the last step, unless the values are those that were asked for last.
+    fn dense_at(&mut self, steps: &[u64]) -> Result<Vec<Vec<Tensor>>> {
+        self.snapshots.retain(|(known, _)| steps.contains(known));
+        let missing = |step: &u64| self.snapshots.iter().all(|(known, _)| known != step);
+        let missing: Vec<u64> = steps.iter().copied().filter(missing).collect();
+        if let Some(end) = missing.last() {
+            let values = self.dense_run(Some(end.div_ceil(self.steps_per_epoch) as u32), &missing)?;
+            self.snapshots.extend(missing.into_iter().zip(values));
+        }
+        let copy = |values: &Vec<Tensor>| values.iter().map(Tensor::shallow_clone).collect();
+        let of = |step: &u64| {
+            self.snapshots.iter().find(|(known, _)| known == step).map(|(_, values)| copy(values))
+        };
+        Ok(steps.iter().filter_map(of).collect())
+    }
+
+    /// The training stands still while `each` looks, and goes no further than it wants.
+    fn each_epoch(&mut self, each: &mut dyn FnMut(u32, Vec<Tensor>) -> Result<bool>) -> Result<()> {
+        let epochs: Py<PyAny> = self.call("dense_epochs", ())?;
+        let epochs = Arc::new(epochs);
+        for epoch in 1..=self.epochs {
+            let epochs = Arc::clone(&epochs);
+            let values: Vec<PyTensor> = self.ask(move |object| {
+                epochs.bind(object.py()).call_method0("__next__")?.extract().map_err(Into::into)
+            })?;
+            if !each(epoch, stacked(values)?)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn train(&mut self, plan: &Plan) -> Result<Outcome> {
         let masks = plan.masks.map(single).transpose()?;
-        let arguments = (single(plan.start)?, masks, plan.first_epoch, plan.snapshots.to_vec());
+        let snapshots = plan.snapshots.to_vec();
+        let arguments = (single(plan.start)?, masks, plan.first_epoch, plan.end_epoch, snapshots);
         let (parameters, snapshots, epochs): (Vec<PyTensor>, Vec<Vec<PyTensor>>, f64) =
-            self.ask("train", arguments)?;
+            self.call("train", arguments)?;
         Ok(Outcome {
             parameters: stacked(parameters)?,
             snapshots: snapshots.into_iter().map(stacked).collect::<Result<_>>()?,
-            epochs,
+            epochs: vec![epochs],
         })
     }
 
@@ -141,13 +210,17 @@ impl Objective for ModuleObjective<'_> {
     }
 }
 
-impl ModuleObjective<'_> {
-    /// The dense training, whose end is kept; the values at its snapshots.
-    fn dense_run(&mut self, snapshots: &[u64]) -> Result<Vec<Vec<Tensor>>> {
+impl ModuleObjective {
+    /// The dense training up to an epoch; its end is kept where it is that of the whole. The values at its snapshots.
+    fn dense_run(&mut self, end_epoch: Option<u32>, snapshots: &[u64]) -> Result<Vec<Vec<Tensor>>> {
         let start: Vec<Tensor> =
             self.parameters.iter().map(|parameter| parameter.initial.shallow_clone()).collect();
-        let outcome = self.train(&Plan { start: &start, masks: None, first_epoch: 0, snapshots })?;
-        self.dense = Some(outcome.parameters);
+        let end_epoch = end_epoch.filter(|&end| end < self.epochs);
+        let plan = Plan { start: &start, masks: None, first_epoch: 0, end_epoch, snapshots };
+        let outcome = self.train(&plan)?;
+        if end_epoch.is_none() {
+            self.dense = Some(outcome.parameters);
+        }
         Ok(outcome.snapshots)
     }
 }
@@ -167,15 +240,41 @@ pub fn find_module_ticket<'py>(
     scope: String,
     seed: u64,
 ) -> PyResult<Tickets<'py>> {
-    let mut objective = ModuleObjective::new(objective, clauses, complemented)?;
+    let (asking, asked) = channel();
+    let mut asks = ModuleObjective::new(&objective, clauses, complemented, asking)?;
     let request =
         NamedRequest { method, densities: vec![density], granularity, scope, seed, streams: vec![0] };
-    // The method does not outlive a panic, so nothing of it is seen half done.
-    let found = catch_unwind(AssertUnwindSafe(|| request.find(&mut objective, &Progress::default())));
-    match (objective.raised.take(), found) {
-        (Some(error), _) => Err(error),
-        (None, Ok(Ok((parameters, found)))) => Tickets::new(py, parameters, found),
-        (None, Ok(Err(error))) => Err(raise(py, error)),
-        (None, Err(panic)) => Err(internal_error(py, panic.as_ref())),
+    // Threads of its own: the user's code may use the others, while the method waits for it on one of these.
+    let (pool, progress, asked) = (new_pool(py)?, Progress::default(), Mutex::new(asked));
+    let (mut interruption, mut outcome) = (None, None);
+    pool.in_place_scope(|scope| {
+        scope.spawn(|_| {
+            // The method does not outlive a panic, so nothing of it is seen half done.
+            let found = catch_unwind(AssertUnwindSafe(|| request.find(&mut asks, &progress)));
+            // Dropping the questions' sender ends the loop below.
+            outcome = Some((asks.raised, found));
+        });
+        loop {
+            let question: std::result::Result<Question, RecvTimeoutError> =
+                py.detach(|| asked.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(POLL));
+            if interruption.is_none()
+                && let Err(error) = py.check_signals()
+            {
+                interruption = Some(error);
+                progress.cancel();
+            }
+            match question {
+                Ok(question) if interruption.is_none() => question(&objective),
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+    match (interruption, outcome) {
+        (Some(error), _) | (None, Some((Some(error), _))) => Err(error),
+        (None, Some((None, Ok(Ok((parameters, found)))))) => Tickets::new(py, parameters, found),
+        (None, Some((None, Ok(Err(error))))) => Err(raise(py, error)),
+        (None, Some((None, Err(panic)))) => Err(internal_error(py, panic.as_ref())),
+        (None, None) => Err(internal_error(py, &"the search was never begun")),
     }
 }

@@ -6,7 +6,7 @@ use precode_core::{Error, error};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use crate::boundary::{array, raise, run};
+use crate::boundary::{array, compute, raise, run};
 
 /// A stack of codes: Booleans (count, bits), or signs -1, 0, +1 (count, length).
 #[derive(FromPyObject)]
@@ -19,11 +19,12 @@ pub enum Codes<'py> {
 
 fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> PyResult<Pairs> {
     let bits = |codes: &PyReadonlyArray2<'_, bool>| -> PyResult<BitCodes> {
-        BitCodes::from_bools(codes.as_slice()?, codes.as_array().ncols()).map_err(|error| raise(py, error))
+        let (bits, columns) = (codes.as_slice()?, codes.as_array().ncols());
+        compute(py, || BitCodes::from_bools(bits, columns))
     };
     let signs = |codes: &PyReadonlyArray2<'_, i8>| -> PyResult<TernaryCodes> {
-        TernaryCodes::from_signs(codes.as_slice()?, codes.as_array().ncols())
-            .map_err(|error| raise(py, error))
+        let (signs, columns) = (codes.as_slice()?, codes.as_array().ncols());
+        compute(py, || TernaryCodes::from_signs(signs, columns))
     };
     let prepared: error::Result<Pairs> = match (a, b) {
         (Codes::Bits(a), None) => {

@@ -69,10 +69,9 @@ pub fn liveness<'py>(
         return Err(raise(py, Error::Shape(message)));
     }
     let parts = alive.chunks_exact((rows * inputs).max(1)).zip(outputs.chunks_exact(rows.max(1)));
-    let counts = parts
-        .map(|(alive, outputs)| core::liveness(alive, outputs))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| raise(py, error))?;
+    let counts = compute(py, || {
+        parts.map(|(alive, outputs)| core::liveness(alive, outputs)).collect::<Result<Vec<_>, _>>()
+    })?;
     let counts: Vec<u32> =
         counts.iter().flat_map(|part| [part.kept, part.dead_rows, part.on_paths]).collect();
     array(py, counts, &[networks, 3])

@@ -39,7 +39,22 @@ impl Formula {
         complemented: bool,
     ) -> PyResult<Self> {
         let outputs = outputs.iter().map(clauses).collect();
-        Dnf::new(variables, outputs, complemented).map(|task| Self(Arc::new(task))).map_err(|e| raise(py, e))
+        compute(py, || Dnf::new(variables, outputs, complemented)).map(|task| Self(Arc::new(task)))
+    }
+
+    /// Estimated peak bytes of drawing such a formula; raises what is wrong with the sizes.
+    #[staticmethod]
+    fn random_bytes(
+        py: Python<'_>,
+        variables: usize,
+        outputs: usize,
+        clauses: usize,
+        width: usize,
+        negated: usize,
+        disjoint: bool,
+    ) -> PyResult<usize> {
+        let shape = ClauseShape { clauses, width, negated, disjoint };
+        Dnf::memory_bytes(variables, outputs, shape).map_err(|error| raise(py, error))
     }
 
     #[staticmethod]
@@ -84,10 +99,11 @@ impl Formula {
         x: PyReadonlyArray2<'py, bool>,
     ) -> PyResult<Bound<'py, PyArrayDyn<bool>>> {
         let (x, rows, outputs) = (x.as_slice()?, x.as_array().nrows(), self.0.outputs());
-        let data = Dataset::from_bools(x, &vec![false; rows * outputs], self.0.variables(), outputs);
-        let data = data.map_err(|error| raise(py, error))?;
-        let labels: Vec<bool> =
-            (0..rows * outputs).map(|i| self.0.label(data.input(i / outputs), i % outputs)).collect();
+        let variables = self.0.variables();
+        let data = compute(py, || Dataset::from_bools(x, &vec![false; rows * outputs], variables, outputs))?;
+        let labels: Vec<bool> = compute(py, || {
+            Ok((0..rows * outputs).map(|i| self.0.label(data.input(i / outputs), i % outputs)).collect())
+        })?;
         array(py, labels, &[rows, outputs])
     }
 }
@@ -155,8 +171,8 @@ impl Samples {
     #[new]
     fn new(py: Python<'_>, x: PyReadonlyArray2<'_, bool>, y: PyReadonlyArray2<'_, bool>) -> PyResult<Self> {
         let (variables, outputs) = (x.as_array().ncols(), y.as_array().ncols());
-        let data = Dataset::from_bools(x.as_slice()?, y.as_slice()?, variables, outputs);
-        data.map(|data| Self(Arc::new(data))).map_err(|error| raise(py, error))
+        let (x, y) = (x.as_slice()?, y.as_slice()?);
+        compute(py, || Dataset::from_bools(x, y, variables, outputs)).map(|data| Self(Arc::new(data)))
     }
 
     #[getter]
@@ -180,10 +196,10 @@ impl Samples {
     }
 
     fn inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
-        array(py, self.0.unpack_inputs(), &[self.0.samples(), self.0.variables()])
+        array(py, compute(py, || Ok(self.0.unpack_inputs()))?, &[self.0.samples(), self.0.variables()])
     }
 
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
-        array(py, self.0.unpack_labels(), &[self.0.samples(), self.0.outputs()])
+        array(py, compute(py, || Ok(self.0.unpack_labels()))?, &[self.0.samples(), self.0.outputs()])
     }
 }

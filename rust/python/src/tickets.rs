@@ -7,7 +7,7 @@ use precode_core::{Error, error};
 use pyo3::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::boundary::{PyTensor, raise};
+use crate::boundary::{PyTensor, run};
 
 type NamedTensors = Vec<(String, PyTensor)>;
 
@@ -49,7 +49,7 @@ pub fn save_ticket(py: Python<'_>, path: PathBuf, tensors: NamedTensors, about: 
             tensors.into_iter().map(|(name, tensor)| to_bytes(name, &tensor.0)).collect::<Result<_, _>>()?;
         Ok(file::save(&path, &tensors, about)?)
     };
-    py.detach(write).map_err(|error| raise(py, error))
+    run(py, None, |_| write())
 }
 
 /// The tensors of a ticket's file, in the order of their names, and its manifest as JSON.
@@ -63,5 +63,5 @@ pub fn load_ticket(py: Python<'_>, path: PathBuf) -> PyResult<(NamedTensors, Str
             |error: String| Error::File(format!("{}: torch has no such tensor ({error})", path.display()));
         Ok((tensors.map_err(|error: precode_torch::Error| unfit(error.to_string()))?, manifest))
     };
-    py.detach(read).map_err(|error| raise(py, error))
+    run(py, None, |_| read())
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
 use precode_core::task::dataset::WORD_BITS;
 use precode_core::train::embedding::EmbeddingKind;
-use precode_core::train::fused::memory_bytes;
 use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
-use precode_torch::{Choice, Stack, choose};
+use precode_torch::{Choice, Stack, Workload, choose};
 use pyo3::prelude::*;
 use tch::{Device, Kind};
 
-use crate::boundary::{PyTensor, array, compute, raise, run};
+use crate::boundary::{PyTensor, array, raise, run};
 use crate::tasks::Samples;
 
 pub type Layers = Vec<(PyTensor, PyTensor)>;
@@ -132,8 +131,10 @@ fn masks_of(layers: Vec<Option<PyReadonlyArray1<'_, bool>>>) -> PyResult<Masks> 
 /// Initial weights of PyTorch's `nn.Linear`: one (weight, bias) pair of stacked tensors a layer.
 #[pyfunction]
 pub fn linear_init(py: Python<'_>, widths: Vec<usize>, seed: u64, indices: Vec<u64>) -> PyResult<Layers> {
-    let weights = compute(py, || Weights::linear_init(&widths, seed, &indices))?;
-    let stack = Stack::from_weights(&weights, Kind::Float, Device::Cpu).map_err(|error| raise(py, error))?;
+    let stack = run(py, None, |_| {
+        let weights = Weights::linear_init(&widths, seed, &indices)?;
+        Stack::from_weights(&weights, Kind::Float, Device::Cpu)
+    })?;
     Ok(layers(stack))
 }
 
@@ -216,19 +217,45 @@ pub fn evaluate<'py>(
     Ok((array(py, evaluation.loss, &[networks])?, array(py, evaluation.error, &[networks])?))
 }
 
-/// Estimated peak bytes of training on the fused engine, the data included.
+/// Estimated peak bytes of host memory of training on the engine that will be chosen. `drawn`: training and
+/// validation samples of each network that will be drawn; `samples`: all of them, drawn or given.
 #[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "arguments of a Python call")]
 pub fn memory_needed(
     py: Python<'_>,
     widths: Vec<usize>,
     networks: usize,
     variables: usize,
-    samples: usize,
+    samples: (usize, usize),
+    drawn: (usize, usize),
     settings: Settings,
+    engine: &str,
+    kind: &str,
+    on_cpu: bool,
 ) -> PyResult<usize> {
-    let config = settings.into_config().map_err(|error| raise(py, error))?;
-    let words = variables.div_ceil(WORD_BITS) + 1;
-    let data = networks.saturating_mul(samples).saturating_mul(words * size_of::<u32>());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(memory_bytes(&widths, networks, &config.optimizer, config.snapshots.len(), data, threads))
+    let needed = || -> precode_torch::Result<usize> {
+        let config = settings.into_config()?;
+        let kind = match kind {
+            "float64" => Kind::Double,
+            "float16" => Kind::Half,
+            "bfloat16" => Kind::BFloat16,
+            _ => Kind::Float,
+        };
+        let device = if on_cpu { Device::Cpu } else { Device::Cuda(0) };
+        let size = Workload {
+            widths: &widths,
+            networks,
+            variables,
+            samples: samples.0,
+            validation: samples.1,
+            batch: config.batch,
+            snapshots: config.snapshots.len(),
+        };
+        let words = variables.div_ceil(WORD_BITS) + 1;
+        let packed =
+            networks.saturating_mul(drawn.0.saturating_add(drawn.1)).saturating_mul(words * size_of::<u32>());
+        let training = precode_torch::memory_bytes(engine.parse()?, &size, &config.optimizer, kind, device);
+        Ok(training.saturating_add(packed))
+    };
+    needed().map_err(|error| raise(py, error))
 }

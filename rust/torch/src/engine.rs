@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use precode_core::Progress;
-use precode_core::train::{Evaluation, Problem, Trained};
+use precode_core::train::{Evaluation, Optimizer, Problem, Trained, fused};
 use precode_core::{Dataset, Embedding, named};
 use tch::{Device, Kind};
 
 use crate::error::{Error, Result};
 use crate::fused::{Fused, check_place, place};
-use crate::libtorch::Libtorch;
+use crate::libtorch::{Libtorch, Workload};
 use crate::stack::Stack;
 
 /// Trains and evaluates stacks of networks.
@@ -32,7 +32,8 @@ pub trait Engine: Send + Sync {
     fn train(&self, start: &Stack, problem: &Problem, progress: &Progress) -> Result<Trained<Stack>>;
 
     /// Loss and error of each network on its data set (R sets, which may differ in their number of
-    /// samples). A logit above 0 says True. Progress counts networks.
+    /// samples). A logit above 0 says True; a NaN logit is wrong whatever the label, and the loss of a network
+    /// with a logit that is not finite is not finite. Progress counts networks.
     ///
     /// # Errors
     /// As [`Engine::train`].
@@ -84,6 +85,24 @@ pub fn choose(
     };
     libtorch.supports(widths, problem)?;
     Ok((Box::new(libtorch), format!("libtorch: {cannot}")))
+}
+
+/// An estimate of the peak bytes of host memory that training takes on the engine that [`choose`] will take, data that
+/// are given not included.
+pub fn memory_bytes(
+    choice: Choice,
+    size: &Workload,
+    optimizer: &Optimizer,
+    kind: Kind,
+    device: Device,
+) -> usize {
+    let fits =
+        check_place(kind, device).is_ok() && fused::supports_sizes(size.widths, size.variables).is_ok();
+    if choice == Choice::Fused || (choice == Choice::Auto && fits) {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        return fused::memory_bytes(size.widths, size.networks, optimizer, size.snapshots, 0, threads);
+    }
+    Libtorch { kind, device }.memory_bytes(size)
 }
 
 /// Loss and error of each network on its data set: by the fused engine where it can, otherwise by libtorch.

@@ -12,7 +12,7 @@ use crate::samples::{Samples, index_tensor};
 use crate::stack::Stack;
 
 /// Numbers a forward pass may hold at a time, about 16 MB of float32.
-const CHUNK: i64 = 1 << 22;
+pub(crate) const CHUNK: i64 = 1 << 22;
 
 /// Sums of losses and errors by network, kept on the device until they are read.
 #[derive(Default)]
@@ -30,7 +30,8 @@ impl Tally {
         let (logits, labels) = (logits.f_to_kind(kind)?, labels.f_to_kind(kind)?);
         let loss =
             logits.f_binary_cross_entropy_with_logits::<Tensor>(&labels, None, None, tch::Reduction::None)?;
-        let wrong = logits.f_gt(0.0)?.f_ne_tensor(&labels.f_gt(0.5)?)?;
+        // A NaN logit is on the wrong side of either label, as in the fused engine.
+        let wrong = logits.f_gt(0.0)?.f_ne_tensor(&labels.f_gt(0.5)?)?.f_logical_or(&logits.f_isnan()?)?;
         self.losses.push(loss.f_sum_dim_intlist([1i64, 2].as_slice(), false, kind)?);
         self.errors.push(wrong.f_sum_dim_intlist([1i64, 2].as_slice(), false, kind)?);
         let size = labels.size();

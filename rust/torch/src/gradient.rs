@@ -11,8 +11,19 @@ use crate::stack::Stack;
 ///
 /// `x` may be an expanded view when the networks share their data.
 pub(crate) fn forward(stack: &Stack, x: Tensor) -> Result<Vec<Tensor>> {
+    forward_watched(stack, x, &|| Ok(()))
+}
+
+/// As [`forward`], calling `check` before each layer: a step of wide networks takes seconds, and libtorch cannot be
+/// stopped within a matrix product.
+pub(crate) fn forward_watched(
+    stack: &Stack,
+    x: Tensor,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Vec<Tensor>> {
     let mut activations = vec![x];
     for (i, (weight, bias)) in stack.layers.iter().enumerate() {
+        check()?;
         let mut out = bias.f_unsqueeze(1)?.f_baddbmm(&activations[i], &weight.f_transpose(1, 2)?, 1, 1)?;
         if i + 1 < stack.layers.len() {
             let _ = out.f_relu_()?;
@@ -32,11 +43,24 @@ pub(crate) fn backward(
     pruned: &[Option<Tensor>],
     gradient: &mut Flat,
 ) -> Result<()> {
+    backward_watched(stack, activations, labels, pruned, gradient, &|| Ok(()))
+}
+
+/// As [`backward`], calling `check` before each matrix product; see [`forward_watched`].
+pub(crate) fn backward_watched(
+    stack: &Stack,
+    activations: &[Tensor],
+    labels: &Tensor,
+    pruned: &[Option<Tensor>],
+    gradient: &mut Flat,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
     let Some(logits) = activations.last() else { return Ok(()) };
     let size = logits.size();
     let scale = 1.0 / (size[1] * size[2]) as f64;
     let mut delta = logits.f_sigmoid()?.f_sub_(labels)?.f_mul_scalar_(scale)?;
     for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
+        check()?;
         let (weight_gradient, bias_gradient) = &mut gradient.stack.layers[i];
         let _ = delta.f_transpose(1, 2)?.f_bmm_out(weight_gradient, &activations[i])?;
         let _ = delta.f_sum_intlist_out(bias_gradient, 1, false, None)?;
@@ -44,6 +68,7 @@ pub(crate) fn backward(
             let _ = weight_gradient.f_masked_fill_(pruned, 0.0)?;
         }
         if i > 0 {
+            check()?;
             delta = activations[i].f_threshold_backward(&delta.f_bmm(weight)?, 0.0)?;
         }
     }

@@ -50,8 +50,8 @@ mod run;
 mod samples;
 pub mod stack;
 
-pub use engine::{Choice, Engine, choose, evaluate};
+pub use engine::{Choice, Engine, choose, evaluate, memory_bytes};
 pub use error::{Error, Result};
 pub use fused::Fused;
-pub use libtorch::Libtorch;
+pub use libtorch::{Libtorch, Workload};
 pub use stack::Stack;

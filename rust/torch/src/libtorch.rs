@@ -10,8 +10,8 @@ use tch::{Cuda, Device, Kind, no_grad_guard};
 
 use crate::engine::Engine;
 use crate::error::{Result, unsupported, value_error};
-use crate::evaluate::{Heldout, check_data};
-use crate::run::Run;
+use crate::evaluate::{CHUNK, Heldout, check_data};
+use crate::run::{GATHER, Run};
 use crate::stack::{Stack, check_kind};
 
 /// Numbers of a slab of networks on the CPU (8 MB of float32).
@@ -73,7 +73,7 @@ impl Engine for Libtorch {
     ) -> Result<Evaluation> {
         let _guard = no_grad_guard();
         self.check()?;
-        stack.validate()?;
+        stack.validate_shapes()?;
         check_data(stack, data, embedding)?;
         let options = (self.kind, self.device);
         let mut all = Evaluation { loss: Vec::new(), error: Vec::new() };
@@ -101,6 +101,43 @@ impl Libtorch {
         }
     }
 
+    /// An estimate of the peak bytes of host memory that training takes, data that are given not included. On the CPU,
+    /// beside the results of all networks, which are put together at the end:
+    ///
+    /// - of the slab that is trained: weights, gradients, moments, results and the temporaries of a step;
+    /// - its data, one byte a variable and label (the packed data have a bit), of which each set is unpacked in two
+    ///   steps;
+    /// - inputs, activations and their gradients of a batch, and what an evaluation holds at a time.
+    pub fn memory_bytes(&self, size: &Workload) -> usize {
+        let times = |factors: &[usize]| {
+            factors.iter().fold(1usize, |product, &factor| product.saturating_mul(factor))
+        };
+        let plus = |terms: &[usize]| terms.iter().fold(0usize, |sum, &term| sum.saturating_add(term));
+        let widths = size.widths;
+        let element = self.kind.elt_size_in_bytes();
+        let parameters = plus(
+            &widths.windows(2).map(|pair| times(&[pair[1], pair[0].saturating_add(1)])).collect::<Vec<_>>(),
+        );
+        let outputs = widths.last().copied().unwrap_or(1);
+        let samples = size.samples.saturating_add(size.validation);
+        let set = times(&[samples, size.variables.saturating_add(outputs)]);
+        let results = times(&[2 * (1 + size.snapshots), size.networks, parameters, element]);
+        let bookkeeping =
+            plus(&[times(&[size.samples, 20]), times(&[2, set]), times(&[size.networks, 1024])]);
+        if self.device != Device::Cpu {
+            return plus(&[times(&[size.networks, parameters, element]), bookkeeping]);
+        }
+        let batch = size.batch.min(size.samples.max(1));
+        let slab = self.slab(widths, size.networks, batch);
+        let copies = times(&[8, slab, parameters, element]);
+        let data = times(&[slab, set]);
+        let gathered = plus(&[GATHER as usize, times(&[slab, batch, size.variables])]);
+        let wide = plus(widths);
+        let step = plus(&[times(&[4, slab, batch, wide, element]), times(&[4, gathered])]);
+        let evaluation = if size.validation > 0 { times(&[4, CHUNK as usize, element]) } else { 0 };
+        plus(&[results, bookkeeping, copies, data, step, evaluation])
+    }
+
     /// Ranges of networks that are trained one after the other: on the CPU as many as fit the caches with
     /// their activations, gradients and moments (3 times faster than 4096 at once), elsewhere all.
     fn slabs(
@@ -109,14 +146,41 @@ impl Libtorch {
         networks: usize,
         batch: usize,
     ) -> impl Iterator<Item = Range<usize>> + use<> {
-        let weights: usize = widths.windows(2).map(|pair| pair[1] * (pair[0] + 1)).sum();
-        let numbers = 4 * weights + batch * widths.iter().sum::<usize>();
-        let size = match self.device {
-            Device::Cpu => (CACHED / numbers).clamp(1, networks),
-            _ => networks,
-        };
+        let size = self.slab(widths, networks, batch);
         (0..networks).step_by(size).map(move |start| start..networks.min(start + size))
     }
+
+    /// Networks of a slab.
+    fn slab(&self, widths: &[usize], networks: usize, batch: usize) -> usize {
+        let weights = widths
+            .windows(2)
+            .fold(0usize, |sum, pair| sum.saturating_add(pair[1].saturating_mul(pair[0].saturating_add(1))));
+        let wide = widths.iter().fold(0usize, |sum, &width| sum.saturating_add(width));
+        let numbers = weights.saturating_mul(4).saturating_add(batch.saturating_mul(wide));
+        match self.device {
+            Device::Cpu => (CACHED / numbers.max(1)).clamp(1, networks.max(1)),
+            _ => networks.max(1),
+        }
+    }
+}
+
+/// Sizes of a training run, before there are data.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    /// `[inputs, hidden.., outputs]`.
+    pub widths: &'a [usize],
+    /// Number of networks.
+    pub networks: usize,
+    /// Boolean variables of a sample.
+    pub variables: usize,
+    /// Training samples of each network.
+    pub samples: usize,
+    /// Validation samples of each network.
+    pub validation: usize,
+    /// Samples a step.
+    pub batch: usize,
+    /// Snapshots that are kept.
+    pub snapshots: usize,
 }
 
 fn slice_masks(masks: &Masks, rows: &Range<usize>, networks: usize) -> Masks {

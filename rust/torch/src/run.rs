@@ -8,13 +8,13 @@ use tch::{Device, Kind, Tensor};
 use crate::error::Result;
 use crate::evaluate::{Heldout, Tally};
 use crate::flat::Flat;
-use crate::gradient::{backward, forward};
+use crate::gradient::{backward_watched, forward_watched};
 use crate::optimizer::Updater;
 use crate::samples::{Samples, index_tensor};
 use crate::stack::Stack;
 
 /// Bytes of inputs gathered at a time: several small batches at once, to save calls.
-const GATHER: i64 = 1 << 21;
+pub(crate) const GATHER: i64 = 1 << 21;
 
 /// The state of a training run. Networks that have stopped leave every tensor here but `result`.
 pub(crate) struct Run<'a> {
@@ -96,17 +96,21 @@ impl<'a> Run<'a> {
         let row = self.samples.sets() * self.samples.variables();
         let gathered = (GATHER / row).clamp(batch, 64 * batch) / batch * batch;
         let mut tally = Tally::default();
+        let check = || Ok(progress.check()?);
         for first in (0..samples).step_by(gathered as usize) {
             let len = gathered.min(samples - first);
             let block = self.samples.gather(&order.f_narrow(0, first, len)?)?;
             // Losses are counted over the whole block: one set of operations, not one each step.
             let logits = block.labels.f_empty_like()?;
             for start in (0..len).step_by(batch as usize) {
-                progress.check()?;
+                check()?;
                 let size = batch.min(len - start);
-                let activations = forward(&self.weights.stack, self.samples.batch(&block, start, size)?)?;
+                let (stack, x) = (&self.weights.stack, self.samples.batch(&block, start, size)?);
+                let activations = forward_watched(stack, x, &check)?;
                 let labels = block.labels.f_narrow(1, start, size)?;
-                backward(&self.weights.stack, &activations, &labels, &self.pruned, &mut self.gradient)?;
+                let gradient = &mut self.gradient;
+                backward_watched(stack, &activations, &labels, &self.pruned, gradient, &check)?;
+                check()?;
                 if let Some(output) = activations.last() {
                     logits.f_narrow(1, start, size)?.f_copy_(output)?;
                 }

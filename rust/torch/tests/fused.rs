@@ -43,6 +43,33 @@ fn well_conditioned(mut optimizer: Optimizer) -> Optimizer {
 }
 
 #[test]
+fn both_engines_report_a_diverging_network_alike() {
+    for outputs in [1, 2] {
+        let sgd = Optimizer::Sgd { lr: 1e30, momentum: 0.0, weight_decay: 0.0 };
+        let mut case = Case::new(3, &[11], outputs, config(sgd));
+        case.config.epochs = 4;
+        case.validation = (0..3).map(|i| dataset(i, 50, 8, outputs)).collect();
+        let (ours, theirs) = (fused(&case), case.train(Kind::Float));
+        let finite = |losses: &[f64]| losses.iter().map(|loss| loss.is_finite()).collect::<Vec<_>>();
+        assert_eq!(finite(&ours.history.train_loss), finite(&theirs.history.train_loss));
+        assert_eq!(finite(&ours.history.validation_loss), finite(&theirs.history.validation_loss));
+        assert!(!ours.history.validation_loss[3].is_finite(), "the case should diverge");
+        let last = |trained: &Trained<Stack>| {
+            (0..3).map(|r| trained.history.train_error[4 * r + 3]).collect::<Vec<_>>()
+        };
+        assert_eq!(last(&ours), [1.0; 3], "a NaN logit is wrong whatever the label");
+        assert_eq!(last(&ours), last(&theirs));
+        for engine in [&Fused::default() as &dyn Engine, &Libtorch { kind: Kind::Float, device: Device::Cpu }]
+        {
+            let all = engine
+                .evaluate(&ours.weights, &case.validation, &case.embedding, &Progress::default())
+                .unwrap();
+            assert!(all.loss.iter().all(|loss| loss.is_nan()) && all.error == [1.0; 3], "{}", engine.name());
+        }
+    }
+}
+
+#[test]
 fn fused_follows_libtorch_step_by_step() {
     for embedding in every_embedding() {
         for optimizer in every_optimizer().into_iter().map(well_conditioned) {

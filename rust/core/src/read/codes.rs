@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, allocate, shape_error, value_error};
 use crate::read::template::{Polarity, Template};
 use crate::task::formula::{Clause, validate_clause};
 
@@ -203,7 +203,8 @@ pub(crate) fn validate_floor(floor: f64) -> Result<()> {
 pub fn signs<T: Real>(readout: &Readout<T>, clauses: &Clauses, aligned: bool, floor: f64) -> Result<Vec<i8>> {
     validate_floor(floor)?;
     let (count, rows, width) = (clauses.count(), readout.rows(), clauses.width());
-    let mut out = vec![0; readout.networks() * count * rows * width];
+    let len = [count, rows, width].iter().try_fold(readout.networks(), |len, &size| len.checked_mul(size));
+    let mut out = allocate(len, 0, "the signs on so many clauses")?;
     out.par_chunks_mut(count * rows * width).enumerate().for_each(|(r, network)| {
         for (cell, signs) in network.chunks_exact_mut(width).enumerate() {
             let row = readout.row(r, cell % rows);

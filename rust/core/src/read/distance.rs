@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Result, shape_error};
+use crate::error::{Result, allocate, shape_error};
 use crate::read::codes::{Clauses, Readout, Real, mean_magnitude};
 use crate::read::template::{Polarity, Template};
 
@@ -117,7 +117,8 @@ pub fn distances<T: Real>(
         return Err(shape_error!("template {template} does not fit clauses of {} literals", clauses.width()));
     }
     let (count, rows) = (clauses.count(), readout.rows());
-    let mut out = vec![0.0; readout.networks() * count * rows];
+    let len = readout.networks().checked_mul(count).and_then(|len| len.checked_mul(rows));
+    let mut out = allocate(len, 0.0, "the distances of so many locations")?;
     out.par_chunks_mut(count * rows).enumerate().for_each(|(r, network)| {
         let scales = scales(readout, r, scale);
         let polarities: Vec<Option<Polarity>> = readout.polarities(r).collect();

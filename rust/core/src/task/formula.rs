@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use crate::error::{Result, value_error};
+use crate::error::{Result, reserve, value_error};
 use crate::task::dataset::WORD_BITS;
 use crate::task::rng::{Purpose, stream};
 
@@ -143,6 +143,7 @@ impl Dnf {
         validate_sizes(variables, outputs)?;
         shape.validate(variables)?;
         let mut rng = stream(seed, Purpose::Formula, index);
+        shape.reserve(variables, outputs)?;
         let outputs = (0..outputs)
             .map(|_| {
                 if shape.disjoint {
@@ -153,6 +154,28 @@ impl Dnf {
             })
             .collect();
         Self::new(variables, outputs, false)
+    }
+
+    /// An estimate of the peak bytes that [`random`](Self::random) needs: every clause four times over while it is
+    /// drawn and checked for repetitions, and its bit masks.
+    ///
+    /// ```
+    /// use precode_core::task::formula::{ClauseShape, Dnf};
+    /// let shape = ClauseShape { clauses: 16, width: 4, negated: 0, disjoint: false };
+    /// assert!(Dnf::memory_bytes(32, 1, shape).unwrap() < 20_000);
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) for sizes that [`random`](Self::random) refuses.
+    pub fn memory_bytes(variables: usize, outputs: usize, shape: ClauseShape) -> Result<usize> {
+        validate_sizes(variables, outputs)?;
+        shape.validate(variables)?;
+        let literals = shape.width.saturating_mul(size_of::<Literal>());
+        // Of an allocation of its own: its header, its place in a list or a hash table, what the allocator adds.
+        let clause = literals.saturating_add(64);
+        let masks = 2 * (variables.div_ceil(WORD_BITS) * size_of::<u32>() + 40);
+        let each = clause.saturating_mul(4).saturating_add(masks);
+        Ok(shape.clauses.saturating_mul(outputs).saturating_mul(each))
     }
 
     /// As many random clauses of the same widths and negations as output `output` has, none of them
@@ -264,10 +287,10 @@ impl ClauseShape {
         if negated > width {
             return Err(value_error!("negated = {negated} literals in a clause of width = {width}"));
         }
-        if disjoint && clauses * width > variables {
+        if disjoint && clauses.saturating_mul(width) > variables {
             return Err(value_error!(
                 "{clauses} disjoint clauses of width {width} need {} variables, but there are {variables}",
-                clauses * width
+                clauses.saturating_mul(width)
             ));
         }
         let possible = binomial(variables, width) * binomial(width, negated);
@@ -278,6 +301,14 @@ impl ClauseShape {
             ));
         }
         Ok(())
+    }
+}
+
+impl ClauseShape {
+    /// Refuses clauses that do not fit into memory, before they are drawn.
+    fn reserve(self, variables: usize, outputs: usize) -> Result<()> {
+        let what = format!("{} clauses of {} variables", self.clauses.saturating_mul(outputs), self.width);
+        reserve::<u8>(Some(Dnf::memory_bytes(variables, outputs, self)?), &what).map(drop)
     }
 }
 

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use rand::RngExt;
-use rayon::prelude::*;
 
 use crate::Progress;
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, in_parallel, shape_error, value_error};
 use crate::task::dataset::{Dataset, WORD_BITS};
 use crate::task::formula::{Dnf, below};
 use crate::task::rng::{Purpose, stream};
@@ -117,7 +116,7 @@ impl Sampler {
     /// One data set for each task, in parallel; set i is drawn from the stream `(seed, purpose, indices[i])`.
     ///
     /// # Errors
-    /// As [`sample`](Self::sample), for the first task that fails; [`Error::Shape`](crate::Error::Shape) if there are not as
+    /// As [`sample`](Self::sample), of the failing task of the lowest number; [`Error::Shape`](crate::Error::Shape) if there are not as
     /// many indices as tasks; [`Error::Interrupted`](crate::Error::Interrupted) once progress was cancelled.
     pub fn sample_all(
         &self,
@@ -135,10 +134,9 @@ impl Sampler {
                 tasks.len()
             ));
         }
-        let draw = |(task, &index): (&Arc<Dnf>, &u64)| {
-            self.sample_watched(task, samples, seed, purpose, index, progress)
-        };
-        tasks.par_iter().zip(indices).map(draw).collect()
+        in_parallel(tasks.len(), |i| {
+            self.sample_watched(&tasks[i], samples, seed, purpose, indices[i], progress)
+        })
     }
 
     fn validate(&self, variables: usize) -> Result<()> {

@@ -3,7 +3,7 @@
 use nalgebra::DMatrix;
 use rand::RngExt;
 
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, reserve, shape_error, value_error};
 use crate::task::rng::{Purpose, stream};
 
 /// A fixed linear map of the `n` Boolean inputs (arXiv 2504.08842, sections 6.2 and 6.4).
@@ -75,6 +75,9 @@ impl Embedding {
             return Err(value_error!("a random embedding needs at least 1 variable, got 0"));
         }
         let mut rng = stream(seed, Purpose::Embedding, 0);
+        // The Gaussian matrix and its two factors.
+        let entries = variables.checked_mul(variables).and_then(|entries| entries.checked_mul(4));
+        drop(reserve::<f64>(entries, &format!("a random embedding of {variables} variables"))?);
         // Box–Muller: two uniforms make one normal draw; no distribution crate for one matrix.
         let gaussian = DMatrix::from_fn(variables, variables, |_, _| {
             let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
@@ -128,19 +131,21 @@ impl Embedding {
     pub fn matrix(&self, variables: usize) -> Result<Vec<f32>> {
         self.validate(variables)?;
         let rows = self.rows(variables);
-        Ok(match self {
+        let what = format!("the matrix of an embedding of {variables} variables");
+        let mut entries = reserve(rows.checked_mul(variables), &what)?;
+        match self {
             Self::Identity => {
-                (0..rows * variables).map(|i| f32::from(i / variables == i % variables)).collect()
+                entries.extend((0..rows * variables).map(|i| f32::from(i / variables == i % variables)));
             }
             Self::Hadamard { .. } => {
                 let scale = self.hadamard_scale(variables);
-                (0..rows * variables)
-                    .map(|i| (i / variables, i % variables))
-                    .map(|(row, column)| if (row & column).count_ones() % 2 == 0 { scale } else { -scale })
-                    .collect()
+                let places = (0..rows * variables).map(|i| (i / variables, i % variables));
+                let even = |(row, column): (usize, usize)| (row & column).count_ones() % 2 == 0;
+                entries.extend(places.map(|place| if even(place) { scale } else { -scale }));
             }
-            Self::Dense { matrix, .. } => matrix.clone(),
-        })
+            Self::Dense { matrix, .. } => entries.extend_from_slice(matrix),
+        }
+        Ok(entries)
     }
 
     /// The factor on the ±1 Hadamard matrix (1 for other embeddings).

@@ -53,6 +53,19 @@ impl Weights {
         Ok(Self { networks, layers: widths.windows(2).map(layer).collect::<Result<_>>()? })
     }
 
+    /// A copy, or an error where it does not fit into memory.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported).
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let mut copy = Self::zeros(self.networks, &self.widths())?;
+        for (to, from) in copy.layers.iter_mut().zip(&self.layers) {
+            to.weight.copy_from_slice(&from.weight);
+            to.bias.copy_from_slice(&from.bias);
+        }
+        Ok(copy)
+    }
+
     /// PyTorch's default initialization of `nn.Linear`: weights and biases uniform in
     /// ±1/sqrt(inputs of the layer). Network r draws from the stream `(seed, Init, indices[r])`,
     /// so it does not depend on the others.
@@ -69,28 +82,25 @@ impl Weights {
     /// As [`Weights::zeros`].
     pub fn linear_init(widths: &[usize], seed: u64, indices: &[u64]) -> Result<Self> {
         let mut weights = Self::zeros(indices.len(), widths)?;
-        let singles: Vec<Vec<(Vec<f32>, Vec<f32>)>> = indices
-            .par_iter()
-            .map(|&index| {
-                let mut rng = stream(seed, Purpose::Init, index);
-                widths
-                    .windows(2)
-                    .map(|pair| {
-                        let bound = 1.0 / (pair[0] as f32).sqrt();
-                        let mut draw = |count: usize| -> Vec<f32> {
-                            (0..count).map(|_| rng.random_range(-bound..=bound)).collect()
-                        };
-                        (draw(pair[0] * pair[1]), draw(pair[1]))
-                    })
-                    .collect()
-            })
-            .collect();
-        for (r, single) in singles.iter().enumerate() {
-            for (layer, (weight, bias)) in weights.layers.iter_mut().zip(single) {
-                layer.weight[r * weight.len()..][..weight.len()].copy_from_slice(weight);
-                layer.bias[r * bias.len()..][..bias.len()].copy_from_slice(bias);
+        // Each network's share of the buffers, so that nothing is held twice.
+        let mut shares: Vec<Vec<(f32, &mut [f32], &mut [f32])>> =
+            indices.iter().map(|_| Vec::new()).collect();
+        for layer in &mut weights.layers {
+            let bound = 1.0 / (layer.inputs as f32).sqrt();
+            let parts = layer.weight.chunks_exact_mut(layer.inputs * layer.outputs);
+            for ((share, weight), bias) in
+                shares.iter_mut().zip(parts).zip(layer.bias.chunks_exact_mut(layer.outputs))
+            {
+                share.push((bound, weight, bias));
             }
         }
+        shares.par_iter_mut().zip(indices).for_each(|(share, &index)| {
+            let mut rng = stream(seed, Purpose::Init, index);
+            for (bound, weight, bias) in share {
+                let numbers = weight.iter_mut().chain(bias.iter_mut());
+                numbers.for_each(|number| *number = rng.random_range(-*bound..=*bound));
+            }
+        });
         Ok(weights)
     }
 
@@ -119,12 +129,27 @@ impl Weights {
         Self { networks: 1, layers }
     }
 
-    /// Checks that every buffer has the length its sizes state, that consecutive layers fit, and
-    /// that all values are finite.
+    /// Checks what [`validate_shapes`](Self::validate_shapes) does, and that all values are finite.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value) naming the layer.
     pub fn validate(&self) -> Result<()> {
+        self.validate_shapes()?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let values = layer.weight.iter().chain(&layer.bias);
+            if let Some(bad) = values.into_iter().find(|value| !value.is_finite()) {
+                return Err(value_error!("layer {} contains {bad}: weights must be finite", i + 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that every buffer has the length its sizes state and that consecutive layers fit, without looking at
+    /// the values: training may have diverged.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) naming the layer.
+    pub fn validate_shapes(&self) -> Result<()> {
         for (i, layer) in self.layers.iter().enumerate() {
             let expected = self.networks * layer.inputs * layer.outputs;
             if layer.weight.len() != expected || layer.bias.len() != self.networks * layer.outputs {
@@ -137,10 +162,6 @@ impl Weights {
                     layer.outputs,
                     layer.inputs
                 ));
-            }
-            let values = layer.weight.iter().chain(&layer.bias);
-            if let Some(bad) = values.into_iter().find(|value| !value.is_finite()) {
-                return Err(value_error!("layer {} contains {bad}: weights must be finite", i + 1));
             }
         }
         for (i, pair) in self.layers.windows(2).enumerate() {

@@ -12,7 +12,7 @@ pub struct History {
     pub epochs: usize,
     /// (R, epochs): mean over the epoch's samples of the loss before each update (nats).
     pub train_loss: Vec<f64>,
-    /// (R, epochs): fraction of the epoch's labels on the wrong side, before each update.
+    /// (R, epochs): fraction of the epoch's labels on the wrong side, before each update; NaN logits are wrong.
     pub train_error: Vec<f64>,
     /// (R, epochs): loss on the validation data after the epoch; NaN without validation data.
     pub validation_loss: Vec<f64>,
@@ -54,6 +54,6 @@ pub struct Trained<W = Weights> {
 pub struct Evaluation {
     /// (R): mean binary cross-entropy over samples and outputs (nats).
     pub loss: Vec<f64>,
-    /// (R): fraction of labels on the wrong side of logit 0.
+    /// (R): fraction of labels on the wrong side of logit 0; a NaN logit is on the wrong side of either label.
     pub error: Vec<f64>,
 }

@@ -27,7 +27,7 @@ fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
         let first = &mut trained[pair.first];
         *first = first.f_to_kind(Kind::Double)?.f_matmul(&embedding.f_to_kind(Kind::Double)?)?;
     }
-    let cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
+    let cost = Cost::of_epochs(objective.dense_epochs());
     let scores: Vec<Tensor> = magnitudes(&prunable(objective, trained))?;
     one_shot(&scores, cost, objective, request)
 }

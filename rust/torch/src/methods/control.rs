@@ -116,20 +116,27 @@ impl Control {
         for &index in request.streams {
             let mut rng = stream(request.seed, Purpose::Control, index);
             for (sources, &[rows, columns, inner]) in sources.iter_mut().zip(&shapes) {
+                request.progress.check()?;
                 let mut source: Vec<usize> = (0..rows * columns * inner).collect();
-                let groups: Vec<Vec<usize>> = match self {
-                    Self::ShuffleRow => source.chunks(columns * inner).map(<[usize]>::to_vec).collect(),
-                    Self::ShuffleColumn => (0..columns)
-                        .map(|column| {
-                            source.iter().copied().filter(|i| i / inner % columns == column).collect()
-                        })
-                        .collect(),
-                    _ => vec![source.clone()],
-                };
-                for group in groups {
-                    let mut from = group.clone();
-                    from.shuffle(&mut rng);
-                    group.into_iter().zip(from).for_each(|(i, from)| source[i] = from);
+                match self {
+                    Self::ShuffleRow => {
+                        source.chunks_mut((columns * inner).max(1)).for_each(|row| row.shuffle(&mut rng));
+                    }
+                    Self::ShuffleColumn => {
+                        let mut from = Vec::with_capacity(rows * inner);
+                        for column in 0..columns {
+                            let places = || {
+                                (0..rows).flat_map(|row| {
+                                    (0..inner).map(move |i| (row * columns + column) * inner + i)
+                                })
+                            };
+                            from.clear();
+                            from.extend(places());
+                            from.shuffle(&mut rng);
+                            places().zip(&from).for_each(|(place, from)| source[place] = *from);
+                        }
+                    }
+                    _ => source.shuffle(&mut rng),
                 }
                 sources.extend(source);
             }
@@ -153,7 +160,8 @@ fn permuted(tensor: &Tensor, source: &Tensor) -> Result<Tensor> {
 fn fraction_changed(before: &[Tensor], after: &[Tensor]) -> Result<Vec<f64>> {
     let differing = before.iter().zip(after).map(|(a, b)| {
         let size = a.size();
-        Ok(a.f_logical_xor(b)?.f_view([size[0], -1])?)
+        // The mean is taken in float64, which not all devices have.
+        Ok(a.f_logical_xor(b)?.f_view([size[0], -1])?.f_to_device(tch::Device::Cpu)?)
     });
     let differing: Vec<Tensor> = differing.collect::<Result<_>>()?;
     let fraction = Tensor::f_cat(&differing, 1)?.f_to_kind(tch::Kind::Double)?.f_mean_dim(

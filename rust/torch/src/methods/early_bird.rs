@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use precode_core::ticket::mask::Density;
 use tch::{Kind, Tensor};
 
-use super::objective::{Objective, Plan};
+use super::objective::Objective;
 use super::score::magnitudes;
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start, initial, prunable};
+use super::{Cost, Found, Needs, Record, Request, Start};
 use crate::error::{Result, value_error};
 
 /// Consecutive masks that must agree.
@@ -53,67 +53,75 @@ fn find(objective: &mut dyn Objective, request: &Request, unit: fn(Density) -> f
             "training for 0 epochs has no masks to compare: train for at least {WINDOW}"
         ));
     }
-    let steps: Vec<u64> = (1..=u64::from(epochs)).map(|epoch| epoch * objective.steps_per_epoch()).collect();
-    let start = initial(objective);
-    let plan = Plan { start: &start, masks: None, first_epoch: 0, snapshots: &steps };
-    let snapshots = objective.train(&plan)?.snapshots;
-    let scores: Vec<Vec<Tensor>> = snapshots
-        .into_iter()
-        .map(|values| magnitudes(&prunable(objective, values)))
-        .collect::<Result<_>>()?;
-    let networks = request.streams.len();
+    let is_prunable: Vec<bool> = objective.parameters().iter().map(|parameter| parameter.prunable).collect();
+    let mut searches: Vec<Agreeing> =
+        request.densities.iter().map(|_| Agreeing::new(request.streams.len())).collect();
+    objective.each_epoch(&mut |epoch, values| {
+        request.progress.check()?;
+        let pruned = values.into_iter().zip(&is_prunable).filter(|(_, prunable)| **prunable);
+        let scores = magnitudes(&pruned.map(|(value, _)| value).collect::<Vec<_>>())?;
+        for (search, &density) in
+            searches.iter_mut().zip(request.densities).filter(|(search, _)| !search.is_over())
+        {
+            let masks = select(&scores, None, density, request)?;
+            search.take(masks, epoch, THRESHOLD * unit(density))?;
+        }
+        Ok(!searches.iter().all(Agreeing::is_over))
+    })?;
     let (mut masks, mut cost) = (Vec::new(), Vec::new());
     let (mut found_at, mut agreed) = (Vec::new(), Vec::new());
-    for &density in request.densities {
-        let mut found = Agreed { chosen: Vec::new(), epoch: vec![None; networks] };
-        let mut window: VecDeque<Vec<Tensor>> = VecDeque::with_capacity(WINDOW);
-        for (epoch, scores) in (1..).zip(&scores) {
-            request.progress.check()?;
-            if window.len() == WINDOW {
-                window.pop_front();
-            }
-            window.push_back(select(scores, None, density, request)?);
-            let agree = agree(&window, THRESHOLD * unit(density))?;
-            if found.take(&window, &agree, epoch)? {
-                break;
-            }
-        }
-        let epochs_of = |epoch: &Option<u32>| f64::from(epoch.unwrap_or(epochs));
-        let at: Vec<f64> = found.epoch.iter().map(epochs_of).collect();
-        cost.push(Cost { epochs: at.iter().sum::<f64>() / networks as f64, ..Cost::default() });
-        agreed.push(found.epoch.iter().map(|epoch| f64::from(u8::from(epoch.is_some()))).collect());
+    for search in searches {
+        let at: Vec<f64> = search.epoch.iter().map(|epoch| f64::from(epoch.unwrap_or(epochs))).collect();
+        cost.push(Cost::of_epochs(at.clone()));
+        agreed.push(search.epoch.iter().map(|epoch| f64::from(u8::from(epoch.is_some()))).collect());
         found_at.push(at);
-        masks.push(found.chosen);
+        masks.push(search.chosen);
     }
     let notes = vec![("found_at_epoch".to_owned(), found_at), ("masks_agreed".to_owned(), agreed)];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes })
 }
 
-/// The masks of the networks at the epochs where theirs agreed.
-struct Agreed {
+/// The masks of the networks at the epochs where theirs agreed, for one density.
+struct Agreeing {
+    /// The last masks, the newest at the end.
+    window: VecDeque<Vec<Tensor>>,
     /// Masks of all networks: of the newest epoch where a network's have not agreed yet.
     chosen: Vec<Tensor>,
     /// (R): the epoch at which a network's masks agreed.
     epoch: Vec<Option<u32>>,
 }
 
-impl Agreed {
-    /// Takes the newest masks of networks that are still searched; true once none is.
-    fn take(&mut self, window: &VecDeque<Vec<Tensor>>, agree: &[bool], epoch: u32) -> Result<bool> {
-        let Some(newest) = window.back() else { return Ok(false) };
+impl Agreeing {
+    /// Before the first epoch.
+    fn new(networks: usize) -> Self {
+        Self { window: VecDeque::with_capacity(WINDOW), chosen: Vec::new(), epoch: vec![None; networks] }
+    }
+
+    /// Whether the masks of all networks have agreed.
+    fn is_over(&self) -> bool {
+        self.epoch.iter().all(Option::is_some)
+    }
+
+    /// Takes the masks of an epoch, for the networks that are still searched.
+    fn take(&mut self, masks: Vec<Tensor>, epoch: u32, threshold: f64) -> Result<()> {
+        if self.window.len() == WINDOW {
+            self.window.pop_front();
+        }
         if self.chosen.is_empty() {
-            self.chosen = newest.iter().map(|mask| Ok(mask.f_zeros_like()?)).collect::<Result<_>>()?;
+            self.chosen = masks.iter().map(|mask| Ok(mask.f_zeros_like()?)).collect::<Result<_>>()?;
         }
         for network in (0..self.epoch.len()).filter(|&network| self.epoch[network].is_none()) {
-            for (chosen, mask) in self.chosen.iter().zip(newest) {
+            for (chosen, mask) in self.chosen.iter().zip(&masks) {
                 chosen.f_get(network as i64)?.f_copy_(&mask.f_get(network as i64)?)?;
             }
         }
-        for (found, _) in self.epoch.iter_mut().zip(agree).filter(|(found, agree)| found.is_none() && **agree)
+        self.window.push_back(masks);
+        let agree = agree(&self.window, threshold)?;
+        for (found, _) in self.epoch.iter_mut().zip(agree).filter(|(found, agree)| found.is_none() && *agree)
         {
             *found = Some(epoch);
         }
-        Ok(self.epoch.iter().all(Option::is_some))
+        Ok(())
     }
 }
 

@@ -87,20 +87,25 @@ fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result
     if matches!(back, Back::To(1..)) && epoch >= all {
         return Err(value_error!("rewinding to epoch {epoch} of {all}: train for more epochs"));
     }
-    let rewound = match back {
-        Back::To(0) => Some(initial(objective)),
-        Back::To(epoch) => Some(objective.dense_at(u64::from(epoch) * objective.steps_per_epoch())?),
-        Back::Nowhere { .. } => None,
+    let (rewound, mut trained) = match back {
+        Back::To(0) => (Some(initial(objective)), objective.dense()?),
+        Back::To(epoch) => {
+            // Both from one run.
+            let steps = [epoch, all].map(|epoch| u64::from(epoch) * objective.steps_per_epoch());
+            let mut values = objective.dense_at(&steps)?;
+            let end = values.pop().unwrap_or_default();
+            (values.pop(), end)
+        }
+        Back::Nowhere { .. } => (None, objective.dense()?),
     };
-    let mut trained = objective.dense()?;
-    let mut cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
+    let mut cost = Cost::of_epochs(objective.dense_epochs());
     let (mut level, mut survivors): (i32, Option<Vec<Tensor>>) = (0, None);
 
     let densities = request.densities;
     let mut order: Vec<usize> = (0..densities.len()).collect();
     order.sort_by(|&a, &b| densities[b].value().total_cmp(&densities[a].value()));
     let empty = || densities.iter().map(|_| Vec::new()).collect::<Vec<Vec<Tensor>>>();
-    let (mut masks, mut starts, mut costs) = (empty(), empty(), vec![cost; densities.len()]);
+    let (mut masks, mut starts, mut costs) = (empty(), empty(), vec![cost.clone(); densities.len()]);
     for i in order {
         // The margin keeps a density that names a level, such as 0.64, from being below itself by rounding.
         while level_density(level + 1) > densities[i].value() * (1.0 + 1e-9) {
@@ -117,14 +122,15 @@ fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result
                 start: rewound.as_deref().unwrap_or(&trained),
                 masks: Some(&kept),
                 first_epoch: epoch,
+                end_epoch: None,
                 snapshots: &[],
             })?;
             (trained, survivors) = (outcome.parameters, Some(kept));
-            cost.epochs += outcome.epochs;
+            cost.add_epochs(&outcome.epochs);
         }
         masks[i] = best(objective, &trained, survivors.as_deref(), densities[i], request)?;
         starts[i] = handles(rewound.as_deref().unwrap_or(&trained));
-        costs[i] = cost;
+        costs[i] = cost.clone();
     }
     let start = match back {
         Back::To(0) => Start::Initial,

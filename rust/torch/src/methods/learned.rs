@@ -102,7 +102,7 @@ impl<'a> Learner<'a> {
 
     /// Cost of one search: as much as one training.
     pub fn cost(&self) -> Cost {
-        Cost { gradients: 0.0, epochs: f64::from(self.objective.epochs()) }
+        Cost::of_epochs(vec![f64::from(self.objective.epochs())])
     }
 
     /// Gradient of each network's loss on the batch of a step, with respect to the joined parameters, where

@@ -65,12 +65,32 @@ pub enum Start {
 }
 
 /// What finding the tickets took, for each network, beside what the request was given.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
     /// Gradients taken on a batch (a Hessian-vector product counts as two).
     pub gradients: f64,
-    /// Epochs of training of whole networks, dense or masked, the dense run included where it was used.
-    pub epochs: f64,
+    /// Epochs of training of whole networks, dense or masked, the dense run included where it was used: of each
+    /// network (R), or one number where it is the same for all.
+    pub epochs: Vec<f64>,
+}
+
+impl Cost {
+    /// Gradients, and no training.
+    pub fn of_gradients(gradients: f64) -> Self {
+        Self { gradients, epochs: vec![0.0] }
+    }
+
+    /// Epochs of training: of each network, or one number for all.
+    pub fn of_epochs(epochs: Vec<f64>) -> Self {
+        Self { gradients: 0.0, epochs }
+    }
+
+    /// Adds epochs: of each network, or one number for all.
+    pub fn add_epochs(&mut self, more: &[f64]) {
+        let networks = self.epochs.len().max(more.len());
+        let of = |epochs: &[f64], network: usize| epochs[if epochs.len() == 1 { 0 } else { network }];
+        self.epochs = (0..networks).map(|network| of(&self.epochs, network) + of(more, network)).collect();
+    }
 }
 
 /// The tickets of one method.

@@ -33,8 +33,10 @@ pub struct Plan<'a> {
     /// For each prunable parameter, in order, which weights may be nonzero: Boolean, of its shape. Others
     /// start at zero and stay there.
     pub masks: Option<&'a [Tensor]>,
-    /// The epoch at which the order of visits is entered; training ends where a full run ends.
+    /// The epoch at which the order of visits is entered.
     pub first_epoch: u32,
+    /// The epoch before which training ends; `None`: where a full run ends. Only what runs is paid for.
+    pub end_epoch: Option<u32>,
     /// Steps after which values are kept, increasing, counted from this plan's start.
     pub snapshots: &'a [u64],
 }
@@ -46,8 +48,8 @@ pub struct Outcome {
     pub parameters: Vec<Tensor>,
     /// Values at each of the plan's snapshots.
     pub snapshots: Vec<Vec<Tensor>>,
-    /// Epochs that ran, mean over the networks.
-    pub epochs: f64,
+    /// Epochs that ran: of each network, or one number where it is the same for all.
+    pub epochs: Vec<f64>,
 }
 
 /// The pair of layers that codes are read from.
@@ -110,17 +112,37 @@ pub trait Objective {
     /// There is no dense run and none can be made.
     fn dense(&mut self) -> Result<Vec<Tensor>>;
 
-    /// Epochs of the dense training, mean over the networks; as many as a full training has, unless it is
-    /// known that it stopped earlier. Asked after [`dense`](Self::dense).
-    fn dense_epochs(&self) -> f64 {
-        f64::from(self.epochs())
+    /// Epochs of the dense training, of each network or one number for all; as many as a full training has,
+    /// unless it is known that it stopped earlier. Asked after [`dense`](Self::dense).
+    fn dense_epochs(&self) -> Vec<f64> {
+        vec![f64::from(self.epochs())]
     }
 
-    /// Values of all parameters after `step` steps of the dense training.
+    /// Values of all parameters after each of some numbers of steps of the dense training, increasing. What has to
+    /// be trained ends with the epoch of the last.
     ///
     /// # Errors
     /// As [`dense`](Self::dense).
-    fn dense_at(&mut self, step: u64) -> Result<Vec<Tensor>>;
+    fn dense_at(&mut self, steps: &[u64]) -> Result<Vec<Vec<Tensor>>>;
+
+    /// Hands the values of all parameters after each epoch of the dense training, counted from 1, to `each`, until
+    /// it returns false.
+    ///
+    /// # Errors
+    /// As [`dense`](Self::dense), and those of `each`.
+    fn each_epoch(&mut self, each: &mut dyn FnMut(u32, Vec<Tensor>) -> Result<bool>) -> Result<()> {
+        let steps: Vec<u64> =
+            (1..=u64::from(self.epochs())).map(|epoch| epoch * self.steps_per_epoch()).collect();
+        let start: Vec<Tensor> =
+            self.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect();
+        let plan = Plan { start: &start, masks: None, first_epoch: 0, end_epoch: None, snapshots: &steps };
+        for (epoch, values) in (1..).zip(self.train(&plan)?.snapshots) {
+            if !each(epoch, values)? {
+                break;
+            }
+        }
+        Ok(())
+    }
 
     /// Trains all networks as the dense run was trained.
     ///

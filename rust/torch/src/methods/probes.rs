@@ -150,7 +150,9 @@ pub(super) const ORACLE: Record = Record {
 };
 
 const BLIND: &str = "Told the number and width of the clauses where they are known (else half as many as rows, of 4 \
-                     variables), not their variables; recovers literals that are not negated.";
+                     variables), not their variables; recovers literals that are not negated, and fewer clauses where \
+                     there are no more of that width (note clauses_recovered). Clauses of one variable are those of \
+                     the largest sum of w2 c over the rows (ours).";
 
 /// When rows and patterns are read.
 #[derive(Clone, Copy)]
@@ -172,25 +174,34 @@ fn find(
     is_blind: bool,
 ) -> Result<Found> {
     let layer = Layer::of(objective, request)?;
-    let mut cost = Cost::default();
     let start = initial(objective);
-    let mut early = |objective: &mut dyn Objective, epochs: u32| -> Result<Vec<Tensor>> {
-        let epochs = epochs.min(objective.epochs());
-        cost.epochs = cost.epochs.max(f64::from(epochs));
-        objective.dense_at(u64::from(epochs) * objective.steps_per_epoch())
+    // Both moments are read in one run, which ends with the later one.
+    let (warmed, after) =
+        (if is_blind { EPOCHS } else { 0 }, if let Read::After(epochs) = read { epochs } else { 0 });
+    let mut early: Vec<u32> = [warmed, after].into_iter().filter(|&epochs| epochs > 0).collect();
+    let all = objective.epochs();
+    early.iter_mut().for_each(|epochs| *epochs = (*epochs).min(all));
+    early.sort_unstable();
+    early.dedup();
+    let steps: Vec<u64> =
+        early.iter().map(|&epochs| u64::from(epochs) * objective.steps_per_epoch()).collect();
+    let early_values = if steps.is_empty() { Vec::new() } else { objective.dense_at(&steps)? };
+    let at = |epochs: u32| -> &[Tensor] {
+        let place = early.iter().position(|&known| known == epochs.min(all)).unwrap_or(0);
+        &early_values[place]
     };
+    let mut cost = Cost::of_epochs(vec![early.last().copied().map_or(0.0, f64::from)]);
     let (formula, notes) = if is_blind {
-        let warm = early(objective, EPOCHS)?;
-        layer.recovered(&warm, request)?
+        layer.recovered(at(EPOCHS), request)?
     } else {
         (layer.clauses.clone().ok_or_else(no_clauses)?, Vec::new())
     };
-    let latest = match read {
+    let latest: Option<Vec<Tensor>> = match read {
         Read::Start => None,
-        Read::After(epochs) => Some(early(objective, epochs)?),
+        Read::After(epochs) => Some(at(epochs).iter().map(Tensor::shallow_clone).collect()),
         Read::Trained => {
             let trained = objective.dense()?;
-            cost.epochs = objective.dense_epochs();
+            cost = Cost::of_epochs(objective.dense_epochs());
             Some(trained)
         }
     };
@@ -214,22 +225,23 @@ fn rounds(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let start = initial(objective);
     let chooser = layer.chooser(&start, &formula, Probe::BOTH, request)?;
     let dense = objective.dense()?;
-    let dense_epochs = objective.dense_epochs();
+    let dense = (dense, Cost::of_epochs(objective.dense_epochs()));
     let (mut masks, mut costs) = (Vec::new(), Vec::new());
     for &density in request.densities {
-        let mut trained: Vec<Tensor> = dense.iter().map(Tensor::shallow_clone).collect();
-        let mut epochs = dense_epochs;
+        let mut trained: Vec<Tensor> = dense.0.iter().map(Tensor::shallow_clone).collect();
+        let mut cost = dense.1.clone();
         for round in 1..ROUNDS {
             request.progress.check()?;
             let level = density.value().powf(f64::from(round) / f64::from(ROUNDS));
             let kept = chooser.masks(objective, Some(&trained), Density::new(level)?, request)?;
-            let plan = Plan { start: &start, masks: Some(&kept), first_epoch: 0, snapshots: &[] };
+            let plan =
+                Plan { start: &start, masks: Some(&kept), first_epoch: 0, end_epoch: None, snapshots: &[] };
             let outcome = objective.train(&plan)?;
             trained = outcome.parameters;
-            epochs += outcome.epochs;
+            cost.add_epochs(&outcome.epochs);
         }
         masks.push(chooser.masks(objective, Some(&trained), density, request)?);
-        costs.push(Cost { gradients: 0.0, epochs });
+        costs.push(cost);
     }
     Ok(Found { masks, start: Start::Initial, scores: None, cost: costs, notes: Vec::new() })
 }
@@ -238,7 +250,7 @@ fn rounds(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
 fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let layer = Layer::of(objective, request)?;
     let (start, trained) = (initial(objective), objective.dense()?);
-    let cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
+    let cost = Cost::of_epochs(objective.dense_epochs());
     let weights = layer.weights(&start)?;
     let target = layer.translation.features(&layer.weights(&trained)?);
     let (size, cells) = (layer.rows * layer.translation.inputs(), layer.rows * layer.translation.variables());

@@ -2,7 +2,7 @@
 
 use precode_core::task::rng::{Purpose, stream};
 use rand::RngExt;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::objective::{Batch, Objective};
 use super::select::select;
@@ -39,7 +39,7 @@ pub(super) const RANDOM: Record = Record {
         let scores = drawn.iter().zip(&shapes);
         let scores =
             scores.map(|(scores, shape)| Ok(Tensor::f_from_slice(scores)?.f_view(shape.as_slice())?));
-        one_shot(&scores.collect::<Result<Vec<_>>>()?, Cost::default(), objective, request)
+        one_shot(&scores.collect::<Result<Vec<_>>>()?, Cost::of_gradients(0.0), objective, request)
     },
 };
 
@@ -56,7 +56,7 @@ pub(super) const MAGNITUDE_INIT: Record = Record {
     deviations: "",
     find: |objective, request| {
         let start = prunable(objective, initial(objective));
-        one_shot(&magnitudes(&start)?, Cost::default(), objective, request)
+        one_shot(&magnitudes(&start)?, Cost::of_gradients(0.0), objective, request)
     },
 };
 
@@ -73,7 +73,7 @@ pub(super) const MAGNITUDE: Record = Record {
     deviations: "",
     find: |objective, request| {
         let trained = objective.dense()?;
-        let cost = Cost { epochs: objective.dense_epochs(), ..Cost::default() };
+        let cost = Cost::of_epochs(objective.dense_epochs());
         one_shot(&magnitudes(&prunable(objective, trained))?, cost, objective, request)
     },
 };
@@ -95,7 +95,7 @@ pub(super) const SNIP: Record = Record {
         let start = initial(objective);
         let gradient = objective.gradient(&start, Batch::Scoring)?;
         let scores = magnitudes(&products(objective, start, gradient)?)?;
-        one_shot(&scores, Cost { gradients: 1.0, epochs: 0.0 }, objective, request)
+        one_shot(&scores, Cost::of_gradients(1.0), objective, request)
     },
 };
 
@@ -134,13 +134,14 @@ pub(super) const GRASP_MAGNITUDE: Record = Record {
 fn grasp(objective: &mut dyn Objective) -> Result<(Vec<Tensor>, Cost)> {
     let start = initial(objective);
     let product = objective.curvature(&start, GRASP_TEMPERATURE)?;
-    Ok((products(objective, start, product)?, Cost { gradients: 3.0, epochs: 0.0 }))
+    Ok((products(objective, start, product)?, Cost::of_gradients(3.0)))
 }
 
-/// Element by element, of the prunable parameters alone, in float64.
+/// Element by element, of the prunable parameters alone, in float64 on the CPU: not all devices have it.
 pub(super) fn products(objective: &dyn Objective, a: Vec<Tensor>, b: Vec<Tensor>) -> Result<Vec<Tensor>> {
     let pairs = prunable(objective, a).into_iter().zip(prunable(objective, b));
-    pairs.map(|(a, b)| Ok(a.f_to_kind(Kind::Double)?.f_mul(&b.f_to_kind(Kind::Double)?)?)).collect()
+    let exact = |tensor: Tensor| tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
+    pairs.map(|(a, b)| Ok(exact(a)?.f_mul(&exact(b)?)?)).collect()
 }
 
 /// Absolute values.
@@ -155,19 +156,30 @@ pub(super) fn one_shot(
     objective: &dyn Objective,
     request: &Request,
 ) -> Result<Found> {
-    let devices = prunable(objective, initial(objective));
+    let like = prunable(objective, initial(objective));
+    let masks = request.densities.iter().map(|&density| {
+        let masks = select(scores, None, density, request)?;
+        let placed = masks.into_iter().zip(&like);
+        placed.map(|(mask, like)| Ok(mask.f_to_device(like.device())?)).collect::<Result<Vec<_>>>()
+    });
+    let masks = masks.collect::<Result<_>>()?;
     let scores: Vec<Tensor> = scores
         .iter()
-        .zip(devices)
-        .map(|(scores, like)| Ok(scores.f_to_device(like.device())?))
+        .zip(&like)
+        .map(|(scores, like)| on_device(scores, like.device()))
         .collect::<Result<_>>()?;
-    let densities = request.densities.iter();
     let copies = || scores.iter().map(Tensor::shallow_clone).collect();
     Ok(Found {
-        masks: densities.map(|&density| select(&scores, None, density, request)).collect::<Result<_>>()?,
+        masks,
         start: Start::Initial,
         cost: vec![cost; request.densities.len()],
         scores: Some(request.densities.iter().map(|_| copies()).collect()),
         notes: Vec::new(),
     })
+}
+
+/// Scores on a device, in float32 where that has no float64.
+fn on_device(scores: &Tensor, device: Device) -> Result<Tensor> {
+    let kind = if device == Device::Mps { Kind::Float } else { scores.f_kind()? };
+    Ok(scores.f_to_kind(kind)?.f_to_device(device)?)
 }

@@ -1,7 +1,7 @@
 //! The exact choice of the best weights of every network, from scores to masks.
 
+use precode_core::error::in_parallel;
 use precode_core::ticket::mask::{self, Density, Scores};
-use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::Request;
@@ -27,10 +27,17 @@ pub(crate) fn select(
     if let Some(size) = sizes.iter().find(|size| size.first() != Some(&networks)) {
         return Err(shape_error!("scores of shape {size:?} beside others of {networks} networks"));
     }
-    let sign = if request.invert { -1.0 } else { 1.0 };
     let scores: Vec<Vec<f64>> = scores
         .iter()
-        .map(|scores| flat(&scores.f_detach()?.f_to_kind(Kind::Double)?.f_mul_scalar(sign)?))
+        // Not all devices have float64.
+        .map(|scores| {
+            let scores = scores.f_detach()?.f_to_device(Device::Cpu)?;
+            let mut scores: Vec<f64> = flat(&scores.f_to_kind(Kind::Double)?)?;
+            if request.invert {
+                scores.iter_mut().for_each(|score| *score = -*score);
+            }
+            Ok(scores)
+        })
         .collect::<Result<_>>()?;
     let alive: Option<Vec<Vec<bool>>> =
         alive.map(|alive| alive.iter().map(flat).collect::<Result<_>>()).transpose()?;
@@ -52,8 +59,7 @@ pub(crate) fn select(
             other => other.into(),
         })
     };
-    let masks: Vec<Vec<Vec<bool>>> =
-        (0..networks as usize).into_par_iter().map(of_network).collect::<Result<_>>()?;
+    let masks: Vec<Vec<Vec<bool>>> = in_parallel(networks as usize, of_network)?;
     sizes
         .iter()
         .enumerate()

@@ -27,10 +27,10 @@ pub struct StackObjective<'a> {
     kind: Kind,
     device: Device,
     widths: Vec<usize>,
-    /// Trained values, and the epochs they took.
-    dense: Option<(Vec<Tensor>, f64)>,
-    /// What [`Objective::dense_at`] was asked for last.
-    snapshot: Option<(u64, Vec<Tensor>)>,
+    /// Trained values, and the epochs they took, (R).
+    dense: Option<(Vec<Tensor>, Vec<f64>)>,
+    /// What [`Objective::dense_at`] was asked for last, by step.
+    snapshots: Vec<(u64, Vec<Tensor>)>,
     features: Option<FeaturePair>,
     steps: Option<Steps<'a>>,
     scoring: Option<Scoring>,
@@ -77,7 +77,7 @@ impl<'a> StackObjective<'a> {
             device,
             widths,
             dense: None,
-            snapshot: None,
+            snapshots: Vec::new(),
             features,
             steps: None,
             scoring: None,
@@ -85,12 +85,15 @@ impl<'a> StackObjective<'a> {
     }
 
     /// Hands in the trained networks, so that they need not be trained again: the weights that training from
-    /// the start ends with, and the epochs it took (mean over the networks).
+    /// the start ends with, and the epochs it took each network.
     ///
     /// # Errors
     /// Networks of other widths, or other than so many.
-    pub fn with_dense(mut self, dense: &Stack, epochs: f64) -> Result<Self> {
+    pub fn with_dense(mut self, dense: &Stack, epochs: &[f64]) -> Result<Self> {
         dense.validate_shapes()?;
+        if epochs.len() != self.networks() {
+            return Err(shape_error!("epochs of {} networks for {}", epochs.len(), self.networks()));
+        }
         if (dense.networks(), dense.widths()) != (self.networks(), self.widths.clone()) {
             return Err(shape_error!(
                 "{} dense networks of widths {:?} for {} of widths {:?}",
@@ -100,7 +103,7 @@ impl<'a> StackObjective<'a> {
                 self.widths
             ));
         }
-        self.dense = Some((values(dense.copy_to(self.kind, self.device)?), epochs));
+        self.dense = Some((values(dense.copy_to(self.kind, self.device)?), epochs.to_vec()));
         Ok(self)
     }
 
@@ -257,11 +260,10 @@ impl<'a> StackObjective<'a> {
         let problem = Problem { masks: masks.as_ref(), config: &config, ..self.problem };
         let (engine, _) = choose(self.engine, &self.widths, &problem, self.kind, self.device)?;
         let trained = engine.train(&start, &problem, self.progress)?;
-        let epochs: f64 = trained.history.epochs_run.iter().map(|&epochs| f64::from(epochs)).sum();
         Ok(Outcome {
             parameters: values(trained.weights),
             snapshots: trained.snapshots.into_iter().map(values).collect(),
-            epochs: epochs / self.networks() as f64,
+            epochs: trained.history.epochs_run.iter().map(|&epochs| f64::from(epochs)).collect(),
         })
     }
 }
@@ -351,35 +353,43 @@ impl Objective for StackObjective<'_> {
         Ok(values.iter().map(Tensor::shallow_clone).collect())
     }
 
-    fn dense_epochs(&self) -> f64 {
-        self.dense.as_ref().map_or(f64::from(self.epochs()), |(_, epochs)| *epochs)
+    fn dense_epochs(&self) -> Vec<f64> {
+        self.dense.as_ref().map_or_else(|| vec![f64::from(self.epochs())], |(_, epochs)| epochs.clone())
     }
 
-    /// Trains again up to that step, unless it is the one that was asked for last.
-    fn dense_at(&mut self, step: u64) -> Result<Vec<Tensor>> {
+    /// Trains again up to the last step, but for those that were asked for last, and the end of a dense run that is
+    /// there already.
+    fn dense_at(&mut self, steps: &[u64]) -> Result<Vec<Vec<Tensor>>> {
         let last = self.steps_per_epoch() * u64::from(self.epochs());
-        if step > last {
+        if let Some(step) = steps.iter().find(|&&step| step > last) {
             return Err(value_error!("step {step} of the dense run: it ends at step {last}"));
         }
-        let values = match self.snapshot.take() {
-            Some((known, values)) if known == step => values,
-            _ => {
-                let epochs = step.div_ceil(self.steps_per_epoch()) as u32;
-                let outcome = self.run(&self.initial(), None, (0, epochs), &[step])?;
-                outcome.snapshots.into_iter().next().unwrap_or(outcome.parameters)
+        let copy = |values: &Vec<Tensor>| values.iter().map(Tensor::shallow_clone).collect::<Vec<_>>();
+        if let Some((values, _)) = self.dense.as_ref().filter(|_| last > 0) {
+            self.snapshots.retain(|(step, _)| *step != last);
+            self.snapshots.push((last, copy(values)));
+        }
+        self.snapshots.retain(|(known, _)| steps.contains(known));
+        let missing = |step: &u64| self.snapshots.iter().all(|(known, _)| known != step);
+        let missing: Vec<u64> = steps.iter().copied().filter(missing).collect();
+        if let Some(end) = missing.last() {
+            let epochs = end.div_ceil(self.steps_per_epoch()) as u32;
+            let outcome = self.run(&self.initial(), None, (0, epochs), &missing)?;
+            if epochs == self.epochs() {
+                self.dense = Some((outcome.parameters, outcome.epochs));
             }
+            self.snapshots.extend(missing.into_iter().zip(outcome.snapshots));
+        }
+        let of = |step: &u64| {
+            self.snapshots.iter().find(|(known, _)| known == step).map(|(_, values)| copy(values))
         };
-        let (_, values) = self.snapshot.insert((step, values));
-        Ok(values.iter().map(Tensor::shallow_clone).collect())
+        Ok(steps.iter().filter_map(of).collect())
     }
 
     fn train(&mut self, plan: &Plan) -> Result<Outcome> {
-        let Some(epochs) = self.epochs().checked_sub(plan.first_epoch) else {
-            return Err(value_error!(
-                "first_epoch = {}: training ends after {} epochs",
-                plan.first_epoch,
-                self.epochs()
-            ));
+        let end = plan.end_epoch.unwrap_or(self.epochs()).min(self.epochs());
+        let Some(epochs) = end.checked_sub(plan.first_epoch) else {
+            return Err(value_error!("first_epoch = {}: training ends after {end} epochs", plan.first_epoch));
         };
         self.run(plan.start, plan.masks, (plan.first_epoch, epochs), plan.snapshots)
     }

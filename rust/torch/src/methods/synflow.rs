@@ -32,7 +32,7 @@ pub(super) const SYNFLOW: Record = Record {
             masks,
             scores: Some(scores),
             start: Start::Initial,
-            cost: vec![Cost { gradients: f64::from(ROUNDS), epochs: 0.0 }; request.densities.len()],
+            cost: vec![Cost::of_gradients(f64::from(ROUNDS)); request.densities.len()],
             notes: Vec::new(),
         })
     },

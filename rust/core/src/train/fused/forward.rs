@@ -16,7 +16,7 @@ pub(super) struct Logits<S: Simd> {
 pub(super) struct Totals {
     /// Sum of the losses over samples and outputs.
     pub(super) loss: f64,
-    /// Labels on the wrong side.
+    /// Labels on the wrong side; a NaN logit is on the wrong side of either label.
     pub(super) wrong: u64,
 }
 
@@ -40,7 +40,9 @@ impl<S: Simd> Logits<S> {
                 let shift = k * S::LANES;
                 let valid = tile.valid() >> shift & (u64::MAX >> (64 - S::LANES));
                 let (labels, valid_mask) = (labels >> shift & valid, s.mask_from_bits(valid));
-                totals.wrong += u64::from(((s.mask_to_bits(s.positive(*z)) ^ labels) & valid).count_ones());
+                let nan = s.mask_to_bits(s.is_nan(*z));
+                let wrong = (s.mask_to_bits(s.positive(*z)) ^ labels) | nan;
+                totals.wrong += u64::from((wrong & valid).count_ones());
                 let (loss, slope) = logistic_loss(s, *z, s.mask_from_bits(labels));
                 losses = s.add(losses, s.select(valid_mask, loss));
                 *z = s.select(valid_mask, s.mul(slope, scale));

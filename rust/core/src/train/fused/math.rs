@@ -6,6 +6,7 @@ use super::simd::Simd;
 ///
 /// With u = z for a True label and -z for a False one, the loss is ln(1 + exp(-u)) and its
 /// derivative by u is -1 / (1 + exp(u)): both without cancellation, to a few units in the last place.
+/// The loss of a logit that is infinite or NaN is NaN, whatever its label: it says nothing any more.
 #[inline(always)]
 pub(super) fn logistic_loss<S: Simd>(s: S, z: S::Vector, y: S::Mask) -> (S::Vector, S::Vector) {
     let one = s.splat(1.0);
@@ -18,6 +19,8 @@ pub(super) fn logistic_loss<S: Simd>(s: S, z: S::Vector, y: S::Mask) -> (S::Vect
     let wrong = s.positive(negated);
     let slope = s.add(right, s.select(wrong, s.sub(inverse, right)));
     let loss = s.add(s.max(negated, s.zero()), log_one_plus(s, e));
+    // z - z is 0, or NaN where z is not finite.
+    let loss = s.add(loss, s.sub(z, z));
     (loss, s.negate_where(y, slope))
 }
 

@@ -80,10 +80,19 @@ impl Options {
 /// # Errors
 /// [`Error::Unsupported`] naming what does not fit.
 pub fn supports(widths: &[usize], problem: &Problem<'_>) -> Result<()> {
-    supports_shape(widths, problem.data.iter().chain(problem.validation))
+    supports_shape(widths, problem.data.iter().chain(problem.validation).map(|data| data.variables()))
 }
 
-fn supports_shape<'a>(widths: &[usize], data: impl Iterator<Item = &'a Arc<Dataset>>) -> Result<()> {
+/// As [`supports`], before there are data: whether the engine can train networks of the given widths on data of so
+/// many variables.
+///
+/// # Errors
+/// As [`supports`].
+pub fn supports_sizes(widths: &[usize], variables: usize) -> Result<()> {
+    supports_shape(widths, std::iter::once(variables))
+}
+
+fn supports_shape(widths: &[usize], data: impl Iterator<Item = usize>) -> Result<()> {
     let refuse = |what: String| Err(Error::Unsupported(format!("{what}: use the libtorch engine")));
     let &[inputs, hidden, _] = widths else {
         return refuse(format!(
@@ -97,8 +106,7 @@ fn supports_shape<'a>(widths: &[usize], data: impl Iterator<Item = &'a Arc<Datas
         return refuse(format!("the fused engine takes at most {MAX_INPUTS} inputs, not {inputs}"));
     }
     let mut variables = None;
-    for data in data {
-        let count = data.variables();
+    for count in data {
         if count > MAX_VARIABLES {
             return refuse(format!("the fused engine takes at most {MAX_VARIABLES} variables, not {count}"));
         }
@@ -122,8 +130,8 @@ fn supports_shape<'a>(widths: &[usize], data: impl Iterator<Item = &'a Arc<Datas
 /// ```
 /// use std::sync::Arc;
 /// use precode_core::train::fused::{Options, train};
-/// use precode_core::train::{Optimizer, Problem, TrainConfig};
-/// use precode_core::{Dataset, Embedding, Progress, Weights};
+/// use precode_core::train::{Optimizer, Problem, Progress, TrainConfig};
+/// use precode_core::{Dataset, Embedding, Weights};
 ///
 /// // y = x0 and x1, all four inputs.
 /// let x = [false, false, false, true, true, false, true, true];
@@ -184,7 +192,7 @@ pub fn evaluate(
     options: Options,
     progress: &Progress,
 ) -> Result<Evaluation> {
-    weights.validate()?;
+    weights.validate_shapes()?;
     let widths = weights.widths();
     if data.len() != weights.networks {
         return Err(shape_error!(
@@ -193,7 +201,7 @@ pub fn evaluate(
             weights.networks
         ));
     }
-    supports_shape(&widths, data.iter())?;
+    supports_shape(&widths, data.iter().map(|data| data.variables()))?;
     for data in data {
         let expected = (embedding.rows(data.variables()), data.outputs());
         if (widths[0], widths[2]) != expected {

@@ -13,7 +13,7 @@ use super::tile::Padding;
 use super::train::{Epochs, Job, Run, TrainEpochs, Worker};
 use crate::Progress;
 use crate::cpu::Selected;
-use crate::error::Result;
+use crate::error::{Result, allocate, in_parallel};
 use crate::train::{Evaluation, History, Patience, Problem, Trained, epoch_order};
 use crate::{Dataset, Embedding, Weights};
 
@@ -36,9 +36,11 @@ pub(super) fn train(
         Run { shape, transform: Transform::new(problem.embedding, shape.variables)?, config, rule, progress };
     mask_weights(&mut start, problem);
     let mut history = History::empty(networks, config.epochs as usize)?;
-    let mut snapshots: Vec<Weights> = config.snapshots.iter().map(|_| start.clone()).collect();
-    let parameters = networks * shape.parameters();
-    let mut moments = vec![vec![0f32; parameters]; if rule.is_adaptive() { 2 } else { 1 }];
+    let mut snapshots =
+        config.snapshots.iter().map(|_| start.try_clone()).collect::<Result<Vec<Weights>>>()?;
+    let parameters = networks.checked_mul(shape.parameters());
+    let moment = |_| allocate(parameters, 0f32, "the moments of so many networks");
+    let mut moments = (0..if rule.is_adaptive() { 2 } else { 1 }).map(moment).collect::<Result<Vec<_>>>()?;
     let mut jobs = cut(&run, problem, &mut start, &mut moments, &mut snapshots, &mut history);
 
     let samples = problem.data[0].samples();
@@ -204,29 +206,25 @@ pub(super) fn evaluate(
     progress: &Progress,
 ) -> Result<Evaluation> {
     let transform = Transform::new(embedding, shape.variables)?;
-    let results = data
-        .par_iter()
-        .enumerate()
-        .with_max_len(1)
-        .map(|(r, data)| {
-            progress.check()?;
-            let [w1, w2] = [0, 1].map(|l| &weights.layers[l]);
-            let part = |all: &'_ [f32]| -> std::ops::Range<usize> {
-                let size = all.len() / weights.networks;
-                r * size..(r + 1) * size
-            };
-            let buffers = Buffers {
-                w1: &w1.weight[part(&w1.weight)],
-                b1: &w1.bias[part(&w1.bias)],
-                w2: &w2.weight[part(&w2.weight)],
-                b2: &w2.bias[part(&w2.bias)],
-            };
-            let evaluate = Evaluate { shape, transform: &transform, weights: &buffers, data, progress };
-            let result = blocked::run(level, shape.hidden, evaluate)?;
-            progress.advance(1);
-            Ok(result)
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let results = in_parallel(data.len(), |r| {
+        let data = &data[r];
+        progress.check()?;
+        let [w1, w2] = [0, 1].map(|l| &weights.layers[l]);
+        let part = |all: &'_ [f32]| -> std::ops::Range<usize> {
+            let size = all.len() / weights.networks;
+            r * size..(r + 1) * size
+        };
+        let buffers = Buffers {
+            w1: &w1.weight[part(&w1.weight)],
+            b1: &w1.bias[part(&w1.bias)],
+            w2: &w2.weight[part(&w2.weight)],
+            b2: &w2.bias[part(&w2.bias)],
+        };
+        let evaluate = Evaluate { shape, transform: &transform, weights: &buffers, data, progress };
+        let result = blocked::run(level, shape.hidden, evaluate)?;
+        progress.advance(1);
+        Ok(result)
+    })?;
     let (loss, error) = results.into_iter().unzip();
     Ok(Evaluation { loss, error })
 }

@@ -1,5 +1,6 @@
 //! The layer that codes are read from, and the masks that a probe chooses of it.
 
+use precode_core::error::in_parallel;
 use precode_core::read::blind::{self, Affinity};
 use precode_core::read::template::templates;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
@@ -9,7 +10,7 @@ use precode_core::{Clause, Clauses, Readout, Template};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Result, unsupported};
+use crate::error::{Error, Result, unsupported};
 use crate::methods::objective::{FeaturePair, Objective};
 use crate::methods::score::magnitudes;
 use crate::methods::select::{flat, select};
@@ -99,7 +100,8 @@ impl Layer {
         Ok(Readout::new(self.networks, self.rows, variables, &features.0, &features.1)?)
     }
 
-    /// Clauses recovered from warmed-up networks, and a note of how many are right.
+    /// Clauses recovered from warmed-up networks, and notes of how many there are and, where the formula is known, how
+    /// many are right.
     #[allow(clippy::type_complexity)]
     pub fn recovered(
         &self,
@@ -117,17 +119,22 @@ impl Layer {
                     None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.translation.variables())),
                 };
             let output = &features.1[network * self.rows..][..self.rows];
+            if width == 1 {
+                let singles = Affinity::Interaction.of_singles(&readout, output, network)?;
+                return Ok::<_, Error>(blind::recover_singles(&singles, count)?);
+            }
             let affinity = Affinity::Interaction.of(&readout, output, network)?;
             Ok(blind::recover(&affinity, count, width)?)
         };
-        let found: Vec<Vec<Clause>> =
-            (0..self.networks).into_par_iter().map(of_network).collect::<Result<_>>()?;
-        let notes = told.map(|told| {
+        let found: Vec<Vec<Clause>> = in_parallel(self.networks, of_network)?;
+        let note = |name: &str, numbers: Vec<f64>| (name.to_owned(), vec![numbers; request.densities.len()]);
+        let mut notes =
+            vec![note("clauses_recovered", found.iter().map(|found| found.len() as f64).collect())];
+        if let Some(told) = told {
             let hits = found.iter().zip(told).map(|(found, told)| blind::hits(found, told) as f64);
-            let hits: Vec<f64> = hits.collect();
-            ("clauses_found".to_owned(), vec![hits; request.densities.len()])
-        });
-        Ok((found, notes.into_iter().collect()))
+            notes.push(note("clauses_found", hits.collect()));
+        }
+        Ok((found, notes))
     }
 
     pub fn chooser(

@@ -38,7 +38,8 @@ unsafe impl Simd for Avx2 {
         fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
-        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        // Of two operands that cannot be compared, the instruction returns the second.
+        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(b, a) }
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn sub_mul(c: __m256, a: __m256, b: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
         fn over_two_roots(m: __m256, v: __m256, e: __m256) -> __m256 {
@@ -49,6 +50,7 @@ unsafe impl Simd for Avx2 {
             _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(1f32.to_bits() as i32)))
         }
         fn positive(v: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_GT_OQ>(v, _mm256_setzero_ps()) }
+        fn is_nan(v: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_UNORD_Q>(v, v) }
         fn select(mask: __m256, v: __m256) -> __m256 { _mm256_and_ps(mask, v) }
         fn negate_where(mask: __m256, v: __m256) -> __m256 {
             _mm256_xor_ps(v, _mm256_and_ps(mask, _mm256_set1_ps(-0.0)))

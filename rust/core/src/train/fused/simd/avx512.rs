@@ -59,7 +59,8 @@ unsafe impl Simd for Avx512 {
         fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
-        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        // Of two operands that cannot be compared, the instruction returns the second.
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(b, a) }
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn sub_mul(c: __m512, a: __m512, b: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
         // The root by a 14-bit estimate g of 1 / sqrt(v) and one Newton step, 2 sqrt(v) = v g (3 - v g g) with
@@ -76,6 +77,7 @@ unsafe impl Simd for Avx512 {
             _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(1f32.to_bits() as i32)))
         }
         fn positive(v: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(v, _mm512_setzero_ps()) }
+        fn is_nan(v: __m512) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v) }
         fn select(mask: __mmask16, v: __m512) -> __m512 { _mm512_maskz_mov_ps(mask, v) }
         fn negate_where(mask: __mmask16, v: __m512) -> __m512 {
             _mm512_mask_xor_ps(v, mask, v, _mm512_set1_ps(-0.0))

@@ -31,6 +31,8 @@ pub(super) unsafe trait Simd: Copy + Send + Sync {
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// b where b > a, else a: a NaN in `a` comes through, one in `b` does not. So what may have diverged stands
+    /// first: `max(x, 0)` is the ReLU that passes NaN on, as torch's does.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// a b + c
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
@@ -43,6 +45,8 @@ pub(super) unsafe trait Simd: Copy + Send + Sync {
 
     /// v > 0 (false for NaN).
     fn positive(self, v: Self::Vector) -> Self::Mask;
+    /// Whether v is NaN.
+    fn is_nan(self, v: Self::Vector) -> Self::Mask;
     /// v where the mask is set, +0 elsewhere.
     fn select(self, mask: Self::Mask, v: Self::Vector) -> Self::Vector;
     /// -v where the mask is set, v elsewhere.
@@ -73,7 +77,7 @@ pub(super) unsafe trait Simd: Copy + Send + Sync {
         self.splat(0.0)
     }
 
-    /// |v|
+    /// |v|; NaN stays NaN.
     #[inline(always)]
     fn abs(self, v: Self::Vector) -> Self::Vector {
         self.max(v, self.sub(self.zero(), v))

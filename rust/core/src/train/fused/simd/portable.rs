@@ -60,7 +60,7 @@ unsafe impl Simd for Portable {
 
     #[inline(always)]
     fn max(self, a: Vector, b: Vector) -> Vector {
-        map(a, b, |x, y| if x > y { x } else { y })
+        map(a, b, |x, y| if y > x { y } else { x })
     }
 
     // Rounded twice: `f32::mul_add` is a slow library call on a CPU that is not known to fuse.
@@ -89,6 +89,15 @@ unsafe impl Simd for Portable {
         let mut out = Mask([0; LANES]);
         for (bits, x) in out.0.iter_mut().zip(v.0) {
             *bits = if x > 0.0 { u32::MAX } else { 0 };
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn is_nan(self, v: Vector) -> Mask {
+        let mut out = Mask([0; LANES]);
+        for (bits, x) in out.0.iter_mut().zip(v.0) {
+            *bits = if x.is_nan() { u32::MAX } else { 0 };
         }
         out
     }

@@ -79,6 +79,13 @@ impl Blocked for Arithmetic {
         }
         let nan = s.splat(f32::NAN);
         assert_eq!(s.mask_to_bits(s.positive(nan)), 0);
+        let some = vector(s, |i| if i % 3 == 0 { f32::NAN } else { x(i) });
+        let expected: u64 = (0..S::LANES).step_by(3).map(|lane| 1 << lane).sum();
+        assert_eq!(s.mask_to_bits(s.is_nan(some)), expected);
+        // A NaN comes through from the first operand, and only from there.
+        assert!(values::<S>(s.max(nan, b)).iter().all(|x| x.is_nan()));
+        check(s.max(b, nan), &y);
+        assert!(values::<S>(s.abs(nan)).iter().all(|x| x.is_nan()));
         assert!(values::<S>(s.select(s.mask_from_bits(0), nan)).iter().all(|x| x.to_bits() == 0));
 
         let rows: [S::Vector; MAX_LANES] = std::array::from_fn(|row| vector(s, |i| (row * 31 + i) as f32));
@@ -154,6 +161,12 @@ impl Blocked for Loss {
             let (loss, slope) = logistic_loss(s, s.splat(z), s.mask_from_bits(0));
             assert!((values::<S>(loss)[0] - z.max(0.0)).abs() <= 1e-30);
             assert!((values::<S>(slope)[0] - f32::from(z > 0.0)).abs() < 1e-30);
+        }
+        for (z, label) in [(f32::NAN, 0), (f32::NAN, u64::MAX), (f32::INFINITY, u64::MAX), (f32::INFINITY, 0)]
+        {
+            let (loss, slope) = logistic_loss(s, s.splat(z), s.mask_from_bits(label));
+            assert!(values::<S>(loss)[0].is_nan(), "the loss of {z}");
+            assert_eq!(values::<S>(slope)[0].is_nan(), z.is_nan(), "the slope at {z}");
         }
     }
 }
