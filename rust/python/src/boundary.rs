@@ -168,28 +168,33 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
 ) -> PyResult<T> {
     let pool = pool(py)?;
     let (progress, finished) = (Progress::default(), Finished::default());
-    let mut interruption = None;
-    let mut outcome = None;
-    pool.in_place_scope(|scope| {
-        scope.spawn(|_| {
-            // The work does not outlive a panic, so nothing of it is seen half done.
-            outcome = Some(catch_unwind(AssertUnwindSafe(|| work(&progress))));
-            finished.set();
-        });
-        loop {
-            let done = py.detach(|| finished.wait(POLL));
-            if interruption.is_none() {
-                let report = || callback.map_or(Ok(()), |report| report.call1((progress.done(),)).map(drop));
-                interruption = py.check_signals().and_then(|()| report()).err();
-                if interruption.is_some() {
-                    progress.cancel();
+    let callback = callback.map(|callback| callback.clone().unbind());
+    // Signals first, then the progress so far.
+    let poll = |py: Python<'_>| -> PyResult<()> {
+        py.check_signals()?;
+        callback.as_ref().map_or(Ok(()), |report| report.call1(py, (progress.done(),)).map(drop))
+    };
+    // The lock is released to the end of the scope: the last tensors of the work may need it to be dropped.
+    let (interruption, outcome) = py.detach(|| {
+        let (mut interruption, mut outcome) = (None, None);
+        pool.in_place_scope(|scope| {
+            scope.spawn(|_| {
+                // The work does not outlive a panic, so nothing of it is seen half done.
+                outcome = Some(catch_unwind(AssertUnwindSafe(|| work(&progress))));
+                finished.set();
+            });
+            while !finished.wait(POLL) {
+                if interruption.is_none() {
+                    interruption = Python::attach(poll).err();
+                    if interruption.is_some() {
+                        progress.cancel();
+                    }
                 }
             }
-            if done {
-                break;
-            }
-        }
+        });
+        (interruption, outcome)
     });
+    let interruption = interruption.or_else(|| poll(py).err());
     match (interruption, outcome) {
         (Some(error), _) => Err(error),
         (None, Some(Ok(Ok(value)))) => Ok(value),

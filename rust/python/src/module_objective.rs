@@ -1,8 +1,8 @@
 //! Any `nn.Module` as what ticket methods ask questions of.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use precode_core::Progress;
 use precode_torch::methods::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
@@ -241,34 +241,43 @@ pub fn find_module_ticket<'py>(
     seed: u64,
 ) -> PyResult<Tickets<'py>> {
     let (asking, asked) = channel();
-    let mut asks = ModuleObjective::new(&objective, clauses, complemented, asking)?;
+    let asks = ModuleObjective::new(&objective, clauses, complemented, asking)?;
     let request =
         NamedRequest { method, densities: vec![density], granularity, scope, seed, streams: vec![0] };
     // Threads of its own: the user's code may use the others, while the method waits for it on one of these.
-    let (pool, progress, asked) = (new_pool(py)?, Progress::default(), Mutex::new(asked));
-    let (mut interruption, mut outcome) = (None, None);
-    pool.in_place_scope(|scope| {
-        scope.spawn(|_| {
-            // The method does not outlive a panic, so nothing of it is seen half done.
-            let found = catch_unwind(AssertUnwindSafe(|| request.find(&mut asks, &progress)));
-            // Dropping the questions' sender ends the loop below.
-            outcome = Some((asks.raised, found));
+    let (pool, progress, objective) = (new_pool(py)?, Progress::default(), objective.unbind());
+    // The lock is released to the end of the scope: the last tensors of the method may need it to be dropped.
+    let (interruption, outcome) = py.detach(move || {
+        let (mut interruption, mut outcome) = (None, None);
+        pool.in_place_scope(|scope| {
+            scope.spawn(|_| {
+                let mut asks = asks;
+                // The method does not outlive a panic, so nothing of it is seen half done.
+                let found = catch_unwind(AssertUnwindSafe(|| request.find(&mut asks, &progress)));
+                outcome = Some((asks.raised.take(), found));
+                // The end of the questions ends the loop below.
+                drop(asks);
+            });
+            loop {
+                let question: std::result::Result<Question, RecvTimeoutError> = asked.recv_timeout(POLL);
+                if matches!(question, Err(RecvTimeoutError::Disconnected)) {
+                    break;
+                }
+                Python::attach(|py| {
+                    if interruption.is_none()
+                        && let Err(error) = py.check_signals()
+                    {
+                        interruption = Some(error);
+                        progress.cancel();
+                    }
+                    // A question that is not answered is one of a method that is to stop.
+                    if let (Ok(question), None) = (question, &interruption) {
+                        question(objective.bind(py));
+                    }
+                });
+            }
         });
-        loop {
-            let question: std::result::Result<Question, RecvTimeoutError> =
-                py.detach(|| asked.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(POLL));
-            if interruption.is_none()
-                && let Err(error) = py.check_signals()
-            {
-                interruption = Some(error);
-                progress.cancel();
-            }
-            match question {
-                Ok(question) if interruption.is_none() => question(&objective),
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
+        (interruption, outcome)
     });
     match (interruption, outcome) {
         (Some(error), _) | (None, Some((Some(error), _))) => Err(error),
