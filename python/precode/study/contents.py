@@ -225,7 +225,7 @@ def _axis(name: str, column: str, values: list[Any]) -> Axis:
 def _check_parts(cell: Cell, jobs: Sequence[Job]) -> None:
     """Refuses parts that are not those of a cell, or that are finished twice."""
     planned = {axis.name: set(axis.values) for axis in cell.axes}
-    parts = []
+    parts: list[tuple[Any, ...]] = []
     for job in jobs:
         values = job.parts
         if canonical(values, "parts") != job.text or not all(set(values[name]) <= planned[name] for name in planned):
