@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from precode import plot
+from precode._internal.cells import numerics
 from precode._internal.errors import PrecodeValueError
 from precode._internal.files import write_atomically
 from precode._internal.progress import Progress, tracked
@@ -25,8 +26,9 @@ from precode.claims.statistics import CELL
 from precode.plot.axes import NULLS, over_formulas, pyplot
 from precode.plot.retraining import NULL
 from precode.study import Study
-from precode._internal.cells import numerics
+from precode.study.config import rules_version
 from precode.study.folder import explained
+from precode.study.verdicts import OTHER_RULES
 from precode.tickets.registry import controls, methods
 
 if TYPE_CHECKING:
@@ -269,7 +271,7 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, pro
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import Kind, StudyConfig, run
-        >>> config = StudyConfig.preset("quick", methods=["imp"], rules="0" * 64)
+        >>> config = StudyConfig.preset("quick", methods=["imp"])
         >>> def squares(cell):
         ...     return {"squares": pd.DataFrame({"y": [cell["x"] ** 2]})}
         >>> kind = Kind("squares", lambda config: [{"x": 3}], squares, lambda cell: 0.1)
@@ -288,7 +290,7 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, pro
         claims=claims,
         figures=figures,
         study=study,
-        config={name: getattr(study.config, name) for name in study.config.names()},
+        config={**{name: getattr(study.config, name) for name in study.config.names()}, "rules": _rules(study)},
         methods=_methods(study),
         controls=controls().to_dict("records"),
         failures=study.failures.to_dict("records"),
@@ -300,6 +302,12 @@ def write_report(study: Study, claims: Iterable[Claim], path: str | Path, *, pro
     with explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
+
+
+def _rules(study: Study) -> str:
+    """The version of the rules, and what is to be said where it is not the one that the study was planned under."""
+    now = rules_version()
+    return now if study.rules == now else f"{now}, but {study.rules} when the study was planned. {OTHER_RULES}"
 
 
 def _template() -> jinja2.Template:
