@@ -108,6 +108,7 @@ def _run(
     changes: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Computes, judges and reports; returns the rows that were printed."""
+    import precode.report  # noqa: F401 - what is not installed is said now, not after hours of work
     from precode import study
     from precode.study.verdicts import read_claims
 
