@@ -325,6 +325,23 @@ def test_a_study_grows_by_the_command(own, tmp_path):
     assert grown == whole
 
 
+@pytest.mark.parametrize("package", ["pyarrow", "scipy", "jinja2"])
+def test_what_is_not_installed_is_named_with_its_extra(tmp_path, package):
+    script = (
+        "import importlib.util as util\n"
+        "there = util.find_spec\n"
+        f"util.find_spec = lambda name, *more: None if name == {package!r} else there(name, *more)\n"
+        "from precode.cli import main\n"
+        "main(['study', '--preset', 'quick', '--out', 'out'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert package in line
+    assert "pip install 'precode[study]'" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals on this platform")
 @pytest.mark.parametrize("moment", [0.3, 1.0, 2.0, 3.0, 4.0, 6.0])
 def test_ctrl_c_at_any_moment_says_what_is_kept(tmp_path, moment):

@@ -108,6 +108,7 @@ def _run(
     changes: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Computes, judges and reports; returns the rows that were printed."""
+    import precode.report  # noqa: F401 - what is not installed is said now, not after hours of work
     from precode import study
     from precode.claims import rules_version
     from precode.study.verdicts import read_claims
@@ -277,16 +278,19 @@ PRINTED = ("name", "verdict", "effect", "low", "high", "formulas", "statement", 
 """What is printed of a verdict, and written by --json."""
 
 
+POINT = ("hidden", "clauses", "embedding", "method")
+"""Settings of a cell that are printed."""
+
+
 def _cell(cell: Cell) -> dict[str, Any]:
     """A cell as a row: kind, point, method, parts, the estimate, and its key."""
-    point: dict[str, Any] = {
-        name: cell.settings[name] for name in ("hidden", "clauses", "embedding", "method") if name in cell.settings
-    }
-    return {"kind": cell.kind, **point, "parts": cell.size, "seconds": cell.seconds, "key": cell.key}
+    row: dict[str, Any] = {"kind": cell.kind}
+    row |= {name: value for name, value in cell.settings.items() if name in POINT}
+    return row | {"parts": cell.size, "seconds": cell.seconds, "key": cell.key}
 
 
 def _cell_line(row: dict[str, Any]) -> str:
-    point = ", ".join(f"{name} {row[name]}" for name in ("hidden", "clauses", "embedding", "method") if name in row)
+    point = ", ".join(f"{name} {row[name]}" for name in POINT if name in row)
     return f"{row['kind']:8} {point:65} {row['parts']:6} parts {row['seconds']:8.1f} core-seconds  {row['key'][:12]}"
 
 

@@ -75,7 +75,7 @@ def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, p
         >>> from tempfile import TemporaryDirectory
         >>> import pandas as pd
         >>> from precode.study import Kind, StudyConfig, run
-        >>> config = StudyConfig.preset("quick", methods=["imp"], rules="0" * 64)
+        >>> config = StudyConfig.preset("quick", methods=["imp"])
         >>> def squares(cell):
         ...     return {"squares": pd.DataFrame({"y": [cell["x"] ** 2]})}
         >>> kind = Kind("squares", lambda config: [{"x": 3}], squares, lambda cell: 0.1)
