@@ -11,6 +11,7 @@ mod module_objective;
 mod pairs;
 mod recovery;
 mod study;
+mod study_config;
 mod tasks;
 mod tickets;
 mod training;

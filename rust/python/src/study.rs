@@ -1,7 +1,6 @@
 //! The configuration of studies, and named arrays as safetensors files.
 
 use precode_core::Error;
-use precode_core::study::Config;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -9,6 +8,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::boundary::raise;
+use crate::study_config::Config;
 
 /// The canonical form of a configuration, and its key.
 #[pyfunction]
