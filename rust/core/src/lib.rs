@@ -14,7 +14,6 @@ pub mod cpu;
 pub mod error;
 mod progress;
 pub mod read;
-pub mod study;
 pub mod task;
 pub mod ticket;
 pub mod train;

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use precode_core::read::codes::Real;
 use precode_core::{Clause, Clauses, Error, Readout};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyType;
 
 use crate::tasks;
@@ -70,6 +72,18 @@ impl<'py> IntoPyObject<'py> for PyTensor {
         let pointer = self.0.pyobject_wrap().map_err(|error| raise(py, error))?;
         // SAFETY: wrapping returns a new reference to a Python object, or null with an exception set.
         unsafe { Bound::from_owned_ptr_or_err(py, pointer.cast()) }
+    }
+}
+
+/// An argument that is given by its name.
+pub struct Named<T>(pub T);
+
+impl<T: FromStr<Err = Error>> FromPyObject<'_, '_> for Named<T> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let name = object.extract::<PyBackedStr>()?;
+        name.parse().map(Self).map_err(|error: Error| raise(object.py(), error))
     }
 }
 

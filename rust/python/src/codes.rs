@@ -2,13 +2,13 @@
 
 use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
 use precode_core::read::codes::{self, Real};
-use precode_core::read::distance;
+use precode_core::read::distance::{self, Metric, PolarityRule, Scale};
 use precode_core::read::{interference, nulls};
 use precode_core::train::embedding::EmbeddingKind;
 use precode_core::{Clauses, Error, Readout, Template};
 use pyo3::prelude::*;
 
-use crate::boundary::{Networks, array, compute, raise, table, with_readout};
+use crate::boundary::{Named, Networks, array, compute, raise, table, with_readout};
 
 type Bits<'py> = Bound<'py, PyArrayDyn<bool>>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
@@ -57,14 +57,13 @@ pub fn channels<'py>(
     py: Python<'py>,
     networks: Networks<'py>,
     sets: Vec<Vec<Vec<i64>>>,
-    template: &str,
+    template: Named<Template>,
     floor: f64,
 ) -> PyResult<Bits<'py>> {
     with_readout!(py, networks, |readout| {
         let (bits, shape) = compute(py, || {
             let clauses = table(&readout, &sets)?;
-            let template = Template::parse(template, clauses.width())?;
-            Ok((codes::channels(&readout, &clauses, template, floor)?, locations(&readout, &clauses)))
+            Ok((codes::channels(&readout, &clauses, template.0, floor)?, locations(&readout, &clauses)))
         })?;
         array(py, bits, &shape)
     })
@@ -76,17 +75,15 @@ pub fn distances<'py>(
     py: Python<'py>,
     networks: Networks<'py>,
     sets: Vec<Vec<Vec<i64>>>,
-    template: &str,
-    metric: &str,
-    scale: &str,
-    polarity: &str,
+    template: Named<Template>,
+    metric: Named<Metric>,
+    scale: Named<Scale>,
+    polarity: Named<PolarityRule>,
 ) -> PyResult<Floats<'py>> {
     with_readout!(py, networks, |readout| {
         let (values, shape) = compute(py, || {
             let clauses = table(&readout, &sets)?;
-            let template = Template::parse(template, clauses.width())?;
-            let (metric, scale, rule) = (metric.parse()?, scale.parse()?, polarity.parse()?);
-            let values = distance::distances(&readout, &clauses, template, metric, scale, rule)?;
+            let values = distance::distances(&readout, &clauses, template.0, metric.0, scale.0, polarity.0)?;
             Ok((values, locations(&readout, &clauses)))
         })?;
         array(py, values, &shape)
@@ -99,15 +96,14 @@ pub fn crowding<'py>(
     py: Python<'py>,
     networks: Networks<'py>,
     sets: Vec<Vec<Vec<i64>>>,
-    template: &str,
+    template: Named<Template>,
     near: u32,
-    scale: &str,
+    scale: Named<Scale>,
 ) -> PyResult<(Counts<'py>, Floats<'py>, Counts<'py>)> {
     with_readout!(py, networks, |readout| {
         let (crowding, shape) = compute(py, || {
             let clauses = table(&readout, &sets)?;
-            let template = Template::parse(template, clauses.width())?;
-            let crowding = interference::crowding(&readout, &clauses, template, near, scale.parse()?)?;
+            let crowding = interference::crowding(&readout, &clauses, template.0, near, scale.0)?;
             Ok((crowding, locations(&readout, &clauses)))
         })?;
         Ok((
@@ -124,14 +120,13 @@ pub fn conflicts<'py>(
     py: Python<'py>,
     networks: Networks<'py>,
     sets: Vec<Vec<Vec<i64>>>,
-    templates: Vec<String>,
+    templates: Vec<Named<Template>>,
     near: u32,
 ) -> PyResult<Counts<'py>> {
     with_readout!(py, networks, |readout| {
         let (counts, shape) = compute(py, || {
             let clauses = table(&readout, &sets)?;
-            let parse = |name: &String| Template::parse(name, clauses.width());
-            let templates = templates.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+            let templates: Vec<Template> = templates.iter().map(|template| template.0).collect();
             let counts = interference::conflicts(&readout, &clauses, &templates, near)?;
             Ok((counts, locations(&readout, &clauses)))
         })?;
@@ -199,8 +194,10 @@ pub fn permute_rows<'py>(
 
 /// Probability of each Hamming distance of random signs from a template.
 #[pyfunction]
-pub fn hamming_probabilities(py: Python<'_>, template: &str, width: usize) -> PyResult<Vec<f64>> {
-    Template::parse(template, width).map(nulls::hamming_probabilities).map_err(|error| raise(py, error))
+pub fn hamming_probabilities(py: Python<'_>, template: Named<Template>, width: usize) -> PyResult<Vec<f64>> {
+    let Named(template) = template;
+    template.check_width(width).map_err(|error| raise(py, error))?;
+    Ok(nulls::hamming_probabilities(template))
 }
 
 /// Name of the pattern with the given counts of positive and negative signs.
@@ -219,12 +216,12 @@ pub fn templates(width: usize) -> Vec<String> {
 #[pyfunction]
 pub fn embedding_matrix<'py>(
     py: Python<'py>,
-    kind: &str,
+    kind: Named<EmbeddingKind>,
     variables: usize,
     seed: u64,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     let (rows, matrix) = compute(py, || {
-        let c0 = kind.parse::<EmbeddingKind>()?.embedding(variables, seed)?;
+        let c0 = kind.0.embedding(variables, seed)?;
         Ok((c0.rows(variables), c0.matrix(variables)?))
     })?;
     array(py, matrix, &[rows, variables])

@@ -4,13 +4,13 @@
 // Every item here is private to the package; its documentation is in Python.
 #![allow(missing_docs)]
 
+mod arrays;
 mod boundary;
 mod codes;
 mod methods;
 mod module_objective;
 mod pairs;
 mod recovery;
-mod study;
 mod tasks;
 mod tickets;
 mod training;
@@ -21,6 +21,8 @@ use pyo3::prelude::*;
 mod _precode {
     use super::*;
 
+    #[pymodule_export]
+    use super::arrays::{arrays_from_bytes, arrays_to_bytes};
     #[pymodule_export]
     use super::codes::{
         channels, conflicts, crowding, distances, embedding_matrix, epoch_order, feature_capacity,
@@ -35,8 +37,6 @@ mod _precode {
     use super::pairs::{code_distance_counts, code_distances, nearest_codes};
     #[pymodule_export]
     use super::recovery::{liveness, recovery};
-    #[pymodule_export]
-    use super::study::{arrays_from_bytes, arrays_to_bytes, study_config};
     #[pymodule_export]
     use super::tasks::{Formula, Samples, sample_all};
     #[pymodule_export]

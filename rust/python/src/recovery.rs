@@ -6,7 +6,7 @@ use precode_core::ticket::recovery::{Agreement, Levels};
 use precode_core::{Error, Template};
 use pyo3::prelude::*;
 
-use crate::boundary::{Networks, array, compute, raise, table, with_readout};
+use crate::boundary::{Named, Networks, array, compute, raise, table, with_readout};
 
 type Counts<'py> = Bound<'py, PyArrayDyn<u32>>;
 
@@ -20,17 +20,13 @@ pub fn recovery<'py>(
     sparse: Networks<'py>,
     alive: PyReadonlyArray3<'py, bool>,
     sets: Vec<Vec<Vec<i64>>>,
-    templates: Vec<String>,
+    templates: Vec<Named<Template>>,
     floor: f64,
 ) -> PyResult<(Counts<'py>, Counts<'py>, Counts<'py>)> {
     let alive = alive.as_slice()?;
     with_readout!(py, dense, |dense| with_readout!(py, sparse, |sparse| {
         let clauses = table(&dense, &sets).map_err(|error| raise(py, error))?;
-        let templates: Vec<Template> = templates
-            .iter()
-            .map(|name| Template::parse(name, clauses.width()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| raise(py, error))?;
+        let templates: Vec<Template> = templates.iter().map(|template| template.0).collect();
         let found = compute(py, || core::recovery(&dense, &sparse, alive, &clauses, &templates, floor))?;
         let counts = |agreement: Agreement| [agreement.shared, agreement.dense, agreement.sparse];
         let levels = |levels: Levels| [levels.location, levels.family, levels.clause].map(counts);

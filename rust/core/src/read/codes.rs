@@ -247,16 +247,14 @@ pub fn pattern_counts<T: Real>(
 /// polarity and, in any placement, its signs at the clause's literals.
 ///
 /// # Errors
-/// As [`signs`]; [`Error::Shape`](crate::Error::Shape) if the template's width is not the clauses'.
+/// As [`signs`]; [`Error::Value`](crate::Error::Value) if the template's width is not the clauses'.
 pub fn channels<T: Real>(
     readout: &Readout<T>,
     clauses: &Clauses,
     template: Template,
     floor: f64,
 ) -> Result<Vec<bool>> {
-    if template.width() != clauses.width() {
-        return Err(shape_error!("template {template} does not fit clauses of {} literals", clauses.width()));
-    }
+    template.check_width(clauses.width())?;
     let (count, rows) = (clauses.count(), readout.rows());
     let signs = signs(readout, clauses, true, floor)?;
     let carries = |(cell, signs): (usize, &[i8])| {
@@ -288,12 +286,12 @@ mod tests {
         // Clause 0: row 0 shows 2P on a positive row, row 1 shows 1P1N on a negative row, and so on.
         let counts = pattern_counts(&readout, &clauses, false, 0.0).unwrap();
         assert_eq!(counts, [0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
-        let code = channels(&readout, &clauses, Template::parse("2P", 2).unwrap(), 0.0).unwrap();
+        let code = channels(&readout, &clauses, "2P".parse().unwrap(), 0.0).unwrap();
         assert_eq!(code, [true, false, true, false, false, false]);
-        let code = channels(&readout, &clauses, Template::parse("1N1P", 2).unwrap(), 0.0).unwrap();
+        let code = channels(&readout, &clauses, "1N1P".parse().unwrap(), 0.0).unwrap();
         assert_eq!(code, [false, true, false, false, false, true]);
         // Above a noise floor of 1 only row 0's weight on variable 1 is left, so no code remains.
-        let code = channels(&readout, &clauses, Template::parse("2P", 2).unwrap(), 1.0).unwrap();
+        let code = channels(&readout, &clauses, "2P".parse().unwrap(), 1.0).unwrap();
         assert!(code.iter().all(|&carried| !carried));
     }
 
@@ -312,7 +310,7 @@ mod tests {
         let readout = Readout::new(1, 1, 4, &[0f32; 4], &[1.0]).unwrap();
         let clauses = Clauses::new(&[&a], 1, 4).unwrap();
         assert!(refuse(signs(&readout, &clauses, true, -1.0).unwrap_err()).contains("floor = -1"));
-        let wide = Template::parse("4P", 4).unwrap();
+        let wide: Template = "4P".parse().unwrap();
         assert!(refuse(channels(&readout, &clauses, wide, 0.0).unwrap_err()).contains("template 4P"));
     }
 }

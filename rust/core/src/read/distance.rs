@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::error::{Result, allocate, shape_error};
+use crate::error::{Result, allocate};
 use crate::read::codes::{Clauses, Readout, Real, mean_magnitude};
 use crate::read::template::{Polarity, Template};
 
@@ -61,7 +61,7 @@ impl Metric {
     /// ```
     /// use precode_core::read::distance::Metric;
     /// use precode_core::read::template::Template;
-    /// let template = Template::parse("4P", 4).unwrap();
+    /// let template: Template = "4P".parse().unwrap();
     /// let mut weights = [0.5, -1.0, 2.0, 1.0];
     /// assert_eq!(Metric::Hamming.nearest(&mut weights, template, 1.0), 1.0);
     /// assert_eq!(Metric::Soft.nearest(&mut weights, template, 2.0), 0.5);
@@ -104,7 +104,7 @@ fn scales<T: Real>(readout: &Readout<T>, network: usize, scale: Scale) -> Vec<f6
 /// Distance of every location from the template, (R, C, rows).
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the template's width is not the clauses'.
+/// [`Error::Value`](crate::Error::Value) if the template's width is not the clauses'.
 pub fn distances<T: Real>(
     readout: &Readout<T>,
     clauses: &Clauses,
@@ -113,9 +113,7 @@ pub fn distances<T: Real>(
     scale: Scale,
     rule: PolarityRule,
 ) -> Result<Vec<f64>> {
-    if template.width() != clauses.width() {
-        return Err(shape_error!("template {template} does not fit clauses of {} literals", clauses.width()));
-    }
+    template.check_width(clauses.width())?;
     let (count, rows) = (clauses.count(), readout.rows());
     let len = readout.networks().checked_mul(count).and_then(|len| len.checked_mul(rows));
     let mut out = allocate(len, 0.0, "the distances of so many locations")?;
@@ -178,7 +176,7 @@ mod tests {
             let width = values.len();
             let positives = positives.min(width);
             let name = crate::read::template::pattern_name(positives, width - positives);
-            let template = Template::parse(&name, width).unwrap();
+            let template: Template = name.parse().unwrap();
             for &metric in Metric::ALL {
                 let expected = brute_force(metric, &values, template, scale);
                 let got = metric.nearest(&mut values.clone(), template, scale);
@@ -188,7 +186,7 @@ mod tests {
 
         #[test]
         fn zero_exactly_when_the_signs_agree(values in prop::collection::vec(-2.0..2.0f64, 4)) {
-            let template = Template::parse("4P", 4).unwrap();
+            let template: Template = "4P".parse().unwrap();
             let agrees = values.iter().all(|&v| v > 0.0);
             let d = |metric: Metric| metric.nearest(&mut values.clone(), template, 1.0);
             prop_assert_eq!(d(Metric::Hamming) == 0.0, agrees);
@@ -206,12 +204,12 @@ mod tests {
         let clauses = Clauses::new(&[&[clause]], 1, 2).unwrap();
         // Row means 1 and 2, layer mean 1.5; the second row has the wrong polarity.
         let readout = Readout::new(1, 2, 2, &[1.0f64, -1.0, -1.0, -3.0], &[1.0, -1.0]).unwrap();
-        let template = Template::parse("2P", 2).unwrap();
+        let template: Template = "2P".parse().unwrap();
         let soft = |scale, rule| distances(&readout, &clauses, template, Metric::Soft, scale, rule).unwrap();
         assert_eq!(soft(Scale::Unit, PolarityRule::Ignore), [1.0, 4.0]);
         assert_eq!(soft(Scale::Row, PolarityRule::Add), [1.0, 3.0]);
         assert_eq!(soft(Scale::Layer, PolarityRule::Require), [1.0 / 1.5, f64::INFINITY]);
-        let wide = Template::parse("4P", 4).unwrap();
+        let wide: Template = "4P".parse().unwrap();
         assert!(distances(&readout, &clauses, wide, Metric::Soft, Scale::Unit, PolarityRule::Add).is_err());
         assert!(
             "euclid"

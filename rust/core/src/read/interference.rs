@@ -72,7 +72,7 @@ where
 /// signs of the nearest placement of the nearest template. Rows of no template's polarity have none.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if a template's width is not the clauses'.
+/// [`Error::Value`](crate::Error::Value) if a template's width is not the clauses'.
 pub fn conflicts<T: Real>(
     readout: &Readout<T>,
     clauses: &Clauses,
@@ -185,7 +185,7 @@ mod tests {
         let clauses = clauses(&[&[0, 1], &[1, 2], &[2, 3]], 4);
         // A positive row with signs + + + -: clauses 0 and 1 carry 2P, clause 2 is one sign away.
         let readout = Readout::new(1, 1, 4, &[1.0f32, 1.0, 2.0, -1.0], &[1.0]).unwrap();
-        let template = Template::parse("2P", 2).unwrap();
+        let template: Template = "2P".parse().unwrap();
         let got = crowding(&readout, &clauses, template, 1, Scale::Unit).unwrap();
         assert_eq!(got.near, [2, 2, 2]);
         assert_eq!(got.graded, [4.0, 3.0, 5.0]);
@@ -197,7 +197,7 @@ mod tests {
     fn conflicts_are_opposite_demands_on_shared_variables() {
         let clauses = clauses(&[&[0, 1], &[1, 2]], 3);
         // A negative row: clause 0 wants + on 0 and - on 1, clause 1 wants + on 1 or 2 and - on the other.
-        let template = [Template::parse("1N1P", 2).unwrap()];
+        let template: [Template; 1] = ["1N1P".parse().unwrap()];
         let same = Readout::new(1, 1, 3, &[2.0f32, -1.0, 1.0], &[-1.0]).unwrap();
         assert_eq!(conflicts(&same, &clauses, &template, 1).unwrap(), [0, 0]);
         let opposed = Readout::new(1, 1, 3, &[2.0f32, 1.0, -1.0], &[-1.0]).unwrap();

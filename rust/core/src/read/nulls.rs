@@ -16,8 +16,7 @@ use crate::task::rng::{Purpose, stream};
 ///
 /// ```
 /// use precode_core::read::nulls::hamming_probabilities;
-/// use precode_core::read::template::Template;
-/// let p = hamming_probabilities(Template::parse("4P", 4).unwrap());
+/// let p = hamming_probabilities("4P".parse().unwrap());
 /// assert_eq!(p[0] + p[1], 5.0 / 16.0);
 /// ```
 pub fn hamming_probabilities(template: Template) -> Vec<f64> {
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn hamming_probabilities_are_those_of_random_signs() {
-        let p = |name| hamming_probabilities(Template::parse(name, 4).unwrap());
+        let p = |name: &str| hamming_probabilities(name.parse().unwrap());
         assert_eq!(p("4P"), [1.0, 4.0, 6.0, 4.0, 1.0].map(|c| c / 16.0));
         assert_eq!(p("3N1P"), [4.0, 7.0, 4.0, 1.0, 0.0].map(|c| c / 16.0));
         assert_eq!(p("2P2N"), [6.0, 8.0, 2.0, 0.0, 0.0].map(|c| c / 16.0));

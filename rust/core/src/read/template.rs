@@ -1,8 +1,12 @@
 //! Templates: the (polarity, pattern) pairs that compute a clause.
 
 use std::fmt;
+use std::str::FromStr;
 
-use crate::error::{Result, value_error};
+use crate::error::{Error, Result, value_error};
+
+/// The most templates that an error lists.
+const MOST_NAMES: usize = 12;
 
 /// Sign of a row's output weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,34 +47,59 @@ pub struct Template {
 }
 
 impl Template {
-    /// From a name such as `4P`, `3N1P` or `2P2N` for clauses of `width` literals. All-positive
-    /// templates live on positive rows, all others on negative rows.
-    ///
-    /// ```
-    /// use precode_core::read::template::{Polarity, Template};
-    /// let template = Template::parse("3N1P", 4).unwrap();
-    /// assert_eq!((template.positives, template.negatives), (1, 3));
-    /// assert_eq!(template.polarity, Polarity::Negative);
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Value`](crate::Error::Value) if the name is not counts of P and N that add up to `width`.
-    pub fn parse(name: &str, width: usize) -> Result<Self> {
-        let counts = parse_counts(name).filter(|(positives, negatives)| positives + negatives == width);
-        let Some((positives, negatives)) = counts else {
-            let names: Vec<String> = (0..=width).rev().map(|p| pattern_name(p, width - p)).collect();
-            return Err(value_error!(
-                "template '{name}' does not fit clauses of {width} literals: use one of {}",
-                names.join(", ")
-            ));
-        };
+    /// The template of a pattern. All-positive templates live on positive rows, all others on negative rows.
+    pub fn of_pattern(positives: usize, negatives: usize) -> Self {
         let polarity = if negatives == 0 { Polarity::Positive } else { Polarity::Negative };
-        Ok(Self { polarity, positives, negatives })
+        Self { polarity, positives, negatives }
     }
 
     /// Number of literals.
     pub fn width(&self) -> usize {
-        self.positives + self.negatives
+        self.positives.saturating_add(self.negatives)
+    }
+
+    /// Refuses clauses of another number of literals.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) listing the templates of that width.
+    pub fn check_width(&self, width: usize) -> Result<()> {
+        if self.width() == width {
+            return Ok(());
+        }
+        let mut names: Vec<String> =
+            (0..=width).rev().take(MOST_NAMES).map(|p| pattern_name(p, width - p)).collect();
+        if width >= MOST_NAMES {
+            names.push("...".into());
+        }
+        Err(value_error!(
+            "template {self} does not fit clauses of {width} literals: use one of {}",
+            names.join(", ")
+        ))
+    }
+}
+
+/// From a name such as `4P`, `3N1P` or `2P2N`.
+///
+/// ```
+/// use precode_core::{Polarity, Template};
+/// let template: Template = "3N1P".parse()?;
+/// assert_eq!((template.positives, template.negatives), (1, 3));
+/// assert_eq!(template.polarity, Polarity::Negative);
+/// assert!(template.check_width(3).is_err());
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+impl FromStr for Template {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match parse_counts(name) {
+            Some((positives, negatives)) if (positives, negatives) != (0, 0) => {
+                Ok(Self::of_pattern(positives, negatives))
+            }
+            _ => Err(value_error!(
+                "template '{name}' is unknown: give the number of positive and negative signs, as in 4P, 3N1P or 2P2N"
+            )),
+        }
     }
 }
 
@@ -121,11 +150,8 @@ pub fn templates(width: usize) -> impl Iterator<Item = Template> {
     let negative = (1..=2).filter(move |&positives| 2 * positives <= width);
     let negative = negative.map(move |positives| (positives, width - positives));
     let lone = (width == 1).then_some((0, 1));
-    std::iter::once((width, 0)).chain(lone).chain(negative).map(|(positives, negatives)| Template {
-        polarity: if negatives == 0 { Polarity::Positive } else { Polarity::Negative },
-        positives,
-        negatives,
-    })
+    let patterns = std::iter::once((width, 0)).chain(lone).chain(negative);
+    patterns.map(|(positives, negatives)| Template::of_pattern(positives, negatives))
 }
 
 #[cfg(test)]
@@ -137,12 +163,18 @@ mod tests {
         for width in 1..7 {
             for positives in 0..=width {
                 let name = pattern_name(positives, width - positives);
-                assert_eq!(Template::parse(&name, width).unwrap().to_string(), name);
+                let template: Template = name.parse().unwrap();
+                assert_eq!((template.to_string(), template.width()), (name, width));
+                assert_eq!(template.check_width(width), Ok(()));
             }
         }
-        assert_eq!(Template::parse("1N1P", 2), Template::parse("1P1N", 2));
-        for bad in ["", "P", "4", "4Q", "2P2P", "3P", "4P1N", "é"] {
-            let message = Template::parse(bad, 4).unwrap_err().to_string();
+        assert_eq!("1N1P".parse::<Template>(), "1P1N".parse());
+        for bad in ["", "0P", "P", "4", "4Q", "2P2P", "é", "99999999999999999999P"] {
+            let message = bad.parse::<Template>().unwrap_err().to_string();
+            assert!(message.contains(&format!("'{bad}'")) && message.contains("as in 4P, 3N1P"), "{message}");
+        }
+        for other in ["3P", "4P1N", "18446744073709551615P1N"] {
+            let message = other.parse::<Template>().unwrap().check_width(4).unwrap_err().to_string();
             assert!(message.contains("use one of 4P, 3P1N, 2P2N, 3N1P, 4N"), "{message}");
         }
     }

@@ -77,8 +77,9 @@ pub struct Recovery {
 /// cells in the sparse one, whose mean would otherwise be that of its zeros.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the readouts, cells or templates do not fit together;
-/// [`Error::Value`](crate::Error::Value) if `relative_floor` is negative or not finite.
+/// [`Error::Shape`](crate::Error::Shape) if the readouts and cells do not fit together;
+/// [`Error::Value`](crate::Error::Value) if a template does not fit the clauses, or `relative_floor` is negative or not
+/// finite.
 pub fn recovery<T: Real, S: Real>(
     dense: &Readout<T>,
     sparse: &Readout<S>,
@@ -101,9 +102,7 @@ pub fn recovery<T: Real, S: Real>(
     if alive.len() != shape.0 * size {
         return Err(shape_error!("{} alive cells for networks of {shape:?}: one for each cell", alive.len()));
     }
-    if let Some(template) = templates.iter().find(|template| template.width() != clauses.width()) {
-        return Err(shape_error!("template {template} does not fit clauses of {} literals", clauses.width()));
-    }
+    templates.iter().try_for_each(|template| template.check_width(clauses.width()))?;
     let of_network = |network: usize| {
         let alive = &alive[network * size..][..size];
         let all = vec![true; size];

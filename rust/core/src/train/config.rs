@@ -144,6 +144,28 @@ pub struct TrainConfig {
     pub snapshots: Vec<u64>,
 }
 
+/// The setting of arXiv 2504.08842, section 4, as `precode.train` has it: at most 100 epochs of batches of 64, Adam at
+/// 1e-3, and early stopping with patience 10 on the training loss.
+///
+/// ```
+/// use precode_core::train::TrainConfig;
+/// let config = TrainConfig { epochs: 25, ..TrainConfig::default() };
+/// assert_eq!((config.batch, config.steps_per_epoch(20_000)), (64, 313));
+/// ```
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 100,
+            batch: 64,
+            optimizer: Optimizer::adam(1e-3),
+            order_seed: 0,
+            first_epoch: 0,
+            early_stopping: Some(EarlyStopping { patience: 10, min_delta: 0.0, watch: Watch::Train }),
+            snapshots: Vec::new(),
+        }
+    }
+}
+
 impl TrainConfig {
     /// Checks every setting.
     ///

@@ -107,13 +107,13 @@ fn cells<T: Real>(row: &[T], literals: &[(usize, f64)], pattern: Template) -> Ve
 mod tests {
     use super::*;
 
-    fn parse(names: &[&str], width: usize) -> Vec<Template> {
-        names.iter().map(|name| Template::parse(name, width).unwrap()).collect()
+    fn parse(names: &[&str]) -> Vec<Template> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
     #[test]
     fn parts_have_both_signs_and_come_once() {
-        let templates = parse(&["4P", "3N1P", "2P2N"], 4);
+        let templates = parse(&["4P", "3N1P", "2P2N"]);
         assert_eq!(patterns(&templates, 4), templates);
         let names: Vec<String> = patterns(&templates, 2).iter().map(Template::to_string).collect();
         assert_eq!(names, ["2P", "3P", "4P", "1P1N", "2N1P", "3N1P", "2P1N", "2P2N"]);

@@ -92,8 +92,8 @@ impl Probe {
 /// parts of templates their cells, from `later` where it is given.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the readouts differ in shape or a template does not fit the clauses;
-/// [`Error::Value`](crate::Error::Value) if the budget is beyond all cells, a weight of the score is not finite, or
+/// [`Error::Shape`](crate::Error::Shape) if the readouts differ in shape;
+/// [`Error::Value`](crate::Error::Value) if the budget is beyond all cells, a template does not fit the clauses, a weight of the score is not finite, or
 /// motion is asked for without a later readout.
 pub fn choose_cells<T: Real>(
     start: &Readout<T>,

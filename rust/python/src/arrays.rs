@@ -1,7 +1,6 @@
-//! The configuration of studies, and named arrays as safetensors files.
+//! Named arrays as safetensors files.
 
 use precode_core::Error;
-use precode_core::study::Config;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -9,16 +8,6 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::boundary::raise;
-
-/// The canonical form of a configuration, and its key.
-#[pyfunction]
-pub fn study_config(py: Python<'_>, json: &str) -> PyResult<(String, String)> {
-    let read = || {
-        let config = Config::from_json(json)?;
-        Ok((config.to_json()?, config.key()?))
-    };
-    read().map_err(|error: Error| raise(py, error))
-}
 
 /// NumPy's names of the types that are written.
 const DTYPES: [(&str, Dtype); 6] = [

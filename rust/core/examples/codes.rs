@@ -1,0 +1,61 @@
+//! From a formula to codes: draws data, trains networks, and reads which rows compute which clause, before and after.
+//!
+//! `cargo run --release --example codes`
+
+use std::sync::Arc;
+
+use precode_core::read::codes::channels;
+use precode_core::read::template::Template;
+use precode_core::task::formula::ClauseShape;
+use precode_core::task::rng::Purpose;
+use precode_core::task::sampler::Sampler;
+use precode_core::train::fused::{Options, train};
+use precode_core::train::{Problem, TrainConfig};
+use precode_core::{Clauses, Dnf, Embedding, Error, Progress, Readout, Weights};
+
+const VARIABLES: usize = 32;
+const ROWS: usize = 32;
+const NETWORKS: usize = 4;
+
+fn main() -> Result<(), Error> {
+    let shape = ClauseShape { clauses: 8, width: 4, negated: 0, disjoint: false };
+    let task = Arc::new(Dnf::random(VARIABLES, 1, shape, 0, 0)?);
+    let indices: Vec<u64> = (0..NETWORKS as u64).collect();
+    let tasks = vec![Arc::clone(&task); NETWORKS];
+    let sampler = Sampler::BrokenClause { true_counts: None };
+    let data: Vec<_> = sampler
+        .sample_all(&tasks, 20_000, 0, Purpose::Train, &indices, &Progress::default())?
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+
+    let config = TrainConfig { epochs: 25, ..TrainConfig::default() };
+    let problem = Problem {
+        data: &data,
+        validation: &[],
+        embedding: &Embedding::Identity,
+        masks: None,
+        config: &config,
+    };
+    let start = Weights::linear_init(&[VARIABLES, ROWS, 1], 0, &indices)?;
+    let trained = train(start.clone(), &problem, Options::default(), &Progress::default())?;
+
+    println!(
+        "{NETWORKS} networks of {ROWS} rows on {} clauses; rows that carry 4P, for each clause:",
+        shape.clauses
+    );
+    for (moment, weights) in [("at initialization", &start), ("after training", &trained.weights)] {
+        let [first, second] = [&weights.layers[0], &weights.layers[1]];
+        let readout = Readout::new(NETWORKS, ROWS, VARIABLES, &first.weight, &second.weight)?;
+        let clauses = Clauses::new(&[task.clauses(0)], NETWORKS, VARIABLES)?;
+        let carried = channels(&readout, &clauses, "4P".parse::<Template>()?, 0.0)?;
+        let sizes: Vec<usize> =
+            carried.chunks_exact(ROWS).map(|rows| rows.iter().filter(|&&carries| carries).count()).collect();
+        let mean = |clause: usize| {
+            sizes.iter().skip(clause).step_by(shape.clauses).sum::<usize>() as f64 / NETWORKS as f64
+        };
+        let means: Vec<String> = (0..shape.clauses).map(|clause| format!("{:4.1}", mean(clause))).collect();
+        println!("{moment:18} {}", means.join(" "));
+    }
+    Ok(())
+}
