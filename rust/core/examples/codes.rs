@@ -24,7 +24,7 @@ fn main() -> Result<(), Error> {
     let tasks = vec![Arc::clone(&task); NETWORKS];
     let sampler = Sampler::BrokenClause { true_counts: None };
     let data: Vec<_> = sampler
-        .sample_all(&tasks, 20_000, 0, Purpose::Train, &indices, &Progress::default())?
+        .sample_all(&tasks, 20_000, 0, Purpose::Data, &indices, &Progress::default())?
         .into_iter()
         .map(Arc::new)
         .collect();

@@ -50,7 +50,7 @@ fn measure(networks: usize, hidden: usize) -> Result<(), Error> {
         .collect::<Result<Vec<_>, _>>()?;
     let sampler = Sampler::BrokenClause { true_counts: None };
     let data: Vec<_> = sampler
-        .sample_all(&tasks, SAMPLES, 0, Purpose::Train, &indices, &Progress::default())?
+        .sample_all(&tasks, SAMPLES, 0, Purpose::Data, &indices, &Progress::default())?
         .into_iter()
         .map(Arc::new)
         .collect();
@@ -79,7 +79,7 @@ fn measure(networks: usize, hidden: usize) -> Result<(), Error> {
         times[RUNS / 2],
         times[0],
         times[RUNS - 1],
-        options.select()?.level()
+        options.resolve_level()?
     );
     Ok(())
 }

@@ -173,7 +173,7 @@ fn a_diverging_network_is_not_reported_as_perfect() {
     for watch in [Watch::Train, Watch::Validation] {
         config.early_stopping = Some(EarlyStopping { patience: 3, min_delta: 0.0, watch });
         for masks in [None, Some(&masks)] {
-            for level in Level::available() {
+            for level in Kernels::Fused.available() {
                 let problem = Problem { validation: &data, masks, ..problem(&data, &config) };
                 let options = Options { level: Some(level), threads: None };
                 let Trained { weights, history, .. } = run(&start, &problem, options);

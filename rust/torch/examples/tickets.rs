@@ -41,7 +41,7 @@ fn compare(density: f64) -> Result<()> {
         let sets = sampler.sample_all(&tasks, samples, 0, purpose, &indices, &progress)?;
         Ok(sets.into_iter().map(Arc::new).collect())
     };
-    let (data, test) = (draw(20_000, Purpose::Train)?, draw(10_000, Purpose::Test)?);
+    let (data, test) = (draw(20_000, Purpose::Data)?, draw(10_000, Purpose::Test)?);
     let config = TrainConfig { epochs: 25, early_stopping: None, ..TrainConfig::default() };
     let embedding = Embedding::Identity;
     let problem =

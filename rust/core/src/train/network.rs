@@ -28,6 +28,9 @@ pub struct Weights {
     pub layers: Vec<Layer>,
 }
 
+/// One network's weights and biases of a layer, and the bound of their initial values.
+type Share<'a> = (f32, &'a mut [f32], &'a mut [f32]);
+
 impl Weights {
     /// All-zero weights for the given widths `[inputs, hidden.., outputs]`.
     ///
@@ -83,8 +86,7 @@ impl Weights {
     pub fn linear_init(widths: &[usize], seed: u64, indices: &[u64]) -> Result<Self> {
         let mut weights = Self::zeros(indices.len(), widths)?;
         // Each network's share of the buffers, so that nothing is held twice.
-        let mut shares: Vec<Vec<(f32, &mut [f32], &mut [f32])>> =
-            indices.iter().map(|_| Vec::new()).collect();
+        let mut shares: Vec<Vec<Share>> = indices.iter().map(|_| Vec::new()).collect();
         for layer in &mut weights.layers {
             let bound = 1.0 / (layer.inputs as f32).sqrt();
             let parts = layer.weight.chunks_exact_mut(layer.inputs * layer.outputs);
