@@ -183,7 +183,7 @@ impl Objective for Regressions {
         unreachable!("a learned mask needs no dense run")
     }
 
-    fn dense_at(&mut self, _: u64) -> Result<Vec<Tensor>> {
+    fn dense_at(&mut self, _: &[u64]) -> Result<Vec<Vec<Tensor>>> {
         unreachable!("a learned mask needs no dense run")
     }
 
