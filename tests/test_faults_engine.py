@@ -209,9 +209,9 @@ def test_the_estimate_of_the_libtorch_engine_is_enough():
     done = child(code)
     assert done.returncode == 0, done.stderr[-2000:]
     grown, needed, packed = map(int, done.stdout.split())
-    assert grown <= 1.2 * needed
-    # The data alone, one byte a variable, are many times the packed bits that were counted once.
-    assert needed > 5 * packed
+    assert grown <= needed, f"{grown} bytes, estimated {needed}, packed {packed}"
+    # Data are held as one byte a variable, slab by slab; the packed bits are given and not counted.
+    assert needed > 2 * packed
 
 
 def test_control_groups_limit_memory(tmp_path):

@@ -1,6 +1,6 @@
 //! Choosing instructions at run time, for every kernel of the crate.
 //!
-//! A [`Kernel`] is code that is compiled once for each [`Level`]; one build then runs on any processor and uses what it
+//! A kernel is code that is compiled once for each [`Level`]; one build then runs on any processor and uses what it
 //! finds. [`Kernels`] says which kernels there are, what each needs at a level, and which variable of the environment
 //! forces it.
 

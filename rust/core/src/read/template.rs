@@ -61,7 +61,7 @@ impl Template {
     /// Refuses clauses of another number of literals.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) listing the templates of that width.
+    /// [`Error::Value`] listing the templates of that width.
     pub fn check_width(&self, width: usize) -> Result<()> {
         if self.width() == width {
             return Ok(());

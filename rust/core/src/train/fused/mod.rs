@@ -130,8 +130,8 @@ fn supports_shape(widths: &[usize], data: impl Iterator<Item = usize>) -> Result
 /// ```
 /// use std::sync::Arc;
 /// use precode_core::train::fused::{Options, train};
-/// use precode_core::train::{Optimizer, Problem, Progress, TrainConfig};
-/// use precode_core::{Dataset, Embedding, Weights};
+/// use precode_core::train::{Optimizer, Problem, TrainConfig};
+/// use precode_core::{Dataset, Embedding, Progress, Weights};
 ///
 /// // y = x0 and x1, all four inputs.
 /// let x = [false, false, false, true, true, false, true, true];
