@@ -182,9 +182,8 @@ impl Objective for ModuleObjective {
         let epochs = Arc::new(epochs);
         for epoch in 1..=self.epochs {
             let epochs = Arc::clone(&epochs);
-            let values: Vec<PyTensor> = self.ask(move |object| {
-                epochs.bind(object.py()).call_method0("__next__")?.extract().map_err(Into::into)
-            })?;
+            let values: Vec<PyTensor> =
+                self.ask(move |object| epochs.bind(object.py()).call_method0("__next__")?.extract())?;
             if !each(epoch, stacked(values)?)? {
                 break;
             }
