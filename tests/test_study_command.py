@@ -309,7 +309,7 @@ def test_what_was_judged_is_not_judged_again_unless_something_changed(own, tmp_p
     written = json.loads((out / "claims.json").read_text())
     assert judged == [1, 1]
     assert written["rules"] != written["rules_when_planned"] == rules_version()
-    assert written["note"].startswith("These verdicts were reached by other rules")
+    assert written["note"].startswith("planned under version ")
 
 
 def test_a_study_grows_by_the_command(own, tmp_path):

@@ -420,7 +420,8 @@ def test_methods_that_read_codes_need_clauses(runs, method):
 
 
 def test_diverged_networks_are_refused(runs):
-    wild = dense(optimizer="sgd", lr=1e300)
+    with pytest.warns(pc.DivergenceWarning, match="3 of 3 networks diverged"):
+        wild = dense(optimizer="sgd", lr=1e300)
     with pytest.raises(pc.PrecodeError, match="finite"):
         pc.find_tickets(wild, "magnitude", 0.25)
 

@@ -222,7 +222,7 @@ def test_a_claim_that_is_added_to_the_list_is_everywhere(study, one_more, tmp_pa
     assert found["C7"].measure == "clauses, in pieces"
     assert pcc.claims_table(found)["name"].iloc[-1] == "C7"
     assert pcc.load_rules()["C7"] == {"least": 1.0, "unit": "pieces"}
-    assert "C7  holds" in _verdicts(found)
+    assert "C7  holds" in _verdicts([verdict.record() for verdict in found.values()])
     rates = pcc.verdict_rates("planted", 1, formulas=FORMULAS, hidden=16, clauses=8, resamples=99)
     assert rates.loc["C7", "holds"] == 1
     kind = Kind("nothing", lambda config: [{}], lambda settings: {"x": pd.DataFrame({"x": [1]})}, lambda settings: 1.0)
