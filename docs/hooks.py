@@ -30,7 +30,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+        NotebookClient(notebook, timeout=900, kernel_name="python3", resources=resources).execute()
     EXECUTED.mkdir(exist_ok=True)
     nbformat.write(notebook, EXECUTED / path.name)
     return notebook
