@@ -51,7 +51,8 @@ class Study:
     Attributes:
         folder: see above.
         config: of the study.
-        rules: version of the rules by which claims are judged, when the study was planned; see `rules_version`.
+        rules: version of the rules by which claims are judged, when the study was planned; see
+            `precode.claims.rules_version`.
         seal: SHA-256 sum of all that the database says of results: another value, another study or other results.
         failures: one row a job that could not be computed: kind, settings and parts (JSON), attempts, error, trace.
         timings: one row a finished job: kind, settings and parts (JSON), seconds where it was computed. No part of the
