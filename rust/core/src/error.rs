@@ -1,5 +1,7 @@
 //! The one error type of the crate: every message names the value that was refused and the remedy.
 
+use ndarray::{Array, ArrayView, Dimension, StrideShape};
+
 /// Why a request was refused or ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,23 @@ pub fn allocate<T: Clone>(len: Option<usize>, value: T, what: &str) -> Result<Ve
     values.try_reserve_exact(len.ok_or_else(refuse)?).map_err(|_| refuse())?;
     values.resize(len.unwrap_or(0), value);
     Ok(values)
+}
+
+/// An array of a shape around its values in row-major order.
+///
+/// # Errors
+/// [`Error::Shape`] if there are not as many.
+pub fn shaped<T, D: Dimension>(values: Vec<T>, shape: impl Into<StrideShape<D>>) -> Result<Array<T, D>> {
+    Array::from_shape_vec(shape, values)
+        .map_err(|error| Error::Shape(format!("values do not fill an array: {error}")))
+}
+
+/// The values of an array in row-major order, without a copy.
+pub(crate) fn flat<'a, T, D: Dimension>(array: ArrayView<'a, T, D>, name: &str) -> Result<&'a [T]> {
+    let shape = array.shape().to_vec();
+    array.to_slice().ok_or_else(|| {
+        Error::Shape(format!("{name} of shape {shape:?} is not row-major: pass `as_standard_layout` of it"))
+    })
 }
 
 macro_rules! value_error {

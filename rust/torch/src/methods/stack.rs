@@ -418,11 +418,7 @@ fn features(problem: &Problem, device: Device) -> Result<FeaturePair> {
     let variables = problem.data.first().map_or(0, |data| data.variables());
     let embedding = match problem.embedding {
         Embedding::Identity => None,
-        map => {
-            let size = [map.rows(variables) as i64, variables as i64];
-            let matrix = Tensor::f_from_slice(&map.matrix(variables)?)?.f_view(size)?;
-            Some(matrix.f_to_device(device)?)
-        }
+        map => Some(from_matrix(map.matrix(variables)?)?.f_to_device(device)?),
     };
     Ok(FeaturePair { first: 0, second: 2, output: 0, embedding, clauses: None })
 }

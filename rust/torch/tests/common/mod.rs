@@ -153,13 +153,13 @@ pub fn every_optimizer() -> Vec<Optimizer> {
 }
 
 pub fn every_embedding() -> Vec<Embedding> {
-    let rectangular = (0..5 * 8).map(|i| (i as f32 * 0.7).sin()).collect();
+    let rectangular = Array2::from_shape_fn((5, 8), |(row, v)| ((row * 8 + v) as f32 * 0.7).sin());
     vec![
         Embedding::Identity,
         Embedding::Hadamard { normalized: true },
         Embedding::Hadamard { normalized: false },
         Embedding::random_orthogonal(8, 3).unwrap(),
-        Embedding::Dense { rows: 5, matrix: rectangular },
+        Embedding::Dense(rectangular),
     ]
 }
 
