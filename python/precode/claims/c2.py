@@ -156,6 +156,7 @@ def _convergence(verdict: Verdict, study: Tables) -> Axes:
 CLAIM = Claim(
     name="C2",
     statement="Near locations converge to codes or are rejected.",
+    reported="the abstract: dense training converges near locations to codes or rejects them; no numbers are public",
     measure="P(code at the end | near) - P(code at the end | not near), rows of the right polarity",
     choices={
         "holds": Value(0.1, "least difference for 'holds'"),

@@ -185,6 +185,7 @@ def _crowded(locations: pd.DataFrame) -> NDArray[np.float64]:
 CLAIM = Claim(
     name="C3",
     statement="Rejection grows with crowding.",
+    reported="a public digest of the paper: losses concentrate on rows of high load; no numbers are public",
     measure="log-odds of rejection for one standard deviation of graded demand, near locations, with {controls} "
     "controlled; cells with fewer than {events} near locations of either fate are left out",
     choices={

@@ -258,6 +258,7 @@ def asks(own: Mapping[str, Any]) -> Asked:
 CLAIM = Claim(
     name="C4",
     statement="A winning ticket balances proximity and interference.",
+    reported="the abstract: winning tickets are compatible locations with little interference; no numbers are public",
     measure="gain in cross-validated AUC for 'will be a code' of proximity and interference over proximity alone",
     choices={
         "holds": Value(0.01, "least gain in AUC for 'holds'"),
