@@ -16,6 +16,7 @@ from precode.claims.cells import SETTING
 from precode.claims.registry import rules_version
 from precode.codes.readouts import templates
 from precode.study.folder import explained
+from precode.study.reproduction import reproduced
 from precode.study.results import Study, write_table
 
 if TYPE_CHECKING:
@@ -190,6 +191,9 @@ def write_claims(
         for label, table in tables.items():
             if len(table):
                 written += write_table(folder / TABLES, label, table)
+    for name, result in reproduced(study).items():
+        if len(result.reported):
+            written += write_table(folder / TABLES, f"{name}_reported", result.reported)
     record = {
         "study": study.config.key,
         "config": json.loads(study.config.to_json()),
