@@ -24,6 +24,7 @@ from precode._internal.errors import (
 )
 from precode.codes import (
     Codes,
+    Locations,
     code_distance,
     code_distance_counts,
     code_distance_kernel,
@@ -32,6 +33,7 @@ from precode.codes import (
     decode,
     distance,
     feature_capacity,
+    locations,
     mean_row_cosine,
     motion,
     nearest_codes,
@@ -66,6 +68,7 @@ __all__ = [
     "DivergenceWarning",
     "Dnf",
     "EarlyStopping",
+    "Locations",
     "Networks",
     "Optimizer",
     "PrecodeError",
@@ -97,6 +100,7 @@ __all__ = [
     "feature_capacity",
     "find_ticket",
     "find_tickets",
+    "locations",
     "mean_row_cosine",
     "methods",
     "motion",

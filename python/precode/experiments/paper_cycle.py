@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from precode._internal.cells import Kind, Parts, Settings
-from precode.codes.locations import locations
+from precode.codes.locating import locations
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
 from precode.experiments.paper import PLACE, SETTING, SOURCE, beside_reported, joined, parts, points, summary

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from precode._internal.cells import Kind, Parts, Settings
-from precode.codes.locations import CLASSES, classes
+from precode.codes.locating import CLASSES, classes
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
 from precode.experiments.paper import PLACE, SETTING, SOURCE, beside_reported, joined, parts, points, summary

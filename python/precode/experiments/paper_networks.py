@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from precode._internal.cells import Kind, Parts, Settings, training_seconds
-from precode.codes.locations import (
+from precode.codes.locating import (
     Locations,
     independent_jaccard,
     jaccard,

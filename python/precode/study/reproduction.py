@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from precode._internal.cells import Kind, Parts, Results, Settings
 from precode._internal.errors import PrecodeValueError
