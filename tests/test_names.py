@@ -25,6 +25,7 @@ def things():
         "Dataset": runs.data[0],
         "Dnf": pc.Dnf([[[0], [1]], [[0, ~2]]], variables=3),
         "EarlyStopping": pc.EarlyStopping(),
+        "Locations": pc.locations(runs),
         "Networks": runs.start,
         "Optimizer": pc.Optimizer(),
         "Retrained": tickets.retrain(test=100),
