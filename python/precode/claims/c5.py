@@ -11,6 +11,7 @@ import pandas as pd
 from precode import plot
 from precode._internal.errors import PrecodeValueError
 from precode._internal.statistics import CELL
+from precode.claims.candidates import of_codes
 from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
@@ -72,6 +73,8 @@ def re_expression(tickets: pd.DataFrame, transport: pd.DataFrame, rules: RulesLi
         raise PrecodeValueError(
             f"one of tickets and row transport lacks {', '.join(differ)}: both must say which cell a row is of"
         )
+    if "template" in transport:
+        transport = transport[of_codes(transport["template"], Rules.of(rules).polarities).to_numpy()]
     keys = [name for name in (*CELL, "method", "probe_epoch", "density", "formula") if name in tickets]
     if lacking := [name for name in keys if name not in transport]:
         raise PrecodeValueError(f"the table of row transport lacks {', '.join(lacking)}, which that of tickets has")

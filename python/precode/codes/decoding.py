@@ -195,18 +195,18 @@ class Codes:
         table.columns.name = None
         return table.reset_index()
 
-    def locations(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+    def locations(self, templates: Sequence[str] | None = None) -> pd.DataFrame:
         """Every occupied location: columns network, clause, template, row (our term: clause, template, row)."""
         frames = []
-        for name in self.templates if names is None else names:
+        for name in self.templates if templates is None else templates:
             channels = self.channels(name) if self._readout.stacked else self.channels(name)[None]
             network, clause, row = np.nonzero(channels)
             frames.append(pd.DataFrame({"network": network, "clause": clause, "template": name, "row": row}))
         return pd.concat(frames, ignore_index=True)
 
-    def families(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+    def families(self, templates: Sequence[str] | None = None) -> pd.DataFrame:
         """Every occupied family, a location without its row: columns network, clause, template, rows (their number)."""
-        grouped = self.locations(names).groupby(["network", "clause", "template"], sort=True)
+        grouped = self.locations(templates).groupby(["network", "clause", "template"], sort=True)
         return grouped.size().rename("rows").reset_index()
 
     def distance(

@@ -141,7 +141,7 @@ def locations(
         ([True, False], [0.0, 1.0])
     """
     source = _source(w1, w2, clauses, embedding, output)
-    names = _templates(source.width, templates)
+    names = code_templates(source.width, templates)
     (floor,) = numbers([floor], "floor", 0)
 
     def each(metric: str, name: str) -> NDArray[np.float64]:
@@ -159,8 +159,21 @@ def locations(
     )
 
 
-def _templates(width: int, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of templates, those of both polarities by default."""
+def code_templates(width: int, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Templates whose occupied locations count as codes: by default those of both polarities, 4P and 3N1P of four.
+
+    Args:
+        width: literals of a clause.
+        wanted: names instead.
+
+    Raises:
+        PrecodeTypeError: one string instead of a sequence.
+        PrecodeValueError: none, or one that clauses of that width do not have.
+
+    Example:
+        >>> code_templates(4), code_templates(4, ["4P"])
+        (('4P', '3N1P'), ('4P',))
+    """
     known = templates(width)
     if wanted is None:
         return known[:2]
