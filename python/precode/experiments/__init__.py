@@ -16,6 +16,7 @@ from precode.experiments import (
     paper_identity,
     paper_precursors,
     paper_scale,
+    paper_sweep,
     published,
 )
 from precode.experiments.cells import Finished
@@ -31,6 +32,7 @@ EXPERIMENTS: list[Experiment] = [
     paper_budget.EXPERIMENT,
     paper_identity.EXPERIMENT,
     paper_precursors.EXPERIMENT,
+    paper_sweep.EXPERIMENT,
     paper_scale.EXPERIMENT,
     paper_choices.EXPERIMENT,
 ]
