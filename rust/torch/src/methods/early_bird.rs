@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::objective::Objective;
 use super::score::magnitudes;
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start};
 use crate::error::{Result, value_error};
 
 /// Consecutive masks that must agree.
@@ -24,6 +24,8 @@ pub(super) const EARLY_BIRD: Record = Record {
     schedule: "one shot, at the first epoch t where 5 masks are within 0.1 (the last epoch if there is none)",
     cost: "the dense run up to epoch t",
     nested: false,
+    reads: Moment::Until,
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 1909.11957",

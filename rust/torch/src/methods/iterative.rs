@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::objective::{Objective, Plan};
 use super::score::magnitudes;
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start, initial, prunable};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial, prunable};
 use crate::error::{Result, value_error};
 
 /// Fraction of the survivors that a level keeps.
@@ -31,6 +31,8 @@ pub(super) const IMP: Record = Record {
     schedule: "levels of density 0.8^t",
     cost: "the dense run and one training for each level above the density",
     nested: true,
+    reads: Moment::End,
+    rewinds: true,
     random: false,
     features: false,
     reference: "arXiv 1803.03635",

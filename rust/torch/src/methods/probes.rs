@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use self::layer::Layer;
 use super::objective::{Objective, Plan};
-use super::{Cost, Found, Needs, Record, Request, Start, initial};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial};
 use crate::error::{Result, value_error};
 
 /// Epochs after which `motion` is read.
@@ -34,6 +34,8 @@ pub(super) const DISTANCE: Record = Record {
     schedule: "one shot",
     cost: "none",
     nested: false,
+    reads: Moment::After(0),
+    rewinds: false,
     random: false,
     features: false,
     reference: OURS,

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::objective::Objective;
 use super::score::{magnitudes, products};
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start, initial};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial};
 use crate::error::Result;
 
 /// Rounds of pruning; a single one lets whole layers collapse.
@@ -19,6 +19,8 @@ pub(super) const SYNFLOW: Record = Record {
     schedule: "100 rounds, density d^(t/100) after round t",
     cost: "100 gradients on a single input of ones",
     nested: false,
+    reads: Moment::After(0),
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 2006.05467, algorithm 1",
