@@ -156,9 +156,14 @@ pub(crate) fn moment(objective: &dyn Objective, request: &Request, usual: u32) -
     request.at.unwrap_or(usual).min(objective.epochs())
 }
 
-/// The values of all parameters after some epochs of the dense training, and what these cost: networks that stopped
-/// before have the values that they stopped with.
-pub(crate) fn early(objective: &mut dyn Objective, epoch: u32) -> Result<(Vec<Tensor>, Vec<f64>)> {
+/// The values of all parameters at that [`moment`] of the dense training, and the epochs up to there: networks that
+/// stopped before have the values that they stopped with.
+pub(crate) fn early(
+    objective: &mut dyn Objective,
+    request: &Request,
+    usual: u32,
+) -> Result<(Vec<Tensor>, Vec<f64>)> {
+    let epoch = moment(objective, request, usual);
     if epoch == 0 {
         return Ok((initial(objective), vec![0.0]));
     }

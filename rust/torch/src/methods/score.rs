@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::objective::{Batch, Objective};
 use super::select::select;
-use super::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial, moment, prunable};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial, prunable};
 use crate::error::Result;
 
 /// Temperature of the logits in the official code of GraSP.
@@ -101,7 +101,7 @@ pub(super) const CHECKPOINT_MAGNITUDE: Record = Record {
     reference: "named in a public digest of arXiv 2605.17704",
     deviations: "The ticket starts at theta_0. The epoch where none is told is ours.",
     find: |objective, request| {
-        let (values, epochs) = early(objective, moment(objective, request, CHECKPOINT))?;
+        let (values, epochs) = early(objective, request, CHECKPOINT)?;
         one_shot(&magnitudes(&prunable(objective, values))?, Cost::of_epochs(epochs), objective, request)
     },
 };
@@ -122,7 +122,7 @@ pub(super) const SNIP: Record = Record {
                  official code draws new weights after pruning; biases are not pruned; scores are not \
                  normalised, which changes no rank.",
     find: |objective, request| {
-        let (values, epochs) = early(objective, moment(objective, request, 0))?;
+        let (values, epochs) = early(objective, request, 0)?;
         let gradient = objective.gradient(&values, Batch::Scoring)?;
         let scores = magnitudes(&products(objective, values, gradient)?)?;
         one_shot(&scores, Cost { gradients: 1.0, epochs }, objective, request)
@@ -164,7 +164,7 @@ pub(super) const GRASP_MAGNITUDE: Record = Record {
 };
 
 fn grasp(objective: &mut dyn Objective, request: &Request) -> Result<(Vec<Tensor>, Cost)> {
-    let (values, epochs) = early(objective, moment(objective, request, 0))?;
+    let (values, epochs) = early(objective, request, 0)?;
     let product = objective.curvature(&values, GRASP_TEMPERATURE)?;
     Ok((products(objective, values, product)?, Cost { gradients: 3.0, epochs }))
 }
