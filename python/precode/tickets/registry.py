@@ -33,10 +33,10 @@ def methods() -> pd.DataFrame:
 
     Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses), schedule, cost beside
     retraining, nested (whether the ticket of a smaller density is a part of that of a larger one), early (whether it
-    can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets may start later, ``rewind``
-    of `find_tickets`), random (whether it draws random numbers of its own), features (whether it prunes and trains the first layer in feature space),
-    reference, and deviations from the published method or its official code. A control is put on any of them behind a
-    colon, such as ``"snip:shuffle-row"``; see `controls`.
+    can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets may start later, ``rewind`` of
+    `find_tickets`), random (whether it draws random numbers of its own), features (whether it prunes and trains the
+    first layer in feature space), reference, and deviations from the published method or its official code. A control
+    is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see `controls`.
 
     Example:
         >>> methods().set_index("name").loc["snip", "reference"]

@@ -18,6 +18,7 @@ mod score;
 mod select;
 mod stack;
 mod synflow;
+mod wanda;
 
 use precode_core::Progress;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
