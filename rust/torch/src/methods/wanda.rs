@@ -6,7 +6,7 @@ use super::objective::Objective;
 use super::obs::OBS;
 use super::score::one_shot;
 use super::select::{flat, matrix_shape};
-use super::{Cost, Record, Request, prunable};
+use super::{Cost, Record, prunable};
 use crate::error::Result;
 
 pub(super) const WANDA: Record = Record {
@@ -42,7 +42,7 @@ fn weighed(objective: &mut dyn Objective) -> Result<(Vec<Tensor>, Cost)> {
     let trained = objective.dense()?;
     let cost = Cost::of_epochs(objective.dense_epochs());
     let moments = objective.input_moments(&trained)?;
-    let scores = prunable(objective, trained).iter().zip(moments).map(|(weight, moment)| {
+    let scores = prunable(objective, trained).into_iter().zip(moments).map(|(weight, moment)| {
         let size = weight.size();
         let sizes = moment.f_diagonal(0, 2, 3)?.f_sqrt()?.f_to_device(weight.device())?;
         // (R, parts, rows of a part, inputs).
