@@ -94,6 +94,9 @@ class Method(TypedDict):
     schedule: str
     cost: str
     nested: bool
+    early: bool
+    reads_at: int | None
+    rewinds: bool
     random: bool
     features: bool
     reference: str
@@ -197,6 +200,7 @@ def find_module_ticket(
 def find_stack_tickets(
     start: _Layers,
     dense: tuple[_Layers, Sequence[float]] | None,
+    snapshots: Sequence[tuple[int, _Layers]],
     data: Sequence[Samples],
     validation: Sequence[Samples],
     embedding: str | NDArray[np.float32],
@@ -210,6 +214,8 @@ def find_stack_tickets(
     densities: Sequence[float],
     granularity: str,
     scope: str,
+    at: int | None,
+    rewind: int,
     seed: int,
     streams: Sequence[int],
     progress: Callable[[int], None] | None,

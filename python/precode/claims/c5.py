@@ -79,7 +79,7 @@ def re_expression(tickets: pd.DataFrame, transport: pd.DataFrame, rules: RulesLi
     if lacking := [name for name in keys if name not in transport]:
         raise PrecodeValueError(f"the table of row transport lacks {', '.join(lacking)}, which that of tickets has")
     require_one(tickets, keys, "the table of tickets")
-    counts = transport.groupby(keys)[TRANSPORT[3:]].sum()
+    counts = transport.groupby(keys, dropna=False)[TRANSPORT[3:]].sum()
     table = chosen[keys].merge(counts.reset_index(), on=keys)
     table = table[table["dense"] > 0]
     if table.empty:

@@ -154,8 +154,8 @@ def tickets(settings: Settings, parts: Parts) -> Results:
     found = find_tickets(_train(settings, formulas), settings["method"], densities, at=at, seed=settings["seed"])
     retrained = found.retrain(test=settings["test"], relative_floor=floor)
     moves = transport_tickets(retrained, relative_floor=floor)
-    keys = ["method", "density", "formula", "template"]
-    sums = moves.drop(columns="clause").groupby(keys, sort=False).sum(min_count=1).reset_index()
+    keys = ["method", "density", "probe_epoch", "formula", "template"]
+    sums = moves.drop(columns="clause").groupby(keys, sort=False, dropna=False).sum(min_count=1).reset_index()
     results: dict[str, Any] = {
         "tickets": _placed(settings, _numbered(retrained.table().drop(columns="seconds"), formulas)),
         "transport": _placed(settings, _numbered(sums, formulas)),

@@ -64,6 +64,8 @@ fn compare(density: f64) -> Result<()> {
             granularity: Granularity::Weight,
             scope: Scope::Global,
             invert: false,
+            at: None,
+            rewind: 0,
             seed: 0,
             streams: &indices,
             progress: &progress,

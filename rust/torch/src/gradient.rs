@@ -3,7 +3,7 @@
 
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Result, value_error};
 use crate::flat::Flat;
 use crate::stack::Stack;
 
@@ -73,4 +73,28 @@ pub(crate) fn backward_watched(
         }
     }
     Ok(())
+}
+
+/// Gradients of the loss of each sample by itself, (R, samples, weights), with respect to the weights of some layers,
+/// counted from 0, side by side.
+pub(crate) fn of_samples(
+    stack: &Stack,
+    activations: &[Tensor],
+    labels: &Tensor,
+    layers: &[usize],
+) -> Result<Tensor> {
+    let Some(logits) = activations.last() else { return Err(value_error!("a stack without layers")) };
+    let mut delta = logits.f_sigmoid()?.f_sub_(labels)?.f_div_scalar_(logits.size()[2] as f64)?;
+    let mut parts: Vec<Tensor> = Vec::new();
+    for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
+        if layers.contains(&i) {
+            let outer = delta.f_unsqueeze(3)?.f_mul(&activations[i].f_unsqueeze(2)?)?;
+            parts.push(outer.f_flatten(2, 3)?);
+        }
+        if i > 0 {
+            delta = activations[i].f_threshold_backward(&delta.f_bmm(weight)?, 0.0)?;
+        }
+    }
+    parts.reverse();
+    Ok(Tensor::f_cat(&parts, 2)?)
 }

@@ -226,3 +226,40 @@ fn masks_belong_to_the_prunable_weights() {
         });
     }
 }
+
+#[test]
+fn moments_and_fisher_matrices_are_means_over_samples() {
+    for embedding in every_embedding() {
+        let mut case = Case::new(3, &[6], 1, config(adam()));
+        case.weights = Weights::linear_init(&[embedding.rows(8), 6, 1], 4, &[0, 1, 2]).unwrap();
+        case.embedding = embedding;
+        with(&case, Kind::Double, "all", |objective, _| {
+            let at = initial(objective);
+            let moments = objective.input_moments(&at).unwrap();
+            let fisher = objective.fisher(&at, 1..3).unwrap();
+            assert_eq!(fisher.len(), 2);
+            for r in 0..3 {
+                let x = embedded(&case.data[r], &case.embedding, Kind::Double);
+                let y = labels(&case.data[r], Kind::Double);
+                let own: Vec<Tensor> = at.iter().map(|value| value.get(r as i64)).collect();
+                let hidden = (x.matmul(&own[0].transpose(0, 1)) + &own[1]).relu();
+                for (moment, z) in moments.iter().zip([&x, &hidden]) {
+                    let expected = z.transpose(0, 1).matmul(z) / 100.0;
+                    assert_close(&[moment.get(r as i64).get(0)], &[expected], 1e-12);
+                }
+                if r == 0 {
+                    continue;
+                }
+                let gradients = (0..100).map(|i| {
+                    let leaves: Vec<Tensor> = own.iter().map(|w| w.copy().set_requires_grad(true)).collect();
+                    let loss = loss(&logits(&leaves, &x.narrow(0, i, 1)), &y.narrow(0, i, 1));
+                    let all = Tensor::run_backward(&[loss], &leaves, false, false);
+                    Tensor::cat(&[all[0].flatten(0, -1), all[2].flatten(0, -1)], 0)
+                });
+                let rows = Tensor::stack(&gradients.collect::<Vec<_>>(), 0);
+                let expected = rows.transpose(0, 1).matmul(&rows) / 100.0;
+                assert_close(&[fisher[r - 1].shallow_clone()], &[expected], 1e-12);
+            }
+        });
+    }
+}

@@ -66,6 +66,8 @@ impl<'a> Ask<'a> {
             granularity: self.granularity,
             scope: Scope::Global,
             invert: false,
+            at: None,
+            rewind: 0,
             seed: 3,
             streams: &streams,
             progress: &progress,

@@ -1,18 +1,20 @@
 //! Stacks of networks as what methods search.
 
+use std::ops::Range;
+
 use precode_core::Progress;
 use precode_core::train::{Problem, TrainConfig};
 use precode_core::{Clause, Embedding, Masks};
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use super::feed::{Scoring, Steps};
+use super::feed::{SCORING_SAMPLES, Scoring, Steps};
 use super::objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
 use super::select::flat;
 use crate::curvature::times_direction;
 use crate::engine::{Choice, choose};
 use crate::error::{Result, shape_error, value_error};
 use crate::flat::Flat;
-use crate::gradient::{backward, forward};
+use crate::gradient::{backward, forward, of_samples};
 use crate::stack::Stack;
 
 /// A [`Stack`] with its data. The parameters are `w1`, `b1`, `w2`, `b2`, .. from input to output.
@@ -29,6 +31,8 @@ pub struct StackObjective<'a> {
     widths: Vec<usize>,
     /// Trained values, and the epochs they took, (R).
     dense: Option<(Vec<Tensor>, Vec<f64>)>,
+    /// Values during the dense run, by step, that were handed in.
+    given: Vec<(u64, Vec<Tensor>)>,
     /// What [`Objective::dense_at`] was asked for last, by step.
     snapshots: Vec<(u64, Vec<Tensor>)>,
     features: Option<FeaturePair>,
@@ -77,6 +81,7 @@ impl<'a> StackObjective<'a> {
             device,
             widths,
             dense: None,
+            given: Vec::new(),
             snapshots: Vec::new(),
             features,
             steps: None,
@@ -90,21 +95,37 @@ impl<'a> StackObjective<'a> {
     /// # Errors
     /// Networks of other widths, or other than so many.
     pub fn with_dense(mut self, dense: &Stack, epochs: &[f64]) -> Result<Self> {
-        dense.validate_shapes()?;
         if epochs.len() != self.networks() {
             return Err(shape_error!("epochs of {} networks for {}", epochs.len(), self.networks()));
         }
-        if (dense.networks(), dense.widths()) != (self.networks(), self.widths.clone()) {
+        self.dense = Some((self.values_of(dense)?, epochs.to_vec()));
+        Ok(self)
+    }
+
+    /// Hands in the networks during the dense run, each with the number of steps that it has behind it, so that they
+    /// need not be trained again.
+    ///
+    /// # Errors
+    /// As [`with_dense`](Self::with_dense).
+    pub fn with_snapshots(mut self, snapshots: &[(u64, Stack)]) -> Result<Self> {
+        let given = snapshots.iter().map(|(step, stack)| Ok((*step, self.values_of(stack)?)));
+        self.given = given.collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// The values of other networks of the same sizes.
+    fn values_of(&self, stack: &Stack) -> Result<Vec<Tensor>> {
+        stack.validate_shapes()?;
+        if (stack.networks(), stack.widths()) != (self.networks(), self.widths.clone()) {
             return Err(shape_error!(
                 "{} dense networks of widths {:?} for {} of widths {:?}",
-                dense.networks(),
-                dense.widths(),
+                stack.networks(),
+                stack.widths(),
                 self.networks(),
                 self.widths
             ));
         }
-        self.dense = Some((values(dense.copy_to(self.kind, self.device)?), epochs.to_vec()));
-        Ok(self)
+        Ok(values(stack.copy_to(self.kind, self.device)?))
     }
 
     /// Tells the clauses of each network's formula, for methods that use them, and whether the network computes the
@@ -129,6 +150,12 @@ impl<'a> StackObjective<'a> {
 
     fn networks(&self) -> usize {
         self.parameters.first().map_or(0, |parameter| parameter.initial.size()[0] as usize)
+    }
+
+    /// The layers whose weights may be pruned, counted from 0.
+    fn prunable(&self) -> Vec<usize> {
+        let weights = self.parameters.iter().step_by(2).enumerate();
+        weights.filter(|(_, weight)| weight.prunable).map(|(layer, _)| layer).collect()
     }
 
     fn initial(&self) -> Vec<Tensor> {
@@ -169,7 +196,7 @@ impl<'a> StackObjective<'a> {
         let (mut mean, mut piece) = (self.zeros(Kind::Double)?, self.zeros(Kind::Double)?);
         let scoring = match self.scoring.take() {
             Some(scoring) => scoring,
-            None => Scoring::new(&self.problem, self.device)?,
+            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
         };
         for chunk in self.scoring.insert(scoring).parts() {
             self.progress.check()?;
@@ -340,6 +367,59 @@ impl Objective for StackObjective<'_> {
         self.finite(flow, "synaptic flow")
     }
 
+    /// Inputs of the first layer are those after the embedding.
+    fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        let _guard = no_grad_guard();
+        let stack = self.layers(at, Kind::Double)?;
+        let wanted = self.prunable();
+        let options = (Kind::Double, self.device);
+        let mut moments: Vec<Tensor> = wanted
+            .iter()
+            .map(|&layer| {
+                let inputs = self.widths[layer] as i64;
+                Ok(Tensor::f_zeros([self.networks() as i64, 1, inputs, inputs], options)?)
+            })
+            .collect::<Result<_>>()?;
+        for chunk in Scoring::new(&self.problem, self.device, usize::MAX)?.parts() {
+            self.progress.check()?;
+            let (x, _, fraction) = chunk?;
+            let activations = if wanted == [0] { vec![x] } else { forward(&stack, x)? };
+            let share = fraction / activations[0].size()[1] as f64;
+            for (moment, &layer) in moments.iter_mut().zip(&wanted) {
+                let inputs = &activations[layer];
+                let part = inputs.f_transpose(1, 2)?.f_bmm(inputs)?.f_unsqueeze(1)?;
+                let _ = moment.f_add_(&part.f_mul_scalar(share)?)?;
+            }
+        }
+        Ok(moments)
+    }
+
+    fn fisher(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
+        let _guard = no_grad_guard();
+        let stack = self.layers(at, Kind::Double)?.range(&networks)?;
+        let wanted = self.prunable();
+        let (first, count) = (networks.start as i64, networks.len() as i64);
+        let mut sum: Option<Tensor> = None;
+        let scoring = match self.scoring.take() {
+            Some(scoring) => scoring,
+            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
+        };
+        for chunk in self.scoring.insert(scoring).parts() {
+            self.progress.check()?;
+            let (x, labels, fraction) = chunk?;
+            let activations = forward(&stack, x.f_narrow(0, first, count)?)?;
+            let gradients = of_samples(&stack, &activations, &labels.f_narrow(0, first, count)?, &wanted)?;
+            let share = fraction / gradients.size()[1] as f64;
+            let part = gradients.f_transpose(1, 2)?.f_bmm(&gradients)?.f_mul_scalar_(share)?;
+            sum = Some(match sum {
+                Some(mut sum) => sum.f_add_(&part)?,
+                None => part,
+            });
+        }
+        let Some(sum) = sum else { return Err(value_error!("no samples: pass at least one")) };
+        (0..count).map(|network| Ok(sum.f_get(network)?)).collect()
+    }
+
     /// The dense run that was handed in, or else one that is trained now.
     fn dense(&mut self) -> Result<Vec<Tensor>> {
         let dense = match self.dense.take() {
@@ -370,7 +450,7 @@ impl Objective for StackObjective<'_> {
             self.snapshots.push((last, copy(values)));
         }
         self.snapshots.retain(|(known, _)| steps.contains(known));
-        let missing = |step: &u64| self.snapshots.iter().all(|(known, _)| known != step);
+        let missing = |step: &u64| self.given.iter().chain(&self.snapshots).all(|(known, _)| known != step);
         let missing: Vec<u64> = steps.iter().copied().filter(missing).collect();
         if let Some(end) = missing.last() {
             let epochs = end.div_ceil(self.steps_per_epoch()) as u32;
@@ -381,7 +461,8 @@ impl Objective for StackObjective<'_> {
             self.snapshots.extend(missing.into_iter().zip(outcome.snapshots));
         }
         let of = |step: &u64| {
-            self.snapshots.iter().find(|(known, _)| known == step).map(|(_, values)| copy(values))
+            let known = self.given.iter().chain(&self.snapshots).find(|(known, _)| known == step);
+            known.map(|(_, values)| copy(values))
         };
         Ok(steps.iter().filter_map(of).collect())
     }

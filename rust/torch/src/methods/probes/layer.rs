@@ -148,6 +148,7 @@ impl Layer {
         let clauses = Clauses::new(&sets, self.networks, self.translation.variables())?;
         Ok(Chooser {
             layer: self,
+            values: start.iter().map(Tensor::shallow_clone).collect(),
             weights: self.weights(start)?,
             start: self.features(start)?,
             templates: templates(clauses.width()).collect(),
@@ -210,6 +211,8 @@ impl Layer {
 /// A probe of all networks, for any density.
 pub(super) struct Chooser<'a> {
     layer: &'a Layer,
+    /// All parameters as they were read first, and W1 among them.
+    values: Vec<Tensor>,
     weights: Vec<f64>,
     start: (Vec<f64>, Vec<f64>),
     clauses: Clauses,
@@ -230,8 +233,7 @@ impl Chooser<'_> {
         let layer = self.layer;
         let (rows, inputs, variables) =
             (layer.rows, layer.translation.inputs(), layer.translation.variables());
-        let initial = initial(objective);
-        let (keep, others) = layer.share(objective, latest.unwrap_or(&initial), density, request)?;
+        let (keep, others) = layer.share(objective, latest.unwrap_or(&self.values), density, request)?;
         let later = latest.map(|values| layer.features(values)).transpose()?;
         let later = later.as_ref().map(|later| layer.readout(later)).transpose()?;
         let (start, budget) = (layer.readout(&self.start)?, keep.min(rows * variables));
