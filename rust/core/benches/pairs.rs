@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ndarray::Array2;
 use precode_core::Progress;
 use precode_core::cpu::Kernels;
 use precode_core::read::pairs::{BitCodes, CodeMetric, Pairs, TernaryCodes, TernaryMetric};
@@ -19,7 +20,8 @@ fn noise() -> impl Iterator<Item = u64> {
 
 fn codes(count: usize, bits: usize) -> BitCodes {
     let bools: Vec<bool> = noise().take(count * bits).map(|number| number >> 63 == 1).collect();
-    BitCodes::from_bools(&bools, bits).expect("codes")
+    let bools = Array2::from_shape_vec((count, bits), bools).expect("as many values");
+    BitCodes::from_bools(bools.view()).expect("codes")
 }
 
 /// Every level on every length of codes; nothing is kept.
@@ -53,18 +55,19 @@ fn forms(criterion: &mut Criterion) {
         let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).expect("pairs");
         let jaccard = Pairs::new(&codes, None, CodeMetric::Jaccard).expect("pairs");
         let full = Pairs::new(&codes, Some(&codes), CodeMetric::Hamming).expect("pairs");
-        let (mut out, mut fractions) = (vec![0u16; count * count], vec![0f32; count * count]);
+        let (mut out, mut fractions) =
+            (Array2::<u16>::zeros((count, count)), Array2::<f32>::zeros((count, count)));
         let progress = Progress::default();
         let size = format!("{count} x {bits}");
         group.throughput(Throughput::Elements((count * count) as u64));
         group.bench_function(BenchmarkId::new("symmetric", &size), |bencher| {
-            bencher.iter(|| pairs.matrix(&mut out, &progress));
+            bencher.iter(|| pairs.matrix(out.view_mut(), &progress));
         });
         group.bench_function(BenchmarkId::new("full", &size), |bencher| {
-            bencher.iter(|| full.matrix(&mut out, &progress));
+            bencher.iter(|| full.matrix(out.view_mut(), &progress));
         });
         group.bench_function(BenchmarkId::new("jaccard", &size), |bencher| {
-            bencher.iter(|| jaccard.matrix(&mut fractions, &progress));
+            bencher.iter(|| jaccard.matrix(fractions.view_mut(), &progress));
         });
         group.bench_function(BenchmarkId::new("histogram", &size), |bencher| {
             bencher.iter(|| pairs.histogram(&progress));
@@ -81,7 +84,8 @@ fn ternary(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pairs/ternary");
     for (count, length) in [(8192, 16), (8192, 256)] {
         let signs: Vec<i8> = noise().take(count * length).map(|number| (number >> 32) as i8 % 2).collect();
-        let codes = TernaryCodes::from_signs(&signs, length).expect("codes");
+        let signs = Array2::from_shape_vec((count, length), signs).expect("as many values");
+        let codes = TernaryCodes::from_signs(signs.view()).expect("codes");
         group.throughput(Throughput::Elements((count * count) as u64));
         for (name, metric) in [("mismatch", TernaryMetric::Mismatch), ("l1", TernaryMetric::L1)] {
             let pairs = Pairs::ternary(&codes, None, metric).expect("pairs");

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use ndarray::Axis;
 use precode_core::read::codes::channels;
 use precode_core::read::template::Template;
 use precode_core::task::formula::ClauseShape;
@@ -45,16 +46,13 @@ fn main() -> Result<(), Error> {
         shape.clauses
     );
     for (moment, weights) in [("at initialization", &start), ("after training", &trained.weights)] {
-        let [first, second] = [&weights.layers[0], &weights.layers[1]];
-        let readout = Readout::new(NETWORKS, ROWS, VARIABLES, &first.weight, &second.weight)?;
+        let (features, output) = (weights.features(&Embedding::Identity, VARIABLES)?, weights.output(0)?);
+        let readout = Readout::new(features.view(), output.view())?;
         let clauses = Clauses::new(&[task.clauses(0)], NETWORKS, VARIABLES)?;
         let carried = channels(&readout, &clauses, "4P".parse::<Template>()?, 0.0)?;
-        let sizes: Vec<usize> =
-            carried.chunks_exact(ROWS).map(|rows| rows.iter().filter(|&&carries| carries).count()).collect();
-        let mean = |clause: usize| {
-            sizes.iter().skip(clause).step_by(shape.clauses).sum::<usize>() as f64 / NETWORKS as f64
-        };
-        let means: Vec<String> = (0..shape.clauses).map(|clause| format!("{:4.1}", mean(clause))).collect();
+        let carriers = carried.axis_iter(Axis(1)).map(|rows| rows.iter().filter(|&&carries| carries).count());
+        let means: Vec<String> =
+            carriers.map(|count| format!("{:4.1}", count as f64 / NETWORKS as f64)).collect();
         println!("{moment:18} {}", means.join(" "));
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ndarray::{Array, ArrayView, Dimension, StrideShape};
 use rayon::prelude::*;
 
 /// Why a request was refused or ended early.
@@ -72,6 +73,23 @@ pub fn in_parallel<T: Send, E: Send>(
     };
     let results: Vec<_> = (0..count).into_par_iter().with_max_len(1).map(attempt).collect();
     results.into_iter().flatten().collect()
+}
+
+/// An array of a shape around its values in row-major order.
+///
+/// # Errors
+/// [`Error::Shape`] if there are not as many.
+pub fn shaped<T, D: Dimension>(values: Vec<T>, shape: impl Into<StrideShape<D>>) -> Result<Array<T, D>> {
+    Array::from_shape_vec(shape, values)
+        .map_err(|error| Error::Shape(format!("values do not fill an array: {error}")))
+}
+
+/// The values of an array in row-major order, without a copy.
+pub(crate) fn flat<'a, T, D: Dimension>(array: ArrayView<'a, T, D>, name: &str) -> Result<&'a [T]> {
+    let shape = array.shape().to_vec();
+    array.to_slice().ok_or_else(|| {
+        Error::Shape(format!("{name} of shape {shape:?} is not row-major: pass `as_standard_layout` of it"))
+    })
 }
 
 macro_rules! value_error {

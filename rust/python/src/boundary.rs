@@ -98,15 +98,13 @@ pub enum Networks<'py> {
     Double((PyReadonlyArray3<'py, f64>, PyReadonlyArray2<'py, f64>)),
 }
 
-/// A view of contiguous arrays as what codes are read from.
+/// A view of arrays as what codes are read from.
 pub fn readout<'a, T: Real + numpy::Element>(
     py: Python<'_>,
     features: &'a PyReadonlyArray3<'_, T>,
     output: &'a PyReadonlyArray2<'_, T>,
 ) -> PyResult<Readout<'a, T>> {
-    let (networks, rows, variables) = features.as_array().dim();
-    Readout::new(networks, rows, variables, features.as_slice()?, output.as_slice()?)
-        .map_err(|error| raise(py, error))
+    Readout::new(features.as_array(), output.as_array()).map_err(|error| raise(py, error))
 }
 
 /// Signed clauses, one set for all networks of a readout or one for each.

@@ -1,22 +1,19 @@
 //! Codes, distances, interference and nulls on NumPy views.
 
-use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
-use precode_core::read::codes::{self, Real};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyReadonlyArray2, PyReadonlyArray3};
+use precode_core::Template;
+use precode_core::read::codes;
 use precode_core::read::distance::{self, Metric, PolarityRule, Scale};
-use precode_core::read::{interference, nulls};
+use precode_core::read::interference::{self, Crowding};
+use precode_core::read::nulls;
 use precode_core::train::embedding::EmbeddingKind;
-use precode_core::{Clauses, Error, Readout, Template};
 use pyo3::prelude::*;
 
-use crate::boundary::{Named, Networks, array, compute, raise, table, with_readout};
+use crate::boundary::{Named, Networks, compute, raise, table, with_readout};
 
-type Bits<'py> = Bound<'py, PyArrayDyn<bool>>;
-type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
-type Counts<'py> = Bound<'py, PyArrayDyn<u32>>;
-
-fn locations<T: Real>(readout: &Readout<T>, clauses: &Clauses) -> [usize; 3] {
-    [readout.networks(), clauses.count(), readout.rows()]
-}
+type Bits<'py> = Bound<'py, PyArray3<bool>>;
+type Floats<'py> = Bound<'py, PyArray3<f64>>;
+type Counts<'py> = Bound<'py, PyArray3<u32>>;
 
 /// (R, C, rows, k) signs on every clause.
 #[pyfunction]
@@ -26,12 +23,10 @@ pub fn signs<'py>(
     sets: Vec<Vec<Vec<i64>>>,
     aligned: bool,
     floor: f64,
-) -> PyResult<Bound<'py, PyArrayDyn<i8>>> {
+) -> PyResult<Bound<'py, PyArray4<i8>>> {
     with_readout!(py, networks, |readout| {
-        let clauses = table(&readout, &sets).map_err(|error| raise(py, error))?;
-        let signs = compute(py, || codes::signs(&readout, &clauses, aligned, floor))?;
-        let [r, c, rows] = locations(&readout, &clauses);
-        array(py, signs, &[r, c, rows, clauses.width()])
+        let signs = compute(py, || codes::signs(&readout, &table(&readout, &sets)?, aligned, floor))?;
+        Ok(signs.into_pyarray(py))
     })
 }
 
@@ -43,11 +38,11 @@ pub fn pattern_counts<'py>(
     sets: Vec<Vec<Vec<i64>>>,
     aligned: bool,
     floor: f64,
-) -> PyResult<Counts<'py>> {
+) -> PyResult<Bound<'py, PyArray4<u32>>> {
     with_readout!(py, networks, |readout| {
-        let clauses = table(&readout, &sets).map_err(|error| raise(py, error))?;
-        let counts = compute(py, || codes::pattern_counts(&readout, &clauses, aligned, floor))?;
-        array(py, counts, &[readout.networks(), clauses.count(), 2, clauses.width() + 1])
+        let counts =
+            compute(py, || codes::pattern_counts(&readout, &table(&readout, &sets)?, aligned, floor))?;
+        Ok(counts.into_pyarray(py))
     })
 }
 
@@ -61,11 +56,9 @@ pub fn channels<'py>(
     floor: f64,
 ) -> PyResult<Bits<'py>> {
     with_readout!(py, networks, |readout| {
-        let (bits, shape) = compute(py, || {
-            let clauses = table(&readout, &sets)?;
-            Ok((codes::channels(&readout, &clauses, template.0, floor)?, locations(&readout, &clauses)))
-        })?;
-        array(py, bits, &shape)
+        let channels =
+            compute(py, || codes::channels(&readout, &table(&readout, &sets)?, template.0, floor))?;
+        Ok(channels.into_pyarray(py))
     })
 }
 
@@ -81,12 +74,11 @@ pub fn distances<'py>(
     polarity: Named<PolarityRule>,
 ) -> PyResult<Floats<'py>> {
     with_readout!(py, networks, |readout| {
-        let (values, shape) = compute(py, || {
+        let distances = compute(py, || {
             let clauses = table(&readout, &sets)?;
-            let values = distance::distances(&readout, &clauses, template.0, metric.0, scale.0, polarity.0)?;
-            Ok((values, locations(&readout, &clauses)))
+            distance::distances(&readout, &clauses, template.0, metric.0, scale.0, polarity.0)
         })?;
-        array(py, values, &shape)
+        Ok(distances.into_pyarray(py))
     })
 }
 
@@ -99,18 +91,12 @@ pub fn crowding<'py>(
     template: Named<Template>,
     near: u32,
     scale: Named<Scale>,
-) -> PyResult<(Counts<'py>, Floats<'py>, Counts<'py>)> {
+) -> PyResult<(Counts<'py>, Floats<'py>, Bound<'py, PyArray2<u32>>)> {
     with_readout!(py, networks, |readout| {
-        let (crowding, shape) = compute(py, || {
-            let clauses = table(&readout, &sets)?;
-            let crowding = interference::crowding(&readout, &clauses, template.0, near, scale.0)?;
-            Ok((crowding, locations(&readout, &clauses)))
+        let Crowding { near, graded, positive_entries } = compute(py, || {
+            interference::crowding(&readout, &table(&readout, &sets)?, template.0, near, scale.0)
         })?;
-        Ok((
-            array(py, crowding.near, &shape)?,
-            array(py, crowding.graded, &shape)?,
-            array(py, crowding.positive_entries, &[shape[0], shape[2]])?,
-        ))
+        Ok((near.into_pyarray(py), graded.into_pyarray(py), positive_entries.into_pyarray(py)))
     })
 }
 
@@ -124,31 +110,29 @@ pub fn conflicts<'py>(
     near: u32,
 ) -> PyResult<Counts<'py>> {
     with_readout!(py, networks, |readout| {
-        let (counts, shape) = compute(py, || {
-            let clauses = table(&readout, &sets)?;
-            let templates: Vec<Template> = templates.iter().map(|template| template.0).collect();
-            let counts = interference::conflicts(&readout, &clauses, &templates, near)?;
-            Ok((counts, locations(&readout, &clauses)))
-        })?;
-        array(py, counts, &shape)
+        let templates: Vec<Template> = templates.iter().map(|template| template.0).collect();
+        let counts =
+            compute(py, || interference::conflicts(&readout, &table(&readout, &sets)?, &templates, near))?;
+        Ok(counts.into_pyarray(py))
     })
 }
 
 /// (R, n) feature capacity of every variable's column.
 #[pyfunction]
-pub fn feature_capacity<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Floats<'py>> {
+pub fn feature_capacity<'py>(
+    py: Python<'py>,
+    networks: Networks<'py>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
     with_readout!(py, networks, |readout| {
-        let capacity = compute(py, || Ok(interference::feature_capacity(&readout)))?;
-        array(py, capacity, &[readout.networks(), readout.variables()])
+        Ok(compute(py, || Ok(interference::feature_capacity(&readout)))?.into_pyarray(py))
     })
 }
 
 /// (R) mean cosine of all pairs of rows.
 #[pyfunction]
-pub fn mean_row_cosine<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Floats<'py>> {
+pub fn mean_row_cosine<'py>(py: Python<'py>, networks: Networks<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
     with_readout!(py, networks, |readout| {
-        let cosine = compute(py, || Ok(interference::mean_row_cosine(&readout)))?;
-        array(py, cosine, &[readout.networks()])
+        Ok(compute(py, || Ok(interference::mean_row_cosine(&readout)))?.into_pyarray(py))
     })
 }
 
@@ -160,11 +144,9 @@ pub fn random_signs<'py>(
     floor: f64,
     seed: u64,
     index: u64,
-) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+) -> PyResult<Bound<'py, PyArray3<f32>>> {
     with_readout!(py, networks, |readout| {
-        let shape = [readout.networks(), readout.rows(), readout.variables()];
-        let signs = compute(py, || nulls::random_signs(&readout, floor, seed, index))?;
-        array(py, signs, &shape)
+        Ok(compute(py, || nulls::random_signs(&readout, floor, seed, index))?.into_pyarray(py))
     })
 }
 
@@ -177,19 +159,8 @@ pub fn permute_rows<'py>(
     seed: u64,
     index: u64,
 ) -> PyResult<Bits<'py>> {
-    let (bits, weights) = (channels.as_slice()?, output.as_slice()?);
-    let (networks, clauses, rows) = channels.as_array().dim();
-    if output.as_array().shape() != [networks, rows] {
-        let message = format!(
-            "output weights of shape {:?} do not fit channels of shape {:?}: expected one for each network and row",
-            output.as_array().shape(),
-            channels.as_array().shape()
-        );
-        return Err(raise(py, Error::Shape(message)));
-    }
-    let shape = [networks, clauses, rows];
-    let permuted = compute(py, || nulls::permute_rows(bits, weights, shape, seed, index))?;
-    array(py, permuted, &shape)
+    let (channels, output) = (channels.as_array(), output.as_array());
+    Ok(compute(py, || nulls::permute_rows(channels, output, seed, index))?.into_pyarray(py))
 }
 
 /// Probability of each Hamming distance of random signs from a template.
@@ -219,12 +190,8 @@ pub fn embedding_matrix<'py>(
     kind: Named<EmbeddingKind>,
     variables: usize,
     seed: u64,
-) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    let (rows, matrix) = compute(py, || {
-        let c0 = kind.0.embedding(variables, seed)?;
-        Ok((c0.rows(variables), c0.matrix(variables)?))
-    })?;
-    array(py, matrix, &[rows, variables])
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    Ok(compute(py, || kind.0.embedding(variables, seed)?.matrix(variables))?.into_pyarray(py))
 }
 
 /// The order in which an epoch visits the samples.
@@ -234,7 +201,6 @@ pub fn epoch_order(
     seed: u64,
     epoch: u32,
     samples: usize,
-) -> PyResult<Bound<'_, PyArrayDyn<u32>>> {
-    let order = compute(py, || Ok(precode_core::train::epoch_order(seed, epoch, samples)))?;
-    array(py, order, &[samples])
+) -> PyResult<Bound<'_, PyArray1<u32>>> {
+    Ok(compute(py, || Ok(precode_core::train::epoch_order(seed, epoch, samples)))?.into_pyarray(py))
 }

@@ -1,12 +1,12 @@
 //! All pairs of codes.
 
-use numpy::{PyArrayDyn, PyReadonlyArray2};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2};
 use precode_core::read::pairs::{BitCodes, Distance, Pairs, TernaryCodes};
 use precode_core::{Error, error};
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use crate::boundary::{array, compute, raise, run};
+use crate::boundary::{compute, raise, run};
 
 /// A stack of codes: Booleans (count, bits), or signs -1, 0, +1 (count, length).
 #[derive(FromPyObject)]
@@ -19,12 +19,12 @@ pub enum Codes<'py> {
 
 fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> PyResult<Pairs> {
     let bits = |codes: &PyReadonlyArray2<'_, bool>| -> PyResult<BitCodes> {
-        let (bits, columns) = (codes.as_slice()?, codes.as_array().ncols());
-        compute(py, || BitCodes::from_bools(bits, columns))
+        let codes = codes.as_array();
+        compute(py, || BitCodes::from_bools(codes))
     };
     let signs = |codes: &PyReadonlyArray2<'_, i8>| -> PyResult<TernaryCodes> {
-        let (signs, columns) = (codes.as_slice()?, codes.as_array().ncols());
-        compute(py, || TernaryCodes::from_signs(signs, columns))
+        let codes = codes.as_array();
+        compute(py, || TernaryCodes::from_signs(codes))
     };
     let prepared: error::Result<Pairs> = match (a, b) {
         (Codes::Bits(a), None) => {
@@ -51,14 +51,7 @@ fn pairs(py: Python<'_>, a: &Codes<'_>, b: Option<&Codes<'_>>, metric: &str) -> 
 }
 
 fn matrix<'py, T: Distance + numpy::Element>(py: Python<'py>, pairs: &Pairs) -> PyResult<Bound<'py, PyAny>> {
-    let (rows, columns) = pairs.shape();
-    let distances = run(py, None, |progress| {
-        let what = format!("the distances of {rows} x {columns} codes");
-        let mut out = error::allocate(rows.checked_mul(columns), T::default(), &what)?;
-        pairs.matrix(&mut out, progress)?;
-        Ok::<_, Error>(out)
-    })?;
-    Ok(array(py, distances, &[rows, columns])?.into_any())
+    Ok(run(py, None, |progress| pairs.to_array::<T>(progress))?.into_pyarray(py).into_any())
 }
 
 /// (A, B) distances of every two codes, in the smallest type that holds them, and the level that ran.
@@ -79,7 +72,7 @@ pub fn code_distances<'py>(
     Ok((distances, pairs.level().name()))
 }
 
-type NearestArrays<'py> = (Bound<'py, PyArrayDyn<u32>>, Bound<'py, PyArrayDyn<f32>>);
+type NearestArrays<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>);
 
 /// Index and distance of the nearest code to each of A's.
 #[pyfunction]
@@ -91,8 +84,7 @@ pub fn nearest_codes<'py>(
 ) -> PyResult<NearestArrays<'py>> {
     let pairs = pairs(py, &a, b.as_ref(), metric)?;
     let nearest = run(py, None, |progress| pairs.nearest::<f32>(progress))?;
-    let count = nearest.indices.len();
-    Ok((array(py, nearest.indices, &[count])?, array(py, nearest.distances, &[count])?))
+    Ok((nearest.indices.into_pyarray(py), nearest.distances.into_pyarray(py)))
 }
 
 /// How often each distance 0, 1, ... occurs.
@@ -102,9 +94,8 @@ pub fn code_distance_counts<'py>(
     a: Codes<'py>,
     b: Option<Codes<'py>>,
     metric: &str,
-) -> PyResult<Bound<'py, PyArrayDyn<u64>>> {
+) -> PyResult<Bound<'py, PyArray1<u64>>> {
     let pairs = pairs(py, &a, b.as_ref(), metric)?;
     let histogram = run(py, None, |progress| pairs.histogram(progress))?;
-    let count = histogram.counts.len();
-    array(py, histogram.counts, &[count])
+    Ok(histogram.counts.into_pyarray(py))
 }

@@ -1,9 +1,9 @@
 //! Recovery of codes by sparse networks, and what of them is alive.
 
 use numpy::{PyArrayDyn, PyReadonlyArray2, PyReadonlyArray3};
+use precode_core::Template;
 use precode_core::ticket::recovery as core;
 use precode_core::ticket::recovery::{Agreement, Levels};
-use precode_core::{Error, Template};
 use pyo3::prelude::*;
 
 use crate::boundary::{Named, Networks, array, compute, raise, table, with_readout};
@@ -23,7 +23,7 @@ pub fn recovery<'py>(
     templates: Vec<Named<Template>>,
     floor: f64,
 ) -> PyResult<(Counts<'py>, Counts<'py>, Counts<'py>)> {
-    let alive = alive.as_slice()?;
+    let alive = alive.as_array();
     with_readout!(py, dense, |dense| with_readout!(py, sparse, |sparse| {
         let clauses = table(&dense, &sets).map_err(|error| raise(py, error))?;
         let templates: Vec<Template> = templates.iter().map(|template| template.0).collect();
@@ -54,20 +54,9 @@ pub fn liveness<'py>(
     alive: PyReadonlyArray3<'py, bool>,
     outputs: PyReadonlyArray2<'py, bool>,
 ) -> PyResult<Counts<'py>> {
-    let (networks, rows, inputs) = alive.as_array().dim();
-    let (alive, outputs) = (alive.as_slice()?, outputs.as_slice()?);
-    if outputs.len() != networks * rows {
-        let message = format!(
-            "{} output weights do not fit masks of shape {:?}: pass one a row",
-            outputs.len(),
-            [networks, rows, inputs]
-        );
-        return Err(raise(py, Error::Shape(message)));
-    }
-    let parts = alive.chunks_exact((rows * inputs).max(1)).zip(outputs.chunks_exact(rows.max(1)));
-    let counts = compute(py, || {
-        parts.map(|(alive, outputs)| core::liveness(alive, outputs)).collect::<Result<Vec<_>, _>>()
-    })?;
+    let (alive, outputs) = (alive.as_array(), outputs.as_array());
+    let counts = compute(py, || core::liveness(alive, outputs))?;
+    let networks = counts.len();
     let counts: Vec<u32> =
         counts.iter().flat_map(|part| [part.kept, part.dead_rows, part.on_paths]).collect();
     array(py, counts, &[networks, 3])

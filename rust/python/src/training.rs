@@ -30,10 +30,7 @@ impl EmbeddingArgument<'_> {
     pub fn into_embedding(self, variables: usize, seed: u64) -> Result<Embedding, Error> {
         match self {
             Self::Named(name) => name.parse::<EmbeddingKind>()?.embedding(variables, seed),
-            Self::Matrix(matrix) => {
-                let view = matrix.as_array();
-                Ok(Embedding::Dense { rows: view.nrows(), matrix: view.iter().copied().collect() })
-            }
+            Self::Matrix(matrix) => Ok(Embedding::Dense(matrix.as_array().to_owned())),
         }
     }
 }

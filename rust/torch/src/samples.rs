@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ndarray::Array2;
 use precode_core::{Dataset, Embedding};
 use tch::{Device, Kind, Tensor};
 
@@ -66,9 +67,7 @@ impl Samples {
         let embedding = match embedding {
             Embedding::Identity => None,
             map => {
-                let rows = map.rows(variables) as i64;
-                let matrix =
-                    Tensor::f_from_slice(&map.matrix(variables)?)?.f_view([rows, variables as i64])?;
+                let matrix = from_matrix(map.matrix(variables)?)?;
                 Some(matrix.f_to_kind(kind)?.f_to_device(device)?.f_transpose(0, 1)?.f_contiguous()?)
             }
         };
@@ -165,6 +164,13 @@ impl Samples {
         self.picks = if counts { None } else { Some(index_tensor(&self.set_of, self.inputs.device())?) };
         Ok(())
     }
+}
+
+/// A matrix as a tensor on the CPU.
+pub(crate) fn from_matrix(matrix: Array2<f32>) -> Result<Tensor> {
+    let size = [matrix.nrows() as i64, matrix.ncols() as i64];
+    let entries: Vec<f32> = matrix.into_iter().collect();
+    Ok(Tensor::f_from_slice(&entries)?.f_view(size)?)
 }
 
 /// An int64 tensor of row numbers.

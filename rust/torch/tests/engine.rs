@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use ndarray::Array2;
 use precode_core::Progress;
 use precode_core::train::{Optimizer, Watch};
 use precode_core::{Embedding, Error as Core, Weights};
@@ -284,9 +285,9 @@ fn bad_input_is_refused_by_name() {
     refused(evaluate(&case.alone(0)), &["1 data sets for 2 networks"]);
     refused(evaluate(&other), &["[8, 6, 1]", "2 labels"]);
     other = Case::new(2, &[6], 1, config(adam()));
-    other.embedding = Embedding::Dense { rows: 8, matrix: vec![0.0; 7] };
-    refused(train(&other), &["7 entries", "8 rows x 8 variables"]);
-    other.embedding = Embedding::Dense { rows: 9, matrix: vec![0.0; 72] };
+    other.embedding = Embedding::Dense(Array2::zeros((8, 7)));
+    refused(train(&other), &["[8, 7]", "(rows, 8)"]);
+    other.embedding = Embedding::Dense(Array2::zeros((9, 8)));
     refused(evaluate(&other), &["embed into 9"]);
 
     refused("torch".parse::<Choice>().map_err(Into::into), &["torch", "auto", "fused", "libtorch"]);

@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Case, adam, config};
+use ndarray::{Array2, Array3, Axis};
 use precode_core::Progress;
 use precode_core::read::template::templates;
 use precode_core::task::formula::{ClauseShape, Dnf};
@@ -101,24 +102,31 @@ fn doubles(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// W1 and w2 of all networks.
-type Weighted = (Vec<f64>, Vec<f64>);
+type Weighted = (Array3<f64>, Array2<f64>);
 
 fn read(values: &[Tensor]) -> Weighted {
-    (doubles(&values[0]), doubles(&values[2]))
+    let w1 = Array3::from_shape_vec((NETWORKS, ROWS, VARIABLES), doubles(&values[0])).unwrap();
+    (w1, Array2::from_shape_vec((NETWORKS, ROWS), doubles(&values[2])).unwrap())
 }
 
 fn readout((w1, w2): &Weighted) -> Readout<'_, f64> {
-    Readout::new(NETWORKS, ROWS, VARIABLES, w1, w2).unwrap()
+    Readout::new(w1.view(), w2.view()).unwrap()
+}
+
+/// The mask of W1 of all networks.
+fn mask(found: &Found) -> Array3<bool> {
+    Array3::from_shape_vec((NETWORKS, ROWS, VARIABLES), bools(&found.masks[0][0])).unwrap()
 }
 
 #[test]
 fn every_probe_keeps_exactly_what_is_asked_through_every_embedding() {
-    let rectangular = (0..12 * VARIABLES).map(|i| (i as f32 * 0.7).sin()).collect();
+    let rectangular =
+        Array2::from_shape_fn((12, VARIABLES), |(row, v)| ((row * VARIABLES + v) as f32 * 0.7).sin());
     let embeddings = [
         Embedding::Identity,
         Embedding::Hadamard { normalized: false },
         Embedding::random_orthogonal(VARIABLES, 3).unwrap(),
-        Embedding::Dense { rows: 12, matrix: rectangular },
+        Embedding::Dense(rectangular),
     ];
     for embedding in embeddings {
         let (mut case, clauses) = case(embedding);
@@ -159,26 +167,26 @@ fn masks_are_those_of_the_core() {
     let expect = |later: Option<&Weighted>, settings: &Probe| {
         choose_cells(&readout(&start), later.map(readout).as_ref(), &sets, &templates, 64, settings).unwrap()
     };
-    assert_eq!(bools(&ask.find("distance").masks[0][0]), expect(None, &Probe::DISTANCE));
+    assert_eq!(mask(&ask.find("distance")), expect(None, &Probe::DISTANCE));
     // Two epochs of 63 steps.
     let both = ask.find("distance+motion");
-    assert_eq!(bools(&both.masks[0][0]), expect(Some(&later), &Probe::BOTH));
+    assert_eq!(mask(&both), expect(Some(&later), &Probe::BOTH));
     assert_eq!(
         (both.cost[0].epochs.clone(), ask.find("motion").cost[0].epochs.clone()),
         (vec![2.0], vec![1.0])
     );
     let oracle = ask.find("oracle-codes");
-    assert_eq!(bools(&oracle.masks[0][0]), expect(Some(&trained), &Probe::BOTH));
+    assert_eq!(mask(&oracle), expect(Some(&trained), &Probe::BOTH));
     assert_eq!(
         (&oracle.cost[0].epochs, &ask.find("code-rounds").cost[0].epochs),
         (&vec![10.0; NETWORKS], &vec![40.0; NETWORKS])
     );
     let aligned = ask.find("oracle");
     for r in 0..NETWORKS {
-        let part = r * 256..(r + 1) * 256;
-        let map = Translation::identity(VARIABLES);
-        let (mask, scale) = map.align(&start.0[part.clone()], &trained.0[part.clone()], 64).unwrap();
-        assert_eq!(bools(&aligned.masks[0][0])[part], mask);
+        let translation = Translation::identity(VARIABLES);
+        let of = |weights: &Weighted| weights.0.index_axis(Axis(0), r).to_owned();
+        let (expected, scale) = translation.align(of(&start).view(), of(&trained).view(), 64).unwrap();
+        assert_eq!(mask(&aligned).index_axis(Axis(0), r), expected);
         assert_eq!(aligned.notes[0].1[0][r], scale);
     }
 }
@@ -221,8 +229,8 @@ fn probes_recover_more_codes_than_magnitudes() {
             let dense = read(&objective.dense().unwrap());
             let sparse = read(&objective.train(&plan).unwrap().parameters);
             let (dense, sparse) = (readout(&dense), readout(&sparse));
-            let alive = bools(&found.masks[0][0]);
-            let got = recovery(&dense, &sparse, &alive, &sets, &templates, RELATIVE_FLOOR).unwrap();
+            let alive = mask(&found);
+            let got = recovery(&dense, &sparse, alive.view(), &sets, &templates, RELATIVE_FLOOR).unwrap();
             got.iter().map(|network| network.exact.family.recall()).sum::<f64>() / NETWORKS as f64
         })
     };

@@ -1,8 +1,9 @@
 //! Codes read from weights: signs, patterns and channels (arXiv 2504.08842, sections 4.1 and 5.2).
 
+use ndarray::{Array3, Array4, ArrayView2, ArrayView3};
 use rayon::prelude::*;
 
-use crate::error::{Result, allocate, shape_error, value_error};
+use crate::error::{Result, allocate, flat, shape_error, shaped, value_error};
 use crate::read::template::{Polarity, Template};
 use crate::task::formula::{Clause, validate_clause};
 
@@ -24,29 +25,34 @@ pub struct Readout<'a, T> {
 impl<'a, T: Real> Readout<'a, T> {
     /// `features` is C1 = W1 C0 of shape (R, rows, variables), `output` the output weights (R, rows).
     ///
+    /// ```
+    /// use ndarray::array;
+    /// use precode_core::Readout;
+    /// let (features, output) = (array![[[1.0, -2.0, 0.5]]], array![[-1.0]]);
+    /// let readout = Readout::new(features.view(), output.view())?;
+    /// assert_eq!((readout.networks(), readout.rows(), readout.variables()), (1, 1, 3));
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the lengths do not fit, [`Error::Value`](crate::Error::Value) if there
-    /// are no networks or a weight is not finite.
-    pub fn new(
-        networks: usize,
-        rows: usize,
-        variables: usize,
-        features: &'a [T],
-        output: &'a [T],
-    ) -> Result<Self> {
-        if networks * rows * variables == 0 {
+    /// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit or an array is not row-major,
+    /// [`Error::Value`](crate::Error::Value) if there are no networks or a weight is not finite.
+    pub fn new(features: ArrayView3<'a, T>, output: ArrayView2<'a, T>) -> Result<Self> {
+        let (networks, rows, variables) = features.dim();
+        if features.is_empty() {
             return Err(value_error!(
                 "{networks} networks of {rows} rows and {variables} variables: need at least one of each"
             ));
         }
-        if features.len() != networks * rows * variables || output.len() != networks * rows {
+        if output.dim() != (networks, rows) {
             return Err(shape_error!(
-                "{} first-layer and {} output weights do not fit {networks} networks of {rows} rows and \
-                 {variables} variables",
-                features.len(),
-                output.len()
+                "output weights of shape {:?} do not fit features of shape {:?}: expected {:?}",
+                output.shape(),
+                features.shape(),
+                [networks, rows]
             ));
         }
+        let (features, output) = (flat(features, "w1")?, flat(output, "w2")?);
         for (name, values) in [("w1", features), ("w2", output)] {
             if let Some(i) = values.iter().position(|&value| !value.into().is_finite()) {
                 let value: f64 = values[i].into();
@@ -83,9 +89,14 @@ impl<'a, T: Real> Readout<'a, T> {
         Polarity::of(self.output[network * self.rows + row].into())
     }
 
+    /// The output weights of one network, (rows).
+    pub fn output(&self, network: usize) -> &'a [T] {
+        &self.output[network * self.rows..][..self.rows]
+    }
+
     /// The rows of one network with their polarity, in order.
     pub fn polarities(&self, network: usize) -> impl Iterator<Item = Option<Polarity>> + 'a {
-        self.output[network * self.rows..][..self.rows].iter().map(|&weight| Polarity::of(weight.into()))
+        self.output(network).iter().map(|&weight| Polarity::of(weight.into()))
     }
 
     /// Mean absolute feature-space weight of one network.
@@ -200,7 +211,22 @@ pub(crate) fn validate_floor(floor: f64) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Value`](crate::Error::Value) if `floor` is negative or not finite.
-pub fn signs<T: Real>(readout: &Readout<T>, clauses: &Clauses, aligned: bool, floor: f64) -> Result<Vec<i8>> {
+pub fn signs<T: Real>(
+    readout: &Readout<T>,
+    clauses: &Clauses,
+    aligned: bool,
+    floor: f64,
+) -> Result<Array4<i8>> {
+    let shape = (readout.networks(), clauses.count(), readout.rows(), clauses.width());
+    shaped(flat_signs(readout, clauses, aligned, floor)?, shape)
+}
+
+fn flat_signs<T: Real>(
+    readout: &Readout<T>,
+    clauses: &Clauses,
+    aligned: bool,
+    floor: f64,
+) -> Result<Vec<i8>> {
     validate_floor(floor)?;
     let (count, rows, width) = (clauses.count(), readout.rows(), clauses.width());
     let len = [count, rows, width].iter().try_fold(readout.networks(), |len, &size| len.checked_mul(size));
@@ -227,9 +253,9 @@ pub fn pattern_counts<T: Real>(
     clauses: &Clauses,
     aligned: bool,
     floor: f64,
-) -> Result<Vec<u32>> {
+) -> Result<Array4<u32>> {
     let (count, rows, width) = (clauses.count(), readout.rows(), clauses.width());
-    let signs = signs(readout, clauses, aligned, floor)?;
+    let signs = flat_signs(readout, clauses, aligned, floor)?;
     let mut out = vec![0; readout.networks() * count * 2 * (width + 1)];
     for (cell, signs) in signs.chunks_exact(width).enumerate() {
         let (row, r) = (cell % rows, cell / (rows * count));
@@ -240,7 +266,7 @@ pub fn pattern_counts<T: Real>(
         let positives = signs.iter().filter(|&&s| s > 0).count();
         out[(cell / rows * 2 + polarity as usize) * (width + 1) + positives] += 1;
     }
-    Ok(out)
+    shaped(out, (readout.networks(), count, 2, width + 1))
 }
 
 /// Feature channels, (R, C, rows): whether the row carries the clause's template, that is has its
@@ -253,22 +279,35 @@ pub fn channels<T: Real>(
     clauses: &Clauses,
     template: Template,
     floor: f64,
-) -> Result<Vec<bool>> {
+) -> Result<Array3<bool>> {
     template.check_width(clauses.width())?;
     let (count, rows) = (clauses.count(), readout.rows());
-    let signs = signs(readout, clauses, true, floor)?;
+    let signs = flat_signs(readout, clauses, true, floor)?;
     let carries = |(cell, signs): (usize, &[i8])| {
         readout.polarity(cell / (rows * count), cell % rows) == Some(template.polarity)
             && signs.iter().filter(|&&s| s > 0).count() == template.positives
             && signs.iter().filter(|&&s| s < 0).count() == template.negatives
     };
-    Ok(signs.chunks_exact(clauses.width()).enumerate().map(carries).collect())
+    let channels = signs.chunks_exact(clauses.width()).enumerate().map(carries).collect();
+    shaped(channels, (readout.networks(), count, rows))
+}
+
+/// A readout of flat values, (R, rows, variables) and (R, rows).
+#[cfg(test)]
+pub(crate) fn of_slices<'a, T: Real>(
+    [networks, rows, variables]: [usize; 3],
+    features: &'a [T],
+    output: &'a [T],
+) -> Readout<'a, T> {
+    let features = ArrayView3::from_shape((networks, rows, variables), features).unwrap();
+    Readout::new(features, ArrayView2::from_shape((networks, rows), output).unwrap()).unwrap()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::task::formula::Literal;
+    use ndarray::{Array2, array};
 
     fn set(signed: &[&[i64]]) -> Vec<Clause> {
         signed.iter().map(|clause| clause.iter().map(|&s| Literal::from_signed(s)).collect()).collect()
@@ -278,18 +317,19 @@ mod tests {
     fn a_small_network_is_read_by_hand() {
         // Two rows over four variables: row 0 positive, row 1 negative.
         let features = [1.0f32, 2.0, -1.0, 0.0, -1.0, 3.0, -2.0, 1.0];
-        let readout = Readout::new(1, 2, 4, &features, &[0.5, -0.5]).unwrap();
+        let readout = of_slices([1, 2, 4], &features, &[0.5, -0.5]);
         let set = set(&[&[0, 1], &[1, !2], &[2, 3]]);
         let clauses = Clauses::new(&[&set], 1, 4).unwrap();
         let raw = signs(&readout, &clauses, false, 0.0).unwrap();
-        assert_eq!(raw, [1, 1, -1, 1, 1, -1, 1, -1, -1, 0, -1, 1]);
+        assert_eq!(raw, array![[[[1, 1], [-1, 1]], [[1, -1], [1, -1]], [[-1, 0], [-1, 1]]]]);
         // Clause 0: row 0 shows 2P on a positive row, row 1 shows 1P1N on a negative row, and so on.
         let counts = pattern_counts(&readout, &clauses, false, 0.0).unwrap();
-        assert_eq!(counts, [0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
+        let expected = array![[[[0, 0, 1], [0, 1, 0]], [[0, 1, 0], [0, 1, 0]], [[0, 0, 0], [0, 1, 0]]]];
+        assert_eq!(counts, expected);
         let code = channels(&readout, &clauses, "2P".parse().unwrap(), 0.0).unwrap();
-        assert_eq!(code, [true, false, true, false, false, false]);
+        assert_eq!(code, array![[[true, false], [true, false], [false, false]]]);
         let code = channels(&readout, &clauses, "1N1P".parse().unwrap(), 0.0).unwrap();
-        assert_eq!(code, [false, true, false, false, false, true]);
+        assert_eq!(code, array![[[false, true], [false, false], [false, true]]]);
         // Above a noise floor of 1 only row 0's weight on variable 1 is left, so no code remains.
         let code = channels(&readout, &clauses, "2P".parse().unwrap(), 1.0).unwrap();
         assert!(code.iter().all(|&carried| !carried));
@@ -298,16 +338,24 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let refuse = |error: crate::Error| error.to_string();
-        assert!(refuse(Readout::<f32>::new(0, 2, 2, &[], &[]).unwrap_err()).contains("0 networks"));
-        assert!(refuse(Readout::new(1, 2, 2, &[0f32; 3], &[0.0; 2]).unwrap_err()).contains("3 first-layer"));
-        let nan = [0.0, f32::NAN, 0.0, 0.0];
-        assert!(refuse(Readout::new(1, 2, 2, &nan, &[0.0; 2]).unwrap_err()).contains("w1 contains NaN"));
+        let read = |features: &Array3<f32>, output: &Array2<f32>| {
+            refuse(Readout::new(features.view(), output.view()).unwrap_err())
+        };
+        let (features, output) = (Array3::zeros((1, 2, 2)), Array2::zeros((1, 2)));
+        assert!(read(&Array3::zeros((0, 2, 2)), &Array2::zeros((0, 2))).contains("0 networks"));
+        let refused = read(&features, &Array2::zeros((2, 1)));
+        assert!(refused.contains("[2, 1]") && refused.contains("[1, 2, 2]"), "{refused}");
+        let (mut nan, mut turned) = (features.clone(), features.clone());
+        nan[[0, 0, 1]] = f32::NAN;
+        assert!(read(&nan, &output).contains("w1 contains NaN at flat index 1"));
+        turned.swap_axes(1, 2);
+        assert!(read(&turned, &output).contains("as_standard_layout"));
         let (a, b) = (set(&[&[0, 1]]), set(&[&[0, 1], &[1, 2]]));
         assert!(refuse(Clauses::new(&[&a, &b], 2, 4).unwrap_err()).contains("one size at a time"));
         assert!(refuse(Clauses::new(&[&a, &a, &a], 2, 4).unwrap_err()).contains("3 sets"));
         assert!(refuse(Clauses::new(&[&set(&[&[0, 1], &[2]])], 1, 4).unwrap_err()).contains("one width"));
         assert!(refuse(Clauses::new(&[&a], 1, 1).unwrap_err()).contains("variable 1"));
-        let readout = Readout::new(1, 1, 4, &[0f32; 4], &[1.0]).unwrap();
+        let readout = of_slices([1, 1, 4], &[0f32; 4], &[1.0]);
         let clauses = Clauses::new(&[&a], 1, 4).unwrap();
         assert!(refuse(signs(&readout, &clauses, true, -1.0).unwrap_err()).contains("floor = -1"));
         let wide: Template = "4P".parse().unwrap();

@@ -2,9 +2,10 @@
 //!
 //! The distances are our definitions: that of arXiv 2605.17704 is not public.
 
+use ndarray::Array3;
 use rayon::prelude::*;
 
-use crate::error::{Result, allocate};
+use crate::error::{Result, allocate, shaped};
 use crate::read::codes::{Clauses, Readout, Real, mean_magnitude};
 use crate::read::template::{Polarity, Template};
 
@@ -112,7 +113,7 @@ pub fn distances<T: Real>(
     metric: Metric,
     scale: Scale,
     rule: PolarityRule,
-) -> Result<Vec<f64>> {
+) -> Result<Array3<f64>> {
     template.check_width(clauses.width())?;
     let (count, rows) = (clauses.count(), readout.rows());
     let len = readout.networks().checked_mul(count).and_then(|len| len.checked_mul(rows));
@@ -134,12 +135,14 @@ pub fn distances<T: Real>(
             }
         }
     });
-    Ok(out)
+    shaped(out, (readout.networks(), count, rows))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::codes::of_slices;
+    use ndarray::array;
     use proptest::prelude::*;
 
     /// The smallest distance over every placement of the template's signs, by the definitions.
@@ -203,12 +206,12 @@ mod tests {
         let clause = vec![0, 1].into_iter().map(Literal::from_signed).collect::<Vec<_>>();
         let clauses = Clauses::new(&[&[clause]], 1, 2).unwrap();
         // Row means 1 and 2, layer mean 1.5; the second row has the wrong polarity.
-        let readout = Readout::new(1, 2, 2, &[1.0f64, -1.0, -1.0, -3.0], &[1.0, -1.0]).unwrap();
+        let readout = of_slices([1, 2, 2], &[1.0f64, -1.0, -1.0, -3.0], &[1.0, -1.0]);
         let template: Template = "2P".parse().unwrap();
         let soft = |scale, rule| distances(&readout, &clauses, template, Metric::Soft, scale, rule).unwrap();
-        assert_eq!(soft(Scale::Unit, PolarityRule::Ignore), [1.0, 4.0]);
-        assert_eq!(soft(Scale::Row, PolarityRule::Add), [1.0, 3.0]);
-        assert_eq!(soft(Scale::Layer, PolarityRule::Require), [1.0 / 1.5, f64::INFINITY]);
+        assert_eq!(soft(Scale::Unit, PolarityRule::Ignore), array![[[1.0, 4.0]]]);
+        assert_eq!(soft(Scale::Row, PolarityRule::Add), array![[[1.0, 3.0]]]);
+        assert_eq!(soft(Scale::Layer, PolarityRule::Require), array![[[1.0 / 1.5, f64::INFINITY]]]);
         let wide: Template = "4P".parse().unwrap();
         assert!(distances(&readout, &clauses, wide, Metric::Soft, Scale::Unit, PolarityRule::Add).is_err());
         assert!(

@@ -3,9 +3,10 @@
 //! Crowding and conflicts are our definitions; feature capacity and the mean cosine of rows are those
 //! of arXiv 2510.04500.
 
+use ndarray::{Array2, Array3};
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Result, shaped};
 use crate::read::codes::{Clauses, Readout, Real};
 use crate::read::distance::{Metric, PolarityRule, Scale, distances};
 use crate::read::template::Template;
@@ -15,12 +16,12 @@ use crate::read::template::Template;
 pub struct Crowding {
     /// (R, C, rows): other clauses whose location on the row is near: the row has the template's
     /// polarity and at most `near` signs are wrong.
-    pub near: Vec<u32>,
+    pub near: Array3<u32>,
     /// (R, C, rows): graded demand, the sum over other clauses of `max(0, sum t c / scale)`, whatever the
     /// row's polarity.
-    pub graded: Vec<f64>,
+    pub graded: Array3<f64>,
     /// (R, rows): positive entries of the row in feature space.
-    pub positive_entries: Vec<u32>,
+    pub positive_entries: Array2<u32>,
 }
 
 /// How crowded every location's row is, by the other clauses' demand for the same template.
@@ -34,37 +35,22 @@ pub fn crowding<T: Real>(
     near: u32,
     scale: Scale,
 ) -> Result<Crowding> {
-    let (count, rows) = (clauses.count(), readout.rows());
     let of = |metric, scale, rule| distances(readout, clauses, template, metric, scale, rule);
     let hamming = of(Metric::Hamming, Scale::Unit, PolarityRule::Require)?;
-    let is_near: Vec<u32> = hamming.iter().map(|&d| u32::from(d <= f64::from(near))).collect();
-    let mut graded = of(Metric::SignedSum, scale, PolarityRule::Ignore)?;
-    graded.iter_mut().for_each(|d| *d = (-*d).max(0.0));
-    let positive_entries = (0..readout.networks() * rows)
-        .map(|i| readout.row(i / rows, i % rows).iter().filter(|&&w| w.into() > 0.0).count() as u32)
-        .collect();
-    Ok(Crowding {
-        near: others(&is_near, count, rows),
-        graded: others(&graded, count, rows),
-        positive_entries,
-    })
+    let is_near = hamming.mapv(|d| u32::from(d <= f64::from(near)));
+    let graded = of(Metric::SignedSum, scale, PolarityRule::Ignore)?.mapv_into(|d| (-d).max(0.0));
+    let positive_entries = Array2::from_shape_fn((readout.networks(), readout.rows()), |(r, row)| {
+        readout.row(r, row).iter().filter(|&&w| w.into() > 0.0).count() as u32
+    });
+    Ok(Crowding { near: others(&is_near), graded: others(&graded), positive_entries })
 }
 
 /// (R, C, rows) -> (R, C, rows): the sum over the other clauses of the same network and row.
-fn others<V>(values: &[V], count: usize, rows: usize) -> Vec<V>
-where
-    V: Copy + Default + std::ops::Add<Output = V> + std::ops::Sub<Output = V>,
-{
-    let mut out = Vec::with_capacity(values.len());
-    for network in values.chunks_exact(count * rows) {
-        for clause in 0..count {
-            out.extend((0..rows).map(|row| {
-                let rest = (0..count).filter(|&other| other != clause);
-                rest.fold(V::default(), |sum, other| sum + network[other * rows + row])
-            }));
-        }
-    }
-    out
+fn others<V: Copy + Default + std::ops::Add<Output = V>>(values: &Array3<V>) -> Array3<V> {
+    Array3::from_shape_fn(values.dim(), |(r, clause, row)| {
+        let rest = (0..values.dim().1).filter(|&other| other != clause);
+        rest.fold(V::default(), |sum, other| sum + values[[r, other, row]])
+    })
 }
 
 /// (R, C, rows): shared variables on which the location's signs conflict with those of other clauses'
@@ -78,9 +64,9 @@ pub fn conflicts<T: Real>(
     clauses: &Clauses,
     templates: &[Template],
     near: u32,
-) -> Result<Vec<u32>> {
+) -> Result<Array3<u32>> {
     let (count, rows) = (clauses.count(), readout.rows());
-    let hamming: Vec<Vec<f64>> = templates
+    let hamming: Vec<Array3<f64>> = templates
         .iter()
         .map(|&t| distances(readout, clauses, t, Metric::Hamming, Scale::Unit, PolarityRule::Require))
         .collect::<Result<_>>()?;
@@ -91,7 +77,7 @@ pub fn conflicts<T: Real>(
             let mut demand = vec![(0u32, 0u32); readout.variables()];
             let demands: Vec<Vec<(usize, bool)>> = (0..count)
                 .map(|clause| {
-                    let cell = (r * count + clause) * rows + row;
+                    let cell = [r, clause, row];
                     let nearest =
                         (0..templates.len()).min_by(|&a, &b| hamming[a][cell].total_cmp(&hamming[b][cell]));
                     let Some(t) = nearest.filter(|&t| hamming[t][cell].is_finite()) else {
@@ -115,7 +101,7 @@ pub fn conflicts<T: Real>(
             }
         }
     });
-    Ok(out)
+    shaped(out, (readout.networks(), count, rows))
 }
 
 /// The nearest placement of a template at a clause's literals: (variable, sign wanted of its weight).
@@ -128,10 +114,10 @@ fn placement<T: Real>(row: &[T], literals: &[(usize, f64)], template: Template) 
 
 /// (R, n): share of a variable's column that is its own, `(w_i . w_i)^2 / sum_j (w_i . w_j)^2`, in (0, 1];
 /// 1 when no other column overlaps with it, 0 for a column of zeros.
-pub fn feature_capacity<T: Real>(readout: &Readout<T>) -> Vec<f64> {
+pub fn feature_capacity<T: Real>(readout: &Readout<T>) -> Array2<f64> {
     let n = readout.variables();
-    let mut out = Vec::with_capacity(readout.networks() * n);
-    for r in 0..readout.networks() {
+    let mut out = Array2::zeros((readout.networks(), n));
+    for (r, mut capacity) in out.outer_iter_mut().enumerate() {
         let mut gram = vec![0.0; n * n];
         for row in 0..readout.rows() {
             let weights: Vec<f64> = readout.row(r, row).iter().map(|&w| w.into()).collect();
@@ -141,10 +127,10 @@ pub fn feature_capacity<T: Real>(readout: &Readout<T>) -> Vec<f64> {
                 }
             }
         }
-        out.extend((0..n).map(|i| {
+        for (i, capacity) in capacity.iter_mut().enumerate() {
             let all: f64 = gram[i * n..][..n].iter().map(|dot| dot * dot).sum();
-            if all == 0.0 { 0.0 } else { gram[i * n + i] * gram[i * n + i] / all }
-        }));
+            *capacity = if all == 0.0 { 0.0 } else { gram[i * n + i] * gram[i * n + i] / all };
+        }
     }
     out
 }
@@ -172,7 +158,9 @@ pub fn mean_row_cosine<T: Real>(readout: &Readout<T>) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::codes::of_slices;
     use crate::task::formula::{Clause, Literal};
+    use ndarray::array;
 
     fn clauses(signed: &[&[i64]], variables: usize) -> Clauses {
         let set: Vec<Clause> =
@@ -184,13 +172,14 @@ mod tests {
     fn crowding_counts_the_other_clauses() {
         let clauses = clauses(&[&[0, 1], &[1, 2], &[2, 3]], 4);
         // A positive row with signs + + + -: clauses 0 and 1 carry 2P, clause 2 is one sign away.
-        let readout = Readout::new(1, 1, 4, &[1.0f32, 1.0, 2.0, -1.0], &[1.0]).unwrap();
+        let readout = of_slices([1, 1, 4], &[1.0f32, 1.0, 2.0, -1.0], &[1.0]);
         let template: Template = "2P".parse().unwrap();
         let got = crowding(&readout, &clauses, template, 1, Scale::Unit).unwrap();
-        assert_eq!(got.near, [2, 2, 2]);
-        assert_eq!(got.graded, [4.0, 3.0, 5.0]);
-        assert_eq!(got.positive_entries, [3]);
-        assert_eq!(crowding(&readout, &clauses, template, 0, Scale::Unit).unwrap().near, [1, 1, 2]);
+        assert_eq!(got.near, array![[[2], [2], [2]]]);
+        assert_eq!(got.graded, array![[[4.0], [3.0], [5.0]]]);
+        assert_eq!(got.positive_entries, array![[3]]);
+        let strict = crowding(&readout, &clauses, template, 0, Scale::Unit).unwrap();
+        assert_eq!(strict.near, array![[[1], [1], [2]]]);
     }
 
     #[test]
@@ -198,23 +187,23 @@ mod tests {
         let clauses = clauses(&[&[0, 1], &[1, 2]], 3);
         // A negative row: clause 0 wants + on 0 and - on 1, clause 1 wants + on 1 or 2 and - on the other.
         let template: [Template; 1] = ["1N1P".parse().unwrap()];
-        let same = Readout::new(1, 1, 3, &[2.0f32, -1.0, 1.0], &[-1.0]).unwrap();
-        assert_eq!(conflicts(&same, &clauses, &template, 1).unwrap(), [0, 0]);
-        let opposed = Readout::new(1, 1, 3, &[2.0f32, 1.0, -1.0], &[-1.0]).unwrap();
-        assert_eq!(conflicts(&opposed, &clauses, &template, 1).unwrap(), [1, 1]);
+        let same = of_slices([1, 1, 3], &[2.0f32, -1.0, 1.0], &[-1.0]);
+        assert_eq!(conflicts(&same, &clauses, &template, 1).unwrap(), array![[[0], [0]]]);
+        let opposed = of_slices([1, 1, 3], &[2.0f32, 1.0, -1.0], &[-1.0]);
+        assert_eq!(conflicts(&opposed, &clauses, &template, 1).unwrap(), array![[[1], [1]]]);
         // On a positive row the template has no locations.
-        let positive = Readout::new(1, 1, 3, &[2.0f32, 1.0, -1.0], &[1.0]).unwrap();
-        assert_eq!(conflicts(&positive, &clauses, &template, 1).unwrap(), [0, 0]);
+        let positive = of_slices([1, 1, 3], &[2.0f32, 1.0, -1.0], &[1.0]);
+        assert_eq!(conflicts(&positive, &clauses, &template, 1).unwrap(), array![[[0], [0]]]);
     }
 
     #[test]
     fn capacity_and_cosine_of_known_matrices() {
-        let identity = Readout::new(1, 2, 2, &[1.0f64, 0.0, 0.0, 2.0], &[1.0, 1.0]).unwrap();
-        assert_eq!(feature_capacity(&identity), [1.0, 1.0]);
+        let identity = of_slices([1, 2, 2], &[1.0f64, 0.0, 0.0, 2.0], &[1.0, 1.0]);
+        assert_eq!(feature_capacity(&identity), array![[1.0, 1.0]]);
         assert_eq!(mean_row_cosine(&identity), [0.0]);
-        let equal = Readout::new(1, 2, 2, &[1.0f64, 1.0, 2.0, 2.0], &[1.0, 1.0]).unwrap();
-        assert_eq!(feature_capacity(&equal), [0.5, 0.5]);
+        let equal = of_slices([1, 2, 2], &[1.0f64, 1.0, 2.0, 2.0], &[1.0, 1.0]);
+        assert_eq!(feature_capacity(&equal), array![[0.5, 0.5]]);
         assert!((mean_row_cosine(&equal)[0] - 1.0).abs() < 1e-12);
-        assert!(mean_row_cosine(&Readout::new(1, 1, 2, &[1.0, 1.0], &[1.0f64]).unwrap())[0].is_nan());
+        assert!(mean_row_cosine(&of_slices([1, 1, 2], &[1.0, 1.0], &[1.0f64]))[0].is_nan());
     }
 }

@@ -1,10 +1,11 @@
 //! What codes and distances look like by chance. The fourth null, false clauses, is
 //! [`Dnf::false_clauses`](crate::task::formula::Dnf::false_clauses).
 
+use ndarray::{Array3, ArrayView2, ArrayView3};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, shape_error, shaped, value_error};
 use crate::read::codes::{Readout, Real, sign, validate_floor};
 use crate::read::template::{Polarity, Template};
 use crate::task::formula::binomial;
@@ -33,29 +34,30 @@ pub fn hamming_probabilities(template: Template) -> Vec<f64> {
 /// are the output weights. Network r draws from the stream `(seed, RowPermutation, index + r)`.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the lengths do not fit, [`Error::Value`](crate::Error::Value) if an output weight is
-/// not finite.
+/// [`Error::Shape`](crate::Error::Shape) if the shapes do not fit, [`Error::Value`](crate::Error::Value) if an output
+/// weight is not finite.
 pub fn permute_rows<T: Real>(
-    channels: &[bool],
-    output: &[T],
-    [networks, clauses, rows]: [usize; 3],
+    channels: ArrayView3<bool>,
+    output: ArrayView2<T>,
     seed: u64,
     index: u64,
-) -> Result<Vec<bool>> {
-    if channels.len() != networks * clauses * rows || output.len() != networks * rows {
+) -> Result<Array3<bool>> {
+    let (networks, _, rows) = channels.dim();
+    if output.dim() != (networks, rows) {
         return Err(shape_error!(
-            "{} channel bits and {} output weights do not fit {networks} networks of {clauses} clauses and {rows} rows",
-            channels.len(),
-            output.len()
+            "output weights of shape {:?} do not fit channels of shape {:?}: expected {:?}",
+            output.shape(),
+            channels.shape(),
+            [networks, rows]
         ));
     }
     if let Some(&bad) = output.iter().find(|&&weight| !weight.into().is_finite()) {
         return Err(value_error!("output weights contain {}: they must be finite", bad.into()));
     }
-    let mut out = vec![false; channels.len()];
-    for r in 0..networks {
+    let mut out = Array3::from_elem(channels.dim(), false);
+    for (r, (channels, mut out)) in channels.outer_iter().zip(out.outer_iter_mut()).enumerate() {
         let mut rng = stream(seed, Purpose::RowPermutation, index.wrapping_add(r as u64));
-        let polarity = |row: usize| Polarity::of(output[r * rows + row].into());
+        let polarity = |row: usize| Polarity::of(output[[r, row]].into());
         let mut target: Vec<usize> = (0..rows).collect();
         for wanted in [Some(Polarity::Positive), Some(Polarity::Negative), None] {
             let members: Vec<usize> = (0..rows).filter(|&row| polarity(row) == wanted).collect();
@@ -63,8 +65,8 @@ pub fn permute_rows<T: Real>(
             shuffled.shuffle(&mut rng);
             members.iter().zip(shuffled).for_each(|(&from, to)| target[from] = to);
         }
-        for i in r * clauses * rows..(r + 1) * clauses * rows {
-            out[i - i % rows + target[i % rows]] = channels[i];
+        for ((clause, row), &carried) in channels.indexed_iter() {
+            out[[clause, target[row]]] = carried;
         }
     }
     Ok(out)
@@ -76,7 +78,7 @@ pub fn permute_rows<T: Real>(
 ///
 /// # Errors
 /// [`Error::Value`](crate::Error::Value) if `floor` is negative or not finite.
-pub fn random_signs<T: Real>(readout: &Readout<T>, floor: f64, seed: u64, index: u64) -> Result<Vec<f32>> {
+pub fn random_signs<T: Real>(readout: &Readout<T>, floor: f64, seed: u64, index: u64) -> Result<Array3<f32>> {
     validate_floor(floor)?;
     let (rows, n) = (readout.rows(), readout.variables());
     let mut out = Vec::with_capacity(readout.networks() * rows * n);
@@ -91,12 +93,14 @@ pub fn random_signs<T: Real>(readout: &Readout<T>, floor: f64, seed: u64, index:
             _ => -1.0,
         }));
     }
-    Ok(out)
+    shaped(out, (readout.networks(), rows, n))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::codes::of_slices;
+    use ndarray::{Array2, s};
 
     #[test]
     fn hamming_probabilities_are_those_of_random_signs() {
@@ -110,16 +114,16 @@ mod tests {
     fn permuted_rows_keep_loads_and_polarity_but_move() {
         let rows = 16;
         let output: Vec<f32> = (0..2 * rows).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
+        let output = Array2::from_shape_vec((2, rows), output).unwrap();
         let channels: Vec<bool> = (0..2 * 5 * rows).map(|i| i % 7 == 0 || i % 11 == 3).collect();
-        let permuted = permute_rows(&channels, &output, [2, 5, rows], 0, 0).unwrap();
+        let channels = Array3::from_shape_vec((2, 5, rows), channels).unwrap();
+        let permuted = permute_rows(channels.view(), output.view(), 0, 0).unwrap();
         assert_ne!(channels, permuted);
-        let column = |bits: &[bool], r: usize, row: usize| -> Vec<bool> {
-            (0..5).map(|c| bits[(r * 5 + c) * rows + row]).collect()
-        };
+        let column = |bits: &Array3<bool>, r: usize, row: usize| bits.slice(s![r, .., row]).to_vec();
         for r in 0..2 {
             for negative in [false, true] {
-                let of = |bits: &[bool]| {
-                    let rows = (0..rows).filter(|row| (output[r * rows + row] < 0.0) == negative);
+                let of = |bits: &Array3<bool>| {
+                    let rows = (0..rows).filter(|&row| (output[[r, row]] < 0.0) == negative);
                     let mut columns: Vec<_> = rows.map(|row| column(bits, r, row)).collect();
                     columns.sort();
                     columns
@@ -127,15 +131,14 @@ mod tests {
                 assert_eq!(of(&channels), of(&permuted));
             }
         }
-        assert!(permute_rows(&channels[1..], &output, [2, 5, rows], 0, 0).is_err());
-        assert!(permute_rows(&channels, &output[..rows], [2, 5, rows], 0, 0).is_err());
-        assert!(permute_rows(&channels, &[f32::NAN; 32], [2, 5, rows], 0, 0).is_err());
+        assert!(permute_rows(channels.view(), output.slice(s![..1, ..]), 0, 0).is_err());
+        assert!(permute_rows(channels.view(), Array2::from_elem((2, rows), f32::NAN).view(), 0, 0).is_err());
     }
 
     #[test]
     fn random_signs_match_the_fraction_and_keep_zeros() {
         let features: Vec<f64> = (0..3000).map(|i| [0.5, 2.0, -1.0, 0.0, 3.0][i % 5]).collect();
-        let readout = Readout::new(1, 100, 30, &features, &[1.0; 100]).unwrap();
+        let readout = of_slices([1, 100, 30], &features, &[1.0; 100]);
         let signs = random_signs(&readout, 0.0, 1, 0).unwrap();
         assert!(signs.iter().zip(&features).all(|(s, f)| (*s == 0.0) == (*f == 0.0)));
         let positive = signs.iter().filter(|&&s| s > 0.0).count() as f64 / 2400.0;

@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 
-use crate::error::{Result, shape_error, value_error};
+use ndarray::{Array3, ArrayView3};
+
+use crate::error::{Result, shape_error, shaped, value_error};
 
 /// The fraction of the prunable weights that is kept, in (0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -77,40 +79,44 @@ named!(Scope, "scope", "global" => Global, "per-layer" => PerLayer);
 /// Scores of one prunable weight tensor of one network.
 #[derive(Clone, Copy, Debug)]
 pub struct Scores<'a> {
-    /// One score for each weight, row-major: the larger the better.
-    pub values: &'a [f64],
-    /// Output units, input units, and weights for each pair of the two (1, or the area of a kernel).
-    pub shape: [usize; 3],
-    /// The weights that may be kept; `None` for all.
-    pub alive: Option<&'a [bool]>,
+    /// One score for each weight, the larger the better: (output units, input units, weights for each pair of the two:
+    /// 1, or the area of a convolution's window).
+    pub values: ArrayView3<'a, f64>,
+    /// The weights that may be kept, of the same shape; `None` for all.
+    pub alive: Option<ArrayView3<'a, bool>>,
 }
 
 impl Scores<'_> {
+    /// The weights in flat order: (unit, score, alive).
+    fn weights(&self, granularity: Granularity) -> impl Iterator<Item = (usize, f64, bool)> {
+        let (_, columns, inner) = self.values.dim();
+        let unit = move |weight: usize| match granularity {
+            Granularity::Weight => weight,
+            Granularity::Row => weight / (columns * inner),
+            Granularity::Column => weight / inner % columns,
+        };
+        let mut alive = self.alive.as_ref().map(|alive| alive.iter());
+        let mut alive = move || alive.as_mut().is_none_or(|alive| alive.next().copied().unwrap_or(false));
+        self.values.iter().enumerate().map(move |(i, &score)| (unit(i), score, alive()))
+    }
+
     /// The units of the tensor in flat order: (mean score, alive). A unit of several weights is alive if
     /// one of them is, and its score is the mean over its weights that are.
     fn units(&self, granularity: Granularity) -> Vec<(f64, bool)> {
-        let [rows, columns, inner] = self.shape;
-        let alive = |i: usize| self.alive.is_none_or(|alive| alive[i]);
-        if granularity == Granularity::Weight {
-            return self.values.iter().enumerate().map(|(i, &score)| (score, alive(i))).collect();
-        }
-        let units = if granularity == Granularity::Row { rows } else { columns };
+        let units = match granularity {
+            Granularity::Weight => {
+                return self.weights(granularity).map(|(_, score, alive)| (score, alive)).collect();
+            }
+            Granularity::Row => self.values.dim().0,
+            Granularity::Column => self.values.dim().1,
+        };
         let mut sums = vec![(0.0, 0usize); units];
-        for (i, &score) in self.values.iter().enumerate().filter(|&(i, _)| alive(i)) {
-            let sum = &mut sums[unit(i, granularity, columns, inner)];
+        for (unit, score, _) in self.weights(granularity).filter(|&(_, _, alive)| alive) {
+            let sum = &mut sums[unit];
             sum.0 += score;
             sum.1 += 1;
         }
         sums.into_iter().map(|(sum, count)| (sum / count.max(1) as f64, count > 0)).collect()
-    }
-}
-
-/// The unit that a weight belongs to.
-fn unit(weight: usize, granularity: Granularity, columns: usize, inner: usize) -> usize {
-    match granularity {
-        Granularity::Weight => weight,
-        Granularity::Row => weight / (columns * inner),
-        Granularity::Column => weight / inner % columns,
     }
 }
 
@@ -124,25 +130,23 @@ fn unit(weight: usize, granularity: Granularity, columns: usize, inner: usize) -
 /// # Errors
 /// [`Error::Value`](crate::Error::Value) if a score of an alive weight is not finite, if fewer units are alive than
 /// must be kept, or if none would be kept (with [`Scope::PerLayer`], in one of the tensors);
-/// [`Error::Shape`](crate::Error::Shape) if a tensor's parts differ in length.
+/// [`Error::Shape`](crate::Error::Shape) if a tensor's parts differ in shape.
 pub fn select(
     tensors: &[Scores],
     density: Density,
     granularity: Granularity,
     scope: Scope,
-) -> Result<Vec<Vec<bool>>> {
+) -> Result<Vec<Array3<bool>>> {
     for (number, tensor) in tensors.iter().enumerate() {
-        let size = tensor.values.len();
-        if tensor.shape.iter().product::<usize>() != size
-            || tensor.alive.is_some_and(|alive| alive.len() != size)
-        {
+        if let Some(alive) = tensor.alive.filter(|alive| alive.dim() != tensor.values.dim()) {
             return Err(shape_error!(
-                "prunable tensor {number}: {size} scores do not fit the shape {:?}",
-                tensor.shape
+                "prunable tensor {number}: scores of shape {:?} beside a mask of shape {:?}",
+                tensor.values.shape(),
+                alive.shape()
             ));
         }
-        for (i, &score) in tensor.values.iter().enumerate() {
-            if !score.is_finite() && tensor.alive.is_none_or(|alive| alive[i]) {
+        for (i, (_, score, alive)) in tensor.weights(granularity).enumerate() {
+            if alive && !score.is_finite() {
                 return Err(value_error!(
                     "prunable tensor {number}: the score at flat index {i} is {score}: scores must be finite \
                      (did training diverge?)"
@@ -162,15 +166,14 @@ pub fn select(
             units.iter().map(|units| rest.split_off(..units.len()).unwrap_or_default().to_vec()).collect()
         }
     };
-    Ok(tensors
+    tensors
         .iter()
         .zip(kept)
         .map(|(tensor, kept)| {
-            let [_, columns, inner] = tensor.shape;
-            let alive = |i: usize| tensor.alive.is_none_or(|alive| alive[i]);
-            (0..tensor.values.len()).map(|i| kept[unit(i, granularity, columns, inner)] && alive(i)).collect()
+            let mask = tensor.weights(granularity).map(|(unit, _, alive)| kept[unit] && alive).collect();
+            shaped(mask, tensor.values.dim())
         })
-        .collect())
+        .collect()
 }
 
 /// Which units are among the best that the density keeps.
@@ -203,8 +206,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn shaped<T>(values: &[T], shape: [usize; 3]) -> ArrayView3<'_, T> {
+        ArrayView3::from_shape(shape, values).unwrap()
+    }
+
     fn matrix(values: &[f64], rows: usize) -> Scores<'_> {
-        Scores { values, shape: [rows, values.len() / rows, 1], alive: None }
+        Scores { values: shaped(values, [rows, values.len() / rows, 1]), alive: None }
+    }
+
+    fn masked<'a>(values: &'a [f64], alive: &'a [bool]) -> Scores<'a> {
+        Scores { alive: Some(shaped(alive, [1, alive.len(), 1])), ..matrix(values, 1) }
+    }
+
+    fn flat(masks: Vec<Array3<bool>>) -> Vec<Vec<bool>> {
+        masks.into_iter().map(|mask| mask.into_iter().collect()).collect()
     }
 
     fn density(kept: f64) -> Density {
@@ -219,8 +234,7 @@ mod tests {
         ) {
             let values: Vec<f64> = scores.iter().map(|s| f64::from(s.0)).collect();
             let alive: Vec<bool> = scores.iter().map(|s| s.1).collect();
-            let tensor = Scores { values: &values, shape: [1, values.len(), 1], alive: Some(&alive) };
-            let got = select(&[tensor], density(kept), Granularity::Weight, Scope::Global);
+            let got = select(&[masked(&values, &alive)], density(kept), Granularity::Weight, Scope::Global);
             let keep = (kept * values.len() as f64).round_ties_even() as usize;
             let mut order: Vec<usize> = (0..values.len()).filter(|&i| alive[i]).collect();
             if keep == 0 || order.len() < keep {
@@ -229,7 +243,7 @@ mod tests {
             }
             order.sort_by_key(|&i| -scores[i].0);
             let expected: Vec<bool> = (0..values.len()).map(|i| order[..keep].contains(&i)).collect();
-            prop_assert_eq!(&got.unwrap()[0], &expected);
+            prop_assert_eq!(&flat(got.unwrap())[0], &expected);
         }
     }
 
@@ -238,31 +252,38 @@ mod tests {
         let (a, b) = ([0.0, -0.0, 1.0], [1.0, 0.0]);
         let got = select(&[matrix(&a, 1), matrix(&b, 1)], density(0.6), Granularity::Weight, Scope::Global)
             .unwrap();
-        assert_eq!(got, [vec![true, false, true], vec![true, false]]);
+        assert_eq!(flat(got), [vec![true, false, true], vec![true, false]]);
     }
 
     #[test]
     fn rows_and_columns_are_kept_whole() {
         let scores = [5.0, 0.0, 2.0, 2.0, 0.0, 3.0];
         let of = |granularity| {
-            select(&[matrix(&scores, 3)], density(0.34), granularity, Scope::Global).unwrap()[0].clone()
+            select(&[matrix(&scores, 3)], density(0.34), granularity, Scope::Global).unwrap()[0]
+                .clone()
+                .into_raw_vec_and_offset()
+                .0
         };
         assert_eq!(of(Granularity::Row), [true, true, false, false, false, false]);
         let two = |granularity| {
-            select(&[matrix(&scores, 3)], density(0.5), granularity, Scope::Global).unwrap()[0].clone()
+            select(&[matrix(&scores, 3)], density(0.5), granularity, Scope::Global).unwrap()[0]
+                .clone()
+                .into_raw_vec_and_offset()
+                .0
         };
         assert_eq!(two(Granularity::Column), [true, false, true, false, true, false]);
-        // A kernel of two weights for each pair of units: column 1 holds the weights 2, 3, 6, 7.
-        let kernels = Scores { values: &[0., 0., 1., 0., 0., 0., 0., 1.], shape: [2, 2, 2], alive: None };
-        let got = select(&[kernels], density(0.5), Granularity::Column, Scope::Global).unwrap();
-        assert_eq!(got[0], [false, false, true, true, false, false, true, true]);
+        // A window of two weights for each pair of units: column 1 holds the weights 2, 3, 6, 7.
+        let windows = [0., 0., 1., 0., 0., 0., 0., 1.];
+        let windows = Scores { values: shaped(&windows, [2, 2, 2]), alive: None };
+        let got = select(&[windows], density(0.5), Granularity::Column, Scope::Global).unwrap();
+        assert_eq!(flat(got)[0], [false, false, true, true, false, false, true, true]);
     }
 
     #[test]
     fn every_layer_has_the_density_per_layer() {
         let (a, b) = ([9.0, 8.0, 7.0, 6.0], [1.0, 2.0]);
         let of = |scope| {
-            select(&[matrix(&a, 2), matrix(&b, 1)], density(0.5), Granularity::Weight, scope).unwrap()
+            flat(select(&[matrix(&a, 2), matrix(&b, 1)], density(0.5), Granularity::Weight, scope).unwrap())
         };
         assert_eq!(of(Scope::PerLayer), [vec![true, true, false, false], vec![false, true]]);
         assert_eq!(of(Scope::Global), [vec![true, true, true, false], vec![false, false]]);
@@ -277,13 +298,12 @@ mod tests {
         assert!(refuse(matrix(&[1.0, f64::NAN], 1), 0.5).contains("flat index 1 is NaN"));
         assert!(refuse(matrix(&[1.0; 10], 1), 0.05).contains("keeps none of 10"));
         let alive = [true, false, false, false];
-        let few = Scores { values: &[1.0; 4], shape: [1, 4, 1], alive: Some(&alive) };
-        assert!(refuse(few, 0.5).contains("only 1 are left"));
-        let dead = Scores { values: &[1.0, f64::NAN, 0.0, 0.0], shape: [1, 4, 1], alive: Some(&alive) };
-        assert_eq!(
-            select(&[dead], density(0.25), Granularity::Weight, Scope::Global).unwrap()[0],
-            [true, false, false, false]
-        );
+        assert!(refuse(masked(&[1.0; 4], &alive), 0.5).contains("only 1 are left"));
+        let dead = masked(&[1.0, f64::NAN, 0.0, 0.0], &alive);
+        let got = select(&[dead], density(0.25), Granularity::Weight, Scope::Global).unwrap();
+        assert_eq!(flat(got)[0], [true, false, false, false]);
+        let other = Scores { alive: Some(shaped(&alive, [1, 4, 1])), ..matrix(&[1.0; 3], 1) };
+        assert!(refuse(other, 0.5).contains("[1, 3, 1] beside a mask of shape [1, 4, 1]"));
         for kept in [0.0, -0.1, 1.1, f64::NAN] {
             assert!(Density::new(kept).unwrap_err().to_string().contains("must be in (0, 1]"));
         }

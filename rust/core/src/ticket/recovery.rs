@@ -2,9 +2,10 @@
 //!
 //! Levels, floors and the relaxed variant are our definitions.
 
+use ndarray::{ArrayView1, ArrayView2, ArrayView3};
 use rayon::prelude::*;
 
-use crate::error::{Result, shape_error};
+use crate::error::{Result, flat, shape_error};
 use crate::read::codes::{Clauses, Readout, Real, sign, validate_floor};
 use crate::read::template::{Polarity, Template};
 
@@ -83,7 +84,7 @@ pub struct Recovery {
 pub fn recovery<T: Real, S: Real>(
     dense: &Readout<T>,
     sparse: &Readout<S>,
-    alive: &[bool],
+    alive: ArrayView3<bool>,
     clauses: &Clauses,
     templates: &[Template],
     relative_floor: f64,
@@ -99,9 +100,13 @@ pub fn recovery<T: Real, S: Real>(
         ));
     }
     let size = dense.rows() * dense.variables();
-    if alive.len() != shape.0 * size {
-        return Err(shape_error!("{} alive cells for networks of {shape:?}: one for each cell", alive.len()));
+    if alive.dim() != shape {
+        return Err(shape_error!(
+            "alive cells of shape {:?} for networks of {shape:?}: one for each cell",
+            alive.shape()
+        ));
     }
+    let alive = flat(alive, "the alive cells")?;
     templates.iter().try_for_each(|template| template.check_width(clauses.width()))?;
     let of_network = |network: usize| {
         let alive = &alive[network * size..][..size];
@@ -202,31 +207,49 @@ pub struct Liveness {
     pub on_paths: u32,
 }
 
-/// Liveness of one network: `alive` weights of its first layer (rows, inputs), row by row, and whether each
-/// row's output weight is alive.
+/// Liveness of R networks: the `alive` weights of their first layers (R, rows, inputs), and whether each row's output
+/// weight is alive (R, rows).
+///
+/// ```
+/// use ndarray::array;
+/// use precode_core::ticket::recovery::liveness;
+/// let (alive, outputs) = (array![[[true, true], [true, false]]], array![[true, false]]);
+/// let counts = liveness(alive.view(), outputs.view())?[0];
+/// assert_eq!((counts.kept, counts.dead_rows, counts.on_paths), (3, 1, 2));
+/// # Ok::<(), precode_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the weights are not of as many rows.
-pub fn liveness(alive: &[bool], outputs: &[bool]) -> Result<Liveness> {
-    if outputs.is_empty() || !alive.len().is_multiple_of(outputs.len()) {
-        return Err(shape_error!("{} weights do not make {} rows", alive.len(), outputs.len()));
+/// [`Error::Shape`](crate::Error::Shape) if there is not one output weight a row.
+pub fn liveness(alive: ArrayView3<bool>, outputs: ArrayView2<bool>) -> Result<Vec<Liveness>> {
+    let (networks, rows, _) = alive.dim();
+    if outputs.dim() != (networks, rows) {
+        return Err(shape_error!(
+            "output weights of shape {:?} do not fit masks of shape {:?}: pass one a row",
+            outputs.shape(),
+            alive.shape()
+        ));
     }
-    let mut liveness = Liveness::default();
-    let inputs = alive.len() / outputs.len();
-    for (row, &output) in outputs.iter().enumerate() {
-        let kept = alive[row * inputs..][..inputs].iter().filter(|&&alive| alive).count() as u32;
-        liveness.kept += kept;
-        liveness.dead_rows += u32::from(kept == 0 || !output);
-        liveness.on_paths += if output { kept } else { 0 };
-    }
-    Ok(liveness)
+    let of_network = |(alive, outputs): (ArrayView2<bool>, ArrayView1<bool>)| {
+        let mut liveness = Liveness::default();
+        for (row, &output) in alive.outer_iter().zip(&outputs) {
+            let kept = row.iter().filter(|&&alive| alive).count() as u32;
+            liveness.kept += kept;
+            liveness.dead_rows += u32::from(kept == 0 || !output);
+            liveness.on_paths += if output { kept } else { 0 };
+        }
+        liveness
+    };
+    Ok(alive.outer_iter().zip(outputs.outer_iter()).map(of_network).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::codes::of_slices;
     use crate::read::template::templates;
     use crate::task::formula::{Clause, Literal};
+    use ndarray::{Array3, array};
     use proptest::prelude::*;
 
     fn clauses(signed: &[&[i64]], variables: usize) -> Clauses {
@@ -245,12 +268,12 @@ mod tests {
         let templates: Vec<Template> = templates(2).collect();
         // Rows: 2P of clause 0; 2P of both; 1P1N of clause 0 (the other is below the floor).
         let dense = [1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 0.01];
-        let dense = Readout::new(1, 3, 3, &dense, &[1.0f64, 1.0, -1.0]).unwrap();
+        let dense = of_slices([1, 3, 3], &dense, &[1.0f64, 1.0, -1.0]);
         // The code of clause 0 moves to the row of clause 1; half of row 2 dies.
         let sparse = [0.0, 0.0, 0.0, 2.0, 2.0, 0.0, 1.0, 0.0, 0.0];
-        let alive = [false, false, false, true, true, false, true, false, false];
-        let sparse = Readout::new(1, 3, 3, &sparse, &[1.0f64, 1.0, -1.0]).unwrap();
-        let got = &recovery(&dense, &sparse, &alive, &clauses, &templates, RELATIVE_FLOOR).unwrap()[0];
+        let alive = array![[[false, false, false], [true, true, false], [true, false, false]]];
+        let sparse = of_slices([1, 3, 3], &sparse, &[1.0f64, 1.0, -1.0]);
+        let got = &recovery(&dense, &sparse, alive.view(), &clauses, &templates, RELATIVE_FLOOR).unwrap()[0];
         assert_eq!(got.exact.location, agreement(1, 4, 1));
         assert_eq!(got.exact.family, agreement(1, 4, 1));
         assert_eq!(got.exact.clause, agreement(1, 2, 1));
@@ -273,11 +296,12 @@ mod tests {
                                      outputs in prop::collection::vec(-1.0..1.0f64, 6), row in 0usize..6) {
             let clauses = clauses(&[&[0, 1, 2], &[2, !3, 4]], 5);
             let templates: Vec<Template> = templates(3).collect();
-            let dense = Readout::new(1, 6, 5, &weights, &outputs).unwrap();
-            let of = |sparse: &Readout<f64>, alive: &[bool]| {
-                recovery(&dense, sparse, alive, &clauses, &templates, RELATIVE_FLOOR).unwrap().remove(0).exact
+            let dense = of_slices([1, 6, 5], &weights, &outputs);
+            let all = Array3::from_elem((1, 6, 5), true);
+            let of = |sparse: &Readout<f64>, alive: &Array3<bool>| {
+                recovery(&dense, sparse, alive.view(), &clauses, &templates, RELATIVE_FLOOR).unwrap().remove(0).exact
             };
-            let got = of(&dense, &[true; 30]);
+            let got = of(&dense, &all);
             for level in [got.location, got.family, got.clause] {
                 prop_assert!(level.shared == level.dense && level.dense == level.sparse);
             }
@@ -285,34 +309,35 @@ mod tests {
             let (mut moved, mut signs) = (weights.clone(), outputs.clone());
             moved.rotate_left(5 * row);
             signs.rotate_left(row);
-            let moved = of(&Readout::new(1, 6, 5, &moved, &signs).unwrap(), &[true; 30]);
+            let moved = of(&of_slices([1, 6, 5], &moved, &signs), &all);
             prop_assert_eq!((moved.family, moved.clause), (got.family, got.clause));
             // A code needs every cell: without variable 2 none is left.
-            let alive: Vec<bool> = (0..30).map(|cell| cell % 5 != 2).collect();
+            let alive = Array3::from_shape_fn((1, 6, 5), |(_, _, variable)| variable != 2);
             prop_assert_eq!(of(&dense, &alive).location.sparse, 0);
         }
     }
 
     #[test]
     fn dead_rows_and_paths() {
-        let alive = [true, true, false, false, true, false];
+        let alive = array![[[true, true], [false, false], [true, false]]];
         assert_eq!(
-            liveness(&alive, &[true, true, false]).unwrap(),
-            Liveness { kept: 3, dead_rows: 2, on_paths: 2 }
+            liveness(alive.view(), array![[true, true, false]].view()).unwrap(),
+            [Liveness { kept: 3, dead_rows: 2, on_paths: 2 }]
         );
-        assert!(liveness(&alive, &[true; 4]).is_err());
+        assert!(liveness(alive.view(), array![[true; 4]].view()).is_err());
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let clauses = clauses(&[&[0, 1]], 2);
-        let readout = Readout::new(1, 1, 2, &[1.0f64, 1.0], &[1.0]).unwrap();
-        let wide = Readout::new(1, 2, 2, &[1.0f64; 4], &[1.0; 2]).unwrap();
+        let readout = of_slices([1, 1, 2], &[1.0f64, 1.0], &[1.0]);
+        let wide = of_slices([1, 2, 2], &[1.0f64; 4], &[1.0; 2]);
+        let (all, more) = (Array3::from_elem((1, 1, 2), true), Array3::from_elem((1, 1, 3), true));
         let templates: Vec<Template> = templates(2).collect();
-        assert!(recovery(&readout, &wide, &[true; 2], &clauses, &templates, RELATIVE_FLOOR).is_err());
-        assert!(recovery(&readout, &readout, &[true; 3], &clauses, &templates, RELATIVE_FLOOR).is_err());
-        assert!(recovery(&readout, &readout, &[true; 2], &clauses, &templates, -1.0).is_err());
+        assert!(recovery(&readout, &wide, all.view(), &clauses, &templates, RELATIVE_FLOOR).is_err());
+        assert!(recovery(&readout, &readout, more.view(), &clauses, &templates, RELATIVE_FLOOR).is_err());
+        assert!(recovery(&readout, &readout, all.view(), &clauses, &templates, -1.0).is_err());
         let wide: Vec<Template> = crate::read::template::templates(4).collect();
-        assert!(recovery(&readout, &readout, &[true; 2], &clauses, &wide, RELATIVE_FLOOR).is_err());
+        assert!(recovery(&readout, &readout, all.view(), &clauses, &wide, RELATIVE_FLOOR).is_err());
     }
 }

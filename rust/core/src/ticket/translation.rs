@@ -2,7 +2,10 @@
 
 use std::cmp::Ordering;
 
-use crate::error::{Result, shape_error, value_error};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+
+use crate::error::{Result, flat, shape_error, shaped, value_error};
+use crate::train::embedding::multiply;
 
 /// The embedding C0 of one layer as its least-squares problems need it.
 #[derive(Clone, Debug)]
@@ -19,18 +22,16 @@ impl Translation {
         Self { inputs: variables, variables, matrices: None }
     }
 
-    /// Of C0, row-major (inputs, variables).
+    /// Of C0, (inputs, variables).
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the length does not fit, [`Error::Value`](crate::Error::Value) if an entry
-    /// is not finite.
-    pub fn new(matrix: Vec<f64>, inputs: usize, variables: usize) -> Result<Self> {
-        if matrix.is_empty() || matrix.len() != inputs * variables {
-            return Err(shape_error!(
-                "an embedding of {} entries is not {inputs} x {variables} (inputs, variables)",
-                matrix.len()
-            ));
+    /// [`Error::Value`](crate::Error::Value) if there are no entries, or one is not finite.
+    pub fn new(matrix: ArrayView2<f64>) -> Result<Self> {
+        let (inputs, variables) = matrix.dim();
+        if matrix.is_empty() {
+            return Err(value_error!("an embedding of shape {:?}: pass one with entries", matrix.shape()));
         }
+        let matrix: Vec<f64> = matrix.iter().copied().collect();
         finite(&matrix, "the embedding")?;
         let row = |input: usize| &matrix[input * variables..][..variables];
         let gram = (0..inputs * inputs).map(|i| dot(row(i / inputs), row(i % inputs))).collect();
@@ -52,28 +53,21 @@ impl Translation {
         self.matrices.is_none()
     }
 
-    /// W C0, (rows, variables), of weights (rows, inputs).
-    pub fn features(&self, weights: &[f64]) -> Vec<f64> {
-        let Some((matrix, _)) = &self.matrices else { return weights.to_vec() };
-        let mut out = vec![0.0; weights.len() / self.inputs * self.variables];
-        for (weights, out) in weights.chunks_exact(self.inputs).zip(out.chunks_exact_mut(self.variables)) {
-            for (weight, row) in weights.iter().zip(matrix.chunks_exact(self.variables)) {
-                out.iter_mut().zip(row).for_each(|(out, entry)| *out += weight * entry);
-            }
-        }
-        out
+    /// C1 = W C0 of R networks, (R, rows, variables), of weights (R, rows, inputs).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the weights are not of as many inputs or not row-major.
+    pub fn features(&self, weights: ArrayView3<f64>) -> Result<Array3<f64>> {
+        let (networks, rows, inputs) = weights.dim();
+        self.check_inputs(weights.shape(), inputs)?;
+        shaped(self.forward(flat(weights, "the weights")?), (networks, rows, self.variables))
     }
 
-    /// The cells (rows, variables) that some kept weight (rows, inputs) can reach.
-    pub fn reached(&self, mask: &[bool]) -> Vec<bool> {
-        let Some((matrix, _)) = &self.matrices else { return mask.to_vec() };
-        let mut out = Vec::with_capacity(mask.len() / self.inputs * self.variables);
-        for row in mask.chunks_exact(self.inputs) {
-            let reaches =
-                |v: usize| (0..self.inputs).any(|i| row[i] && matrix[i * self.variables + v] != 0.0);
-            out.extend((0..self.variables).map(reaches));
+    fn forward(&self, weights: &[f64]) -> Vec<f64> {
+        match &self.matrices {
+            Some((matrix, _)) => multiply(weights, matrix, self.variables),
+            None => weights.to_vec(),
         }
-        out
     }
 
     /// V = T C0', (rows, inputs).
@@ -91,7 +85,8 @@ impl Translation {
         }
     }
 
-    /// The mask of exactly `keep` weights that brings `(W * M) C0` near a `target` T (rows, variables).
+    /// The mask of exactly `keep` weights that brings `(W * M) C0` near a `target` T (rows, variables); weights and mask
+    /// are (rows, inputs).
     ///
     /// With V = T C0' and G = C0 C0', the squared distance is, up to a constant, `sum_r [sum_ab m_a m_b w_a w_b
     /// G_ab - 2 sum_a m_a w_a v_a]`. Where G is diagonal (C0 has orthogonal rows), it separates and the largest
@@ -102,9 +97,15 @@ impl Translation {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if weights and target do not fit; [`Error::Value`](crate::Error::Value) if one of
     /// them is not finite or `keep` is beyond all weights.
-    pub fn realize(&self, weights: &[f64], target: &[f64], keep: usize) -> Result<Vec<bool>> {
-        self.check(weights, target, keep)?;
-        Ok(self.nearest(weights, self.pulled_back(target), keep))
+    pub fn realize(
+        &self,
+        weights: ArrayView2<f64>,
+        target: ArrayView2<f64>,
+        keep: usize,
+    ) -> Result<Array2<bool>> {
+        let shape = weights.dim();
+        let (weights, target) = self.check(weights, target, keep)?;
+        shaped(self.nearest(weights, self.pulled_back(target), keep), shape)
     }
 
     /// The mask of exactly `keep` weights and the scale that bring `scale * (W * M) C0` near a `target`.
@@ -114,8 +115,14 @@ impl Translation {
     ///
     /// # Errors
     /// As [`realize`](Self::realize).
-    pub fn align(&self, weights: &[f64], target: &[f64], keep: usize) -> Result<(Vec<bool>, f64)> {
-        self.check(weights, target, keep)?;
+    pub fn align(
+        &self,
+        weights: ArrayView2<f64>,
+        target: ArrayView2<f64>,
+        keep: usize,
+    ) -> Result<(Array2<bool>, f64)> {
+        let shape = weights.dim();
+        let (weights, target) = self.check(weights, target, keep)?;
         let pulled = self.pulled_back(target);
         let norm = |values: &[f64]| dot(values, values).sqrt();
         let mut scale =
@@ -125,7 +132,7 @@ impl Translation {
             let scaled: Vec<f64> = weights.iter().map(|weight| scale * weight).collect();
             let mask = self.nearest(&scaled, pulled.clone(), keep);
             let kept: Vec<f64> = weights.iter().zip(&mask).map(|(&w, &m)| if m { w } else { 0.0 }).collect();
-            let (along, features) = (dot(&kept, &pulled), self.features(&kept));
+            let (along, features) = (dot(&kept, &pulled), self.forward(&kept));
             let square = dot(&features, &features);
             // The scale is that of the mask; where the mask has nothing of the target, the last one.
             let fitted = if square > 0.0 && along > 0.0 { along / square } else { scale };
@@ -137,25 +144,45 @@ impl Translation {
             scale = fitted;
         }
         // The first turn always sets it.
-        Ok(best.map_or_else(|| (vec![false; weights.len()], scale), |(mask, scale, _)| (mask, scale)))
+        let (mask, scale) =
+            best.map_or_else(|| (vec![false; weights.len()], scale), |(mask, scale, _)| (mask, scale));
+        Ok((shaped(mask, shape)?, scale))
     }
 
-    fn check(&self, weights: &[f64], target: &[f64], keep: usize) -> Result<()> {
-        let rows = weights.len() / self.inputs;
-        if rows * self.inputs != weights.len() || rows * self.variables != target.len() {
+    fn check_inputs(&self, shape: &[usize], inputs: usize) -> Result<()> {
+        if inputs == self.inputs {
+            return Ok(());
+        }
+        Err(shape_error!(
+            "weights of shape {shape:?} do not fit an embedding of {} inputs: expected (.., rows, {})",
+            self.inputs,
+            self.inputs
+        ))
+    }
+
+    /// The values of weights and target.
+    fn check<'a>(
+        &self,
+        weights: ArrayView2<'a, f64>,
+        target: ArrayView2<'a, f64>,
+        keep: usize,
+    ) -> Result<(&'a [f64], &'a [f64])> {
+        self.check_inputs(weights.shape(), weights.ncols())?;
+        if target.dim() != (weights.nrows(), self.variables) {
             return Err(shape_error!(
-                "{} weights and a target of {} cells do not fit an embedding {} x {} (inputs, variables)",
-                weights.len(),
-                target.len(),
-                self.inputs,
-                self.variables
+                "a target of shape {:?} for weights of shape {:?}: expected {:?} (rows, variables)",
+                target.shape(),
+                weights.shape(),
+                [weights.nrows(), self.variables]
             ));
         }
         if keep > weights.len() {
             return Err(value_error!("keep = {keep}: there are {} weights", weights.len()));
         }
+        let (weights, target) = (flat(weights, "the weights")?, flat(target, "the target")?);
         finite(weights, "the weights")?;
-        finite(target, "the target")
+        finite(target, "the target")?;
+        Ok((weights, target))
     }
 
     /// The greedy mask; `rest` is V, and becomes V less what is kept.
@@ -206,71 +233,96 @@ fn finite(values: &[f64], what: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::Embedding;
+    use ndarray::{Axis, Zip, array};
     use proptest::prelude::*;
 
-    fn squared(map: &Translation, weights: &[f64], mask: &[bool], target: &[f64], scale: f64) -> f64 {
-        let kept: Vec<f64> =
-            weights.iter().zip(mask).map(|(&w, &m)| if m { w * scale } else { 0.0 }).collect();
-        map.features(&kept).iter().zip(target).map(|(a, b)| (a - b).powi(2)).sum()
+    type Matrix = Array2<f64>;
+
+    /// Entries where the mask keeps them, times a scale.
+    fn masked(weights: &Matrix, mask: &Array2<bool>, scale: f64) -> Matrix {
+        Zip::from(weights).and(mask).map_collect(|&w, &m| if m { w * scale } else { 0.0 })
     }
 
-    fn masks(size: usize, keep: usize) -> impl Iterator<Item = Vec<bool>> {
-        let all = (0u32..1 << size).filter(move |mask| mask.count_ones() as usize == keep);
-        all.map(move |mask| (0..size).map(|i| mask >> i & 1 == 1).collect())
+    fn features(translation: &Translation, weights: &Matrix) -> Matrix {
+        let stack = weights.view().insert_axis(Axis(0));
+        translation.features(stack).unwrap().index_axis_move(Axis(0), 0)
+    }
+
+    fn squared(
+        translation: &Translation,
+        weights: &Matrix,
+        mask: &Array2<bool>,
+        target: &Matrix,
+        scale: f64,
+    ) -> f64 {
+        let features = features(translation, &masked(weights, mask, scale));
+        features.iter().zip(target).map(|(a, b)| (a - b).powi(2)).sum()
+    }
+
+    fn masks(rows: usize, columns: usize, keep: usize) -> impl Iterator<Item = Array2<bool>> {
+        let all = (0u32..1 << (rows * columns)).filter(move |mask| mask.count_ones() as usize == keep);
+        all.map(move |mask| {
+            Array2::from_shape_fn((rows, columns), |(r, c)| mask >> (r * columns + c) & 1 == 1)
+        })
+    }
+
+    fn of(embedding: &Embedding) -> Translation {
+        Translation::new(embedding.matrix(4).unwrap().mapv(f64::from).view()).unwrap()
     }
 
     fn orthonormal() -> Translation {
-        let Embedding::Dense { matrix, .. } = Embedding::random_orthogonal(4, 7).unwrap() else {
-            unreachable!()
-        };
-        Translation::new(matrix.into_iter().map(f64::from).collect(), 4, 4).unwrap()
+        of(&Embedding::random_orthogonal(4, 7).unwrap())
     }
 
-    fn values(size: usize) -> impl Strategy<Value = Vec<f64>> {
-        prop::collection::vec(-1.0..1.0f64, size)
+    fn values(rows: usize, columns: usize) -> impl Strategy<Value = Matrix> {
+        prop::collection::vec(-1.0..1.0f64, rows * columns)
+            .prop_map(move |values| Array2::from_shape_vec((rows, columns), values).unwrap())
+    }
+
+    fn count(mask: &Array2<bool>) -> usize {
+        mask.iter().filter(|&&kept| kept).count()
     }
 
     proptest! {
         #![proptest_config(crate::examples(32))]
         #[test]
-        fn with_orthogonal_rows_the_mask_is_the_best(weights in values(8), target in values(8), keep in 0usize..9) {
-            let raw = Embedding::Hadamard { normalized: false }.matrix(4).unwrap();
-            let raw = raw.into_iter().map(f64::from).collect();
-            for map in [Translation::identity(4), orthonormal(), Translation::new(raw, 4, 4).unwrap()] {
-                let mask = map.realize(&weights, &target, keep).unwrap();
-                prop_assert_eq!(mask.iter().filter(|&&kept| kept).count(), keep);
-                let got = squared(&map, &weights, &mask, &target, 1.0);
-                let best = masks(8, keep).map(|mask| squared(&map, &weights, &mask, &target, 1.0));
+        fn with_orthogonal_rows_the_mask_is_the_best(weights in values(2, 4), target in values(2, 4), keep in 0usize..9) {
+            let raw = of(&Embedding::Hadamard { normalized: false });
+            for translation in [Translation::identity(4), orthonormal(), raw] {
+                let mask = translation.realize(weights.view(), target.view(), keep).unwrap();
+                prop_assert_eq!(count(&mask), keep);
+                let got = squared(&translation, &weights, &mask, &target, 1.0);
+                let best = masks(2, 4, keep).map(|mask| squared(&translation, &weights, &mask, &target, 1.0));
                 prop_assert!(got <= best.fold(f64::INFINITY, f64::min) + 1e-6);
             }
         }
 
         #[test]
-        fn each_weight_lowers_the_distance_most(weights in values(6), target in values(8), matrix in values(12)) {
+        fn each_weight_lowers_the_distance_most(weights in values(2, 3), target in values(2, 4), matrix in values(3, 4)) {
             // Three inputs, four variables: rows that are not orthogonal.
-            let map = Translation::new(matrix, 3, 4).unwrap();
-            let mut mask = vec![false; 6];
+            let translation = Translation::new(matrix.view()).unwrap();
+            let mut mask = Array2::from_elem((2, 3), false);
             for keep in 1..=6 {
-                let next = map.realize(&weights, &target, keep).unwrap();
+                let next = translation.realize(weights.view(), target.view(), keep).unwrap();
                 let with = |i: usize| {
                     let mut mask = mask.clone();
-                    mask[i] = true;
-                    squared(&map, &weights, &mask, &target, 1.0)
+                    mask[[i / 3, i % 3]] = true;
+                    squared(&translation, &weights, &mask, &target, 1.0)
                 };
-                let lowest = (0..6).filter(|&i| !mask[i]).map(with).fold(f64::INFINITY, f64::min);
-                prop_assert!((squared(&map, &weights, &next, &target, 1.0) - lowest).abs() < 1e-9);
+                let lowest = (0..6).filter(|&i| !mask[[i / 3, i % 3]]).map(with).fold(f64::INFINITY, f64::min);
+                prop_assert!((squared(&translation, &weights, &next, &target, 1.0) - lowest).abs() < 1e-9);
                 prop_assert!(mask.iter().zip(&next).all(|(&before, &after)| after || !before));
                 mask = next;
             }
         }
 
         #[test]
-        fn the_scale_is_that_of_least_squares(weights in values(8), noise in values(8), keep in 1usize..9) {
-            let map = orthonormal();
-            let target: Vec<f64> = map.features(&weights).iter().zip(&noise).map(|(c, e)| 2.0 * c + 0.2 * e).collect();
-            let (mask, scale) = map.align(&weights, &target, keep).unwrap();
-            prop_assert_eq!(mask.iter().filter(|&&kept| kept).count(), keep);
-            let at = |scale: f64| squared(&map, &weights, &mask, &target, scale);
+        fn the_scale_is_that_of_least_squares(weights in values(2, 4), noise in values(2, 4), keep in 1usize..9) {
+            let translation = orthonormal();
+            let target = features(&translation, &weights) * 2.0 + noise * 0.2;
+            let (mask, scale) = translation.align(weights.view(), target.view(), keep).unwrap();
+            prop_assert_eq!(count(&mask), keep);
+            let at = |scale: f64| squared(&translation, &weights, &mask, &target, scale);
             prop_assert!(at(scale) <= at(1.01 * scale) + 1e-12 && at(scale) <= at(0.99 * scale) + 1e-12);
         }
     }
@@ -278,32 +330,33 @@ mod tests {
     #[test]
     fn scaled_features_are_found_again() {
         // The target is three times the features of a mask of W.
-        let (weights, map) = ([0.9, -0.7, 0.5, 0.3, 1.0, -1.0, 0.8, 0.6], orthonormal());
-        let mask = [true, false, true, false, false, true, true, false];
-        let kept: Vec<f64> = weights.iter().zip(mask).map(|(&w, m)| if m { 3.0 * w } else { 0.0 }).collect();
-        let (got, scale) = map.align(&weights, &map.features(&kept), 4).unwrap();
+        let translation = orthonormal();
+        let weights = array![[0.9, -0.7, 0.5, 0.3], [1.0, -1.0, 0.8, 0.6]];
+        let mask = array![[true, false, true, false], [false, true, true, false]];
+        let target = features(&translation, &masked(&weights, &mask, 3.0));
+        let (got, scale) = translation.align(weights.view(), target.view(), 4).unwrap();
         assert_eq!(got, mask);
         assert!((scale - 3.0).abs() < 1e-6);
     }
 
     #[test]
     fn with_the_identity_the_chosen_cells_are_the_mask() {
-        let (weights, cells) = ([0.1, -2.0, 0.5, 0.4], [true, false, false, true]);
-        let target: Vec<f64> = weights.iter().zip(cells).map(|(&w, c)| if c { w } else { 0.0 }).collect();
-        assert_eq!(Translation::identity(2).realize(&weights, &target, 2).unwrap(), cells);
-        let tall = Translation::new(vec![1.0, 0.0, 0.0, 0.0], 2, 2).unwrap();
-        assert_eq!(tall.reached(&[true, false, false, true]), [true, false, false, false]);
+        let (weights, cells) = (array![[0.1, -2.0], [0.5, 0.4]], array![[true, false], [false, true]]);
+        let target = masked(&weights, &cells, 1.0);
+        assert_eq!(Translation::identity(2).realize(weights.view(), target.view(), 2).unwrap(), cells);
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
         let refuse = |error: crate::Error| error.to_string();
-        let map = Translation::identity(2);
-        assert!(refuse(map.realize(&[1.0; 4], &[1.0; 2], 1).unwrap_err()).contains("4 weights"));
-        assert!(refuse(map.realize(&[1.0; 4], &[1.0; 4], 5).unwrap_err()).contains("keep = 5"));
-        assert!(
-            refuse(map.realize(&[f64::NAN, 1.0], &[1.0; 2], 1).unwrap_err()).contains("NaN at flat index 0")
-        );
-        assert!(refuse(Translation::new(vec![1.0; 3], 2, 2).unwrap_err()).contains("3 entries"));
+        let realize = |weights: &Matrix, target: &Matrix, keep: usize| {
+            refuse(Translation::identity(2).realize(weights.view(), target.view(), keep).unwrap_err())
+        };
+        let (square, row) = (Array2::ones((2, 2)), Array2::ones((1, 2)));
+        assert!(realize(&square, &row, 1).contains("a target of shape [1, 2]"));
+        assert!(realize(&Array2::ones((2, 3)), &square, 1).contains("expected (.., rows, 2)"));
+        assert!(realize(&square, &square, 5).contains("keep = 5"));
+        assert!(realize(&array![[f64::NAN, 1.0]], &row, 1).contains("NaN at flat index 0"));
+        assert!(refuse(Translation::new(Array2::zeros((0, 2)).view()).unwrap_err()).contains("[0, 2]"));
     }
 }

@@ -1,9 +1,10 @@
 //! The fixed input embedding C0: the network sees `C0 x`, and codes are read in `C1 = W1 C0`.
 
 use nalgebra::DMatrix;
+use ndarray::{Array2, Array3, ArrayView3};
 use rand::RngExt;
 
-use crate::error::{Result, reserve, shape_error, value_error};
+use crate::error::{Result, reserve, shape_error, shaped, value_error};
 use crate::task::rng::{Purpose, stream};
 
 /// A fixed linear map of the `n` Boolean inputs (arXiv 2504.08842, sections 6.2 and 6.4).
@@ -17,13 +18,8 @@ pub enum Embedding {
         /// Whether the columns have unit length (otherwise the entries are ±1).
         normalized: bool,
     },
-    /// Any matrix, row-major (rows, variables).
-    Dense {
-        /// Number of rows, the width of the network's first layer.
-        rows: usize,
-        /// Entries, row-major.
-        matrix: Vec<f32>,
-    },
+    /// Any matrix C0, (m, variables); m is the width of the network's first layer.
+    Dense(Array2<f32>),
 }
 
 /// The embeddings that have a name.
@@ -84,11 +80,9 @@ impl Embedding {
             radius * (std::f64::consts::TAU * rng.random::<f64>()).cos()
         });
         let (q, r) = gaussian.qr().unpack();
-        let matrix = (0..variables * variables)
-            .map(|i| (i / variables, i % variables))
-            .map(|(row, column)| (q[(row, column)] * r[(column, column)].signum()) as f32)
-            .collect();
-        Ok(Self::Dense { rows: variables, matrix })
+        Ok(Self::Dense(Array2::from_shape_fn((variables, variables), |(row, column)| {
+            (q[(row, column)] * r[(column, column)].signum()) as f32
+        })))
     }
 
     /// Width m of the network's first layer for `variables` inputs.
@@ -96,7 +90,7 @@ impl Embedding {
         match self {
             Self::Identity => variables,
             Self::Hadamard { .. } => variables.next_power_of_two(),
-            Self::Dense { rows, .. } => *rows,
+            Self::Dense(matrix) => matrix.nrows(),
         }
     }
 
@@ -105,11 +99,11 @@ impl Embedding {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value).
     pub fn validate(&self, variables: usize) -> Result<()> {
-        let Self::Dense { rows, matrix } = self else { return Ok(()) };
-        if matrix.len() != rows * variables {
+        let Self::Dense(matrix) = self else { return Ok(()) };
+        if matrix.ncols() != variables {
             return Err(shape_error!(
-                "the embedding has {} entries: expected {rows} rows x {variables} variables",
-                matrix.len()
+                "the embedding has shape {:?}: expected (rows, {variables}), a column for each variable",
+                matrix.shape()
             ));
         }
         match matrix.iter().find(|entry| !entry.is_finite()) {
@@ -118,20 +112,20 @@ impl Embedding {
         }
     }
 
-    /// The matrix C0, row-major (rows, variables).
+    /// The matrix C0, (m, variables).
     ///
     /// ```
     /// use precode_core::Embedding;
     /// let hadamard = Embedding::Hadamard { normalized: false };
-    /// assert_eq!(hadamard.matrix(2).unwrap(), [1.0, 1.0, 1.0, -1.0]);
+    /// assert_eq!(hadamard.matrix(2).unwrap(), ndarray::array![[1.0, 1.0], [1.0, -1.0]]);
     /// ```
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
-    pub fn matrix(&self, variables: usize) -> Result<Vec<f32>> {
+    pub fn matrix(&self, variables: usize) -> Result<Array2<f32>> {
         self.validate(variables)?;
-        let rows = self.rows(variables);
-        let what = format!("the matrix of an embedding of {variables} variables");
+        let (rows, what) =
+            (self.rows(variables), format!("the matrix of an embedding of {variables} variables"));
         let mut entries = reserve(rows.checked_mul(variables), &what)?;
         match self {
             Self::Identity => {
@@ -143,9 +137,47 @@ impl Embedding {
                 let even = |(row, column): (usize, usize)| (row & column).count_ones() % 2 == 0;
                 entries.extend(places.map(|place| if even(place) { scale } else { -scale }));
             }
-            Self::Dense { matrix, .. } => entries.extend_from_slice(matrix),
+            Self::Dense(matrix) => entries.extend(matrix),
         }
-        Ok(entries)
+        shaped(entries, (rows, variables))
+    }
+
+    /// C1 = W1 C0, (R, rows, variables), of first-layer weights W1 (R, rows, m): what codes are read from. Products and
+    /// sums are in f64.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use precode_core::Embedding;
+    /// let hadamard = Embedding::Hadamard { normalized: false };
+    /// let c1 = hadamard.features(array![[[1.0f32, 2.0]]].view(), 2)?;
+    /// assert_eq!(c1, array![[[3.0, -1.0]]]);
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate); [`Error::Shape`](crate::Error::Shape) if the weights are not of m inputs.
+    pub fn features<T: Copy + Into<f64>>(
+        &self,
+        weights: ArrayView3<T>,
+        variables: usize,
+    ) -> Result<Array3<f64>> {
+        let (networks, rows, inputs) = weights.dim();
+        if inputs != self.rows(variables) {
+            return Err(shape_error!(
+                "weights of shape {:?} do not take {variables} variables through this embedding: expected {} inputs",
+                weights.shape(),
+                self.rows(variables)
+            ));
+        }
+        let weights: Vec<f64> = weights.iter().map(|&weight| weight.into()).collect();
+        let features = match self {
+            Self::Identity => weights,
+            _ => {
+                let matrix: Vec<f64> = self.matrix(variables)?.into_iter().map(f64::from).collect();
+                multiply(&weights, &matrix, variables)
+            }
+        };
+        shaped(features, (networks, rows, variables))
     }
 
     /// The factor on the ±1 Hadamard matrix (1 for other embeddings).
@@ -157,6 +189,18 @@ impl Embedding {
     }
 }
 
+/// W C0, (rows, variables), of weights (rows, m) and C0 (m, variables).
+pub(crate) fn multiply(weights: &[f64], matrix: &[f64], variables: usize) -> Vec<f64> {
+    let inputs = (matrix.len() / variables.max(1)).max(1);
+    let mut out = vec![0.0; weights.len() / inputs * variables];
+    for (weights, out) in weights.chunks_exact(inputs).zip(out.chunks_exact_mut(variables.max(1))) {
+        for (weight, row) in weights.iter().zip(matrix.chunks_exact(variables.max(1))) {
+            out.iter_mut().zip(row).for_each(|(out, entry)| *out += weight * entry);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +208,7 @@ mod tests {
     /// C0^T C0, (n, n).
     fn gram(embedding: &Embedding, n: usize) -> Vec<f32> {
         let (m, c0) = (embedding.rows(n), embedding.matrix(n).unwrap());
-        let dot = |i: usize, j: usize| (0..m).map(|row| c0[row * n + i] * c0[row * n + j]).sum();
+        let dot = |i: usize, j: usize| (0..m).map(|row| c0[[row, i]] * c0[[row, j]]).sum();
         (0..n * n).map(|cell| dot(cell / n, cell % n)).collect()
     }
 
@@ -187,7 +231,10 @@ mod tests {
     fn bad_embeddings_are_refused() {
         let message = "fourier".parse::<EmbeddingKind>().unwrap_err().to_string();
         assert!(message.contains("'fourier'") && message.contains("hadamard-raw"), "{message}");
-        assert!(Embedding::Dense { rows: 2, matrix: vec![0.0; 5] }.matrix(3).is_err());
+        let narrow = Embedding::Dense(Array2::zeros((2, 5))).matrix(3).unwrap_err();
+        assert!(narrow.to_string().contains("[2, 5]: expected (rows, 3)"));
+        let turned = Embedding::Dense(Array2::eye(3).reversed_axes());
+        assert_eq!(turned.matrix(3).unwrap().as_slice().map(<[f32]>::len), Some(9));
         assert!(Embedding::random_orthogonal(0, 0).is_err());
     }
 }

@@ -1,9 +1,11 @@
 //! Stacks of fully connected ReLU networks as flat buffers, and their initialization.
 
+use ndarray::{Array2, Array3, ArrayView3};
 use rand::RngExt;
 use rayon::prelude::*;
 
-use crate::error::{Result, allocate, shape_error, value_error};
+use super::embedding::Embedding;
+use crate::error::{Error, Result, allocate, shape_error, value_error};
 use crate::task::rng::{Purpose, stream};
 
 /// One layer of a stack of R networks: `weight` (R, outputs, inputs) and `bias` (R, outputs), row-major.
@@ -110,6 +112,53 @@ impl Weights {
     pub fn widths(&self) -> Vec<usize> {
         let first = self.layers.first().map(|layer| layer.inputs);
         first.into_iter().chain(self.layers.iter().map(|layer| layer.outputs)).collect()
+    }
+
+    /// C1 = W1 C0, (R, rows, variables): what codes are read from.
+    ///
+    /// ```
+    /// use precode_core::{Embedding, Readout, Weights};
+    /// let weights = Weights::linear_init(&[32, 16, 1], 0, &[0, 1, 2])?;
+    /// let features = weights.features(&Embedding::Identity, 32)?;
+    /// let output = weights.output(0)?;
+    /// let readout = Readout::new(features.view(), output.view())?;
+    /// assert_eq!((readout.networks(), readout.rows(), readout.variables()), (3, 16, 32));
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate) and [`Embedding::features`].
+    pub fn features(&self, embedding: &Embedding, variables: usize) -> Result<Array3<f64>> {
+        self.validate()?;
+        let Some(first) = self.layers.first() else {
+            return Err(value_error!("a stack without layers has no features"));
+        };
+        let shape = (self.networks, first.outputs, first.inputs);
+        let weights = ArrayView3::from_shape(shape, &first.weight)
+            .map_err(|error| shape_error!("layer 1 of {} weights: {error}", first.weight.len()))?;
+        embedding.features(weights, variables)
+    }
+
+    /// The weights of one output, (R, rows), in networks of one hidden layer.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate); [`Error::Unsupported`](crate::Error::Unsupported) for another number of layers,
+    /// [`Error::Value`](crate::Error::Value) if there is no such output.
+    pub fn output(&self, output: usize) -> Result<Array2<f64>> {
+        self.validate()?;
+        let [_, last] = self.layers.as_slice() else {
+            return Err(Error::Unsupported(format!(
+                "codes are read from networks of one hidden layer, not of widths {:?}",
+                self.widths()
+            )));
+        };
+        if output >= last.outputs {
+            return Err(value_error!("output = {output}: there are {}, counted from 0", last.outputs));
+        }
+        let (rows, outputs) = (last.inputs, last.outputs);
+        Ok(Array2::from_shape_fn((self.networks, rows), |(r, row)| {
+            f64::from(last.weight[(r * outputs + output) * rows + row])
+        }))
     }
 
     /// A copy of network `r` as a stack of one.

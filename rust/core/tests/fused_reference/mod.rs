@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ndarray::Array2;
 use precode_core::train::{Optimizer, Patience, Problem, TrainConfig, Watch, epoch_order};
 use precode_core::{Dataset, Embedding, Layer, Masks, Weights};
 
@@ -60,7 +61,12 @@ impl Reference {
     }
 
     /// (sum of losses, wrong labels, gradients of the mean loss) over some samples.
-    pub fn gradient(&self, data: &Dataset, c0: &[f32], samples: &[usize]) -> (f64, usize, [Vec<f64>; 4]) {
+    pub fn gradient(
+        &self,
+        data: &Dataset,
+        c0: &Array2<f32>,
+        samples: &[usize],
+    ) -> (f64, usize, [Vec<f64>; 4]) {
         let [w1, b1, w2, b2] = &self.parameters;
         let (m, j, o, n) = (self.inputs, self.hidden, self.outputs, data.variables());
         let mut gradients = self.parameters.clone().map(|values| vec![0.0; values.len()]);
@@ -68,7 +74,7 @@ impl Reference {
         let x = data.unpack_inputs();
         for &sample in samples {
             let embedded: Vec<f64> = (0..m)
-                .map(|a| (0..n).map(|v| f64::from(c0[a * n + v]) * f64::from(x[sample * n + v])).sum())
+                .map(|a| (0..n).map(|v| f64::from(c0[[a, v]]) * f64::from(x[sample * n + v])).sum())
                 .collect();
             let h: Vec<f64> =
                 (0..j).map(|r| b1[r] + (0..m).map(|a| w1[r * m + a] * embedded[a]).sum::<f64>()).collect();
@@ -251,15 +257,14 @@ pub fn config(epochs: u32, batch: usize, optimizer: Optimizer) -> TrainConfig {
 
 /// The embeddings of the tests for n variables, by name.
 pub fn embeddings(variables: usize) -> Vec<(&'static str, Embedding)> {
-    let matrix = (0..(variables + 3) * variables)
-        .map(|i| ((i * 7919 + 13) % 101) as f32 / 50.5 - 1.0)
-        .map(|x| x / (variables as f32).sqrt())
-        .collect();
+    let entry = |i: usize| (((i * 7919 + 13) % 101) as f32 / 50.5 - 1.0) / (variables as f32).sqrt();
+    let matrix =
+        Array2::from_shape_fn((variables + 3, variables), |(row, column)| entry(row * variables + column));
     vec![
         ("identity", Embedding::Identity),
         ("hadamard", Embedding::Hadamard { normalized: true }),
         ("hadamard-raw", Embedding::Hadamard { normalized: false }),
         ("orthogonal", Embedding::random_orthogonal(variables, 5).unwrap()),
-        ("dense", Embedding::Dense { rows: variables + 3, matrix }),
+        ("dense", Embedding::Dense(matrix)),
     ]
 }

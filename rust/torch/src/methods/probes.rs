@@ -2,6 +2,7 @@
 
 mod layer;
 
+use ndarray::{Array2, Axis};
 use precode_core::ticket::mask::Density;
 use precode_core::ticket::probe::{Penalties, Probe};
 use rayon::prelude::*;
@@ -265,20 +266,22 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let (start, trained) = (initial(objective), objective.dense()?);
     let cost = Cost::of_epochs(objective.dense_epochs());
     let weights = layer.weights(&start)?;
-    let target = layer.translation.features(&layer.weights(&trained)?);
-    let (size, cells) = (layer.rows * layer.translation.inputs(), layer.rows * layer.translation.variables());
+    let target = layer.translation.features(layer.weights(&trained)?.view())?;
+    let size = layer.rows * layer.translation.inputs();
     let (mut masks, mut scales) = (Vec::new(), Vec::new());
     for &density in request.densities {
         request.progress.check()?;
         let (keep, others) = layer.share(objective, &trained, density, request)?;
         let count = if request.invert { size - keep } else { keep };
-        let networks: Vec<(Vec<bool>, f64)> = weights
-            .par_chunks(size)
-            .zip(target.par_chunks(cells))
-            .map(|(weights, target)| Ok(layer.translation.align(weights, target, count)?))
+        let networks: Vec<(Array2<bool>, f64)> = (0..weights.dim().0)
+            .into_par_iter()
+            .map(|r| {
+                let (weights, target) = (weights.index_axis(Axis(0), r), target.index_axis(Axis(0), r));
+                Ok(layer.translation.align(weights, target, count)?)
+            })
             .collect::<Result<_>>()?;
         let kept = networks.iter().flat_map(|(mask, _)| mask.iter().map(|&kept| kept != request.invert));
-        masks.push(layer.with_others(&kept.collect::<Vec<_>>(), others)?);
+        masks.push(layer.with_others(kept, others)?);
         scales.push(networks.iter().map(|&(_, scale)| scale).collect());
     }
     let notes = vec![("scale".to_owned(), scales)];

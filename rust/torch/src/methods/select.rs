@@ -1,5 +1,6 @@
 //! The exact choice of the best weights of every network, from scores to masks.
 
+use ndarray::{Array3, ArrayView3};
 use precode_core::error::in_parallel;
 use precode_core::ticket::mask::{self, Density, Scores};
 use tch::{Device, Kind, Tensor};
@@ -46,20 +47,22 @@ pub(crate) fn select(
         let size = shapes[i].iter().product::<usize>();
         network * size..(network + 1) * size
     };
-    let of_network = |network: usize| -> Result<Vec<Vec<bool>>> {
+    let of_network = |network: usize| -> Result<Vec<Array3<bool>>> {
         let tensors: Vec<Scores> = (0..scores.len())
-            .map(|i| Scores {
-                values: &scores[i][part(i, network)],
-                shape: shapes[i],
-                alive: alive.as_ref().map(|alive| &alive[i][part(i, network)]),
+            .map(|i| {
+                let alive = alive.as_ref().map(|alive| view(&alive[i][part(i, network)], shapes[i]));
+                Ok(Scores {
+                    values: view(&scores[i][part(i, network)], shapes[i])?,
+                    alive: alive.transpose()?,
+                })
             })
-            .collect();
+            .collect::<Result<_>>()?;
         mask::select(&tensors, density, request.granularity, request.scope).map_err(|error| match error {
             precode_core::Error::Value(message) => value_error!("network {network}: {message}"),
             other => other.into(),
         })
     };
-    let masks: Vec<Vec<Vec<bool>>> = in_parallel(networks as usize, of_network)?;
+    let masks: Vec<Vec<Array3<bool>>> = in_parallel(networks as usize, of_network)?;
     sizes
         .iter()
         .enumerate()
@@ -68,6 +71,11 @@ pub(crate) fn select(
             Ok(Tensor::f_from_slice(&kept)?.f_view(size.as_slice())?.f_to_device(devices[i])?)
         })
         .collect()
+}
+
+fn view<T>(values: &[T], shape: [usize; 3]) -> Result<ArrayView3<'_, T>> {
+    ArrayView3::from_shape(shape, values)
+        .map_err(|error| shape_error!("{} values of shape {shape:?}: {error}", values.len()))
 }
 
 /// Output units, input units, and weights for each pair of them, of a weight tensor (outputs, inputs, ..).

@@ -15,6 +15,7 @@ use crate::engine::{Choice, choose};
 use crate::error::{Result, shape_error, value_error};
 use crate::flat::Flat;
 use crate::gradient::{backward, forward, of_samples};
+use crate::samples::from_matrix;
 use crate::stack::Stack;
 
 /// A [`Stack`] with its data. The parameters are `w1`, `b1`, `w2`, `b2`, .. from input to output.
@@ -511,11 +512,7 @@ fn features(problem: &Problem, device: Device) -> Result<FeaturePair> {
     let variables = problem.data.first().map_or(0, |data| data.variables());
     let embedding = match problem.embedding {
         Embedding::Identity => None,
-        map => {
-            let size = [map.rows(variables) as i64, variables as i64];
-            let matrix = Tensor::f_from_slice(&map.matrix(variables)?)?.f_view(size)?;
-            Some(matrix.f_to_device(device)?)
-        }
+        map => Some(from_matrix(map.matrix(variables)?)?.f_to_device(device)?),
     };
     Ok(FeaturePair { first: 0, second: 2, output: 0, embedding, clauses: None, complemented: Vec::new() })
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use ndarray::Array2;
 use precode_core::Progress;
 use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, epoch_order};
 use precode_core::{Dataset, Embedding, Masks, Weights};
@@ -153,13 +154,13 @@ pub fn every_optimizer() -> Vec<Optimizer> {
 }
 
 pub fn every_embedding() -> Vec<Embedding> {
-    let rectangular = (0..5 * 8).map(|i| (i as f32 * 0.7).sin()).collect();
+    let rectangular = Array2::from_shape_fn((5, 8), |(row, v)| ((row * 8 + v) as f32 * 0.7).sin());
     vec![
         Embedding::Identity,
         Embedding::Hadamard { normalized: true },
         Embedding::Hadamard { normalized: false },
         Embedding::random_orthogonal(8, 3).unwrap(),
-        Embedding::Dense { rows: 5, matrix: rectangular },
+        Embedding::Dense(rectangular),
     ]
 }
 
@@ -171,7 +172,8 @@ pub fn stopping(patience: u32, watch: precode_core::train::Watch) -> Option<Earl
 pub fn embedded(data: &Dataset, embedding: &Embedding, kind: Kind) -> Tensor {
     let (samples, variables) = (data.samples() as i64, data.variables() as i64);
     let x = Tensor::from_slice(&data.unpack_inputs()).view([samples, variables]).to_kind(kind);
-    let matrix = Tensor::from_slice(&embedding.matrix(data.variables()).unwrap()).to_kind(kind);
+    let matrix = embedding.matrix(data.variables()).unwrap();
+    let matrix = Tensor::from_slice(matrix.as_slice().unwrap()).to_kind(kind);
     x.matmul(&matrix.view([-1, variables]).transpose(0, 1))
 }
 

@@ -1,16 +1,19 @@
 //! Stacks of bit-packed codes.
 
-use crate::error::{Result, shape_error, value_error};
+use ndarray::ArrayView2;
+
+use crate::error::{Result, flat, shape_error, value_error};
 
 /// A stack of codes of `bits` bits each, packed into 64-bit words; bit i of a code is bit i % 64 of
 /// its word i / 64, and the bits past the end are zero.
 ///
 /// ```
 /// use precode_core::read::pairs::BitCodes;
-/// let codes = BitCodes::from_bools(&[true, false, true, false, false, true], 3).unwrap();
+/// use ndarray::array;
+/// let codes = BitCodes::from_bools(array![[true, false, true], [false, false, true]].view()).unwrap();
 /// assert_eq!((codes.count(), codes.bits(), codes.words()), (2, 3, 1));
 /// assert_eq!(codes.code(0), [0b101]);
-/// assert_eq!(codes, BitCodes::from_bytes(&[0b101, 0b100], 3).unwrap());
+/// assert_eq!(codes, BitCodes::from_bytes(array![[0b101], [0b100]].view(), 3).unwrap());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BitCodes {
@@ -24,24 +27,31 @@ impl BitCodes {
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) if there are no codes or no bits,
-    /// [`Error::Shape`](crate::Error::Shape) if `values` is not a whole number of codes.
-    pub fn from_bools(values: &[bool], bits: usize) -> Result<Self> {
-        let count = whole(values.len(), bits, bits, "values")?;
-        Ok(Self { count, bits, data: pack(values, bits, |&value| value) })
+    /// [`Error::Shape`](crate::Error::Shape) if the values are not row-major.
+    pub fn from_bools(values: ArrayView2<bool>) -> Result<Self> {
+        let (count, bits) = values.dim();
+        check(count, bits)?;
+        Ok(Self { count, bits, data: pack(flat(values, "codes")?, bits, |&value| value) })
     }
 
     /// From packed bytes, (count, ceil(bits / 8)), least significant bit first: the layout of
     /// `numpy.packbits(values, axis=1, bitorder="little")`.
     ///
     /// # Errors
-    /// As [`from_bools`](Self::from_bools); [`Error::Value`](crate::Error::Value) if a bit past the
-    /// end of a code is set.
-    pub fn from_bytes(bytes: &[u8], bits: usize) -> Result<Self> {
-        let width = bits.div_ceil(8);
-        let count = whole(bytes.len(), width, bits, "bytes")?;
+    /// As [`from_bools`](Self::from_bools); [`Error::Shape`](crate::Error::Shape) if a code has not as many bytes as its
+    /// bits need, [`Error::Value`](crate::Error::Value) if a bit past its end is set.
+    pub fn from_bytes(bytes: ArrayView2<u8>, bits: usize) -> Result<Self> {
+        let (count, width) = bytes.dim();
+        check(count, bits)?;
+        if width != bits.div_ceil(8) {
+            return Err(shape_error!(
+                "codes of {bits} bits in {width} bytes: pass {} bytes each",
+                bits.div_ceil(8)
+            ));
+        }
         let words = bits.div_ceil(64);
         let mut data = Vec::with_capacity(count * words);
-        for (c, code) in bytes.chunks_exact(width).enumerate() {
+        for (c, code) in flat(bytes, "codes")?.chunks_exact(width).enumerate() {
             for chunk in code.chunks(8) {
                 let mut word = [0; 8];
                 word[..chunk.len()].copy_from_slice(chunk);
@@ -86,7 +96,8 @@ impl BitCodes {
 ///
 /// ```
 /// use precode_core::read::pairs::TernaryCodes;
-/// let codes = TernaryCodes::from_signs(&[1, 0, -1, 0, 0, -1], 3).unwrap();
+/// use ndarray::array;
+/// let codes = TernaryCodes::from_signs(array![[1, 0, -1], [0, 0, -1]].view()).unwrap();
 /// assert_eq!((codes.count(), codes.length()), (2, 3));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,9 +113,11 @@ impl TernaryCodes {
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) if there are no codes or no signs, or a value is not
-    /// -1, 0 or +1; [`Error::Shape`](crate::Error::Shape) if `values` is not a whole number of codes.
-    pub fn from_signs(values: &[i8], length: usize) -> Result<Self> {
-        let count = whole(values.len(), length, length, "values")?;
+    /// -1, 0 or +1; [`Error::Shape`](crate::Error::Shape) if the values are not row-major.
+    pub fn from_signs(values: ArrayView2<i8>) -> Result<Self> {
+        let (count, length) = values.dim();
+        check(count, length)?;
+        let values = flat(values, "codes")?;
         if let Some(i) = values.iter().position(|value| !(-1..=1).contains(value)) {
             return Err(value_error!("values contain {} at flat index {i}: use -1, 0 and +1", values[i]));
         }
@@ -167,18 +180,13 @@ fn pack<V>(values: &[V], bits: usize, is_set: impl Fn(&V) -> bool) -> Vec<u64> {
     values.chunks_exact(bits).flat_map(|code| code.chunks(64).map(word)).collect()
 }
 
-/// Number of codes of `width` items each among `len` items.
-fn whole(len: usize, width: usize, bits: usize, items: &str) -> Result<usize> {
+/// Refuses sizes that stacks of codes cannot have.
+fn check(count: usize, bits: usize) -> Result<()> {
     if bits == 0 || bits > u32::MAX as usize / 3 {
         return Err(value_error!("codes of {bits} bits: use 1 to {}", u32::MAX / 3));
     }
-    if len == 0 {
+    if count == 0 {
         return Err(value_error!("no codes: pass at least one"));
     }
-    if !len.is_multiple_of(width) {
-        return Err(shape_error!(
-            "{len} {items} are not a whole number of codes of {bits} bits ({width} {items} each)"
-        ));
-    }
-    Ok(len / width)
+    Ok(())
 }

@@ -27,6 +27,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ndarray::{Array2, ArrayViewMut2};
 use rayon::prelude::*;
 
 pub use codes::{BitCodes, TernaryCodes};
@@ -36,7 +37,7 @@ pub use output::Block;
 
 use crate::Progress;
 use crate::cpu::{Kernels, Level, Selected};
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, allocate, shape_error, shaped, value_error};
 use distance::Rule;
 use output::{Shared, reflect};
 use tile::{Operands, SIDE, Scratch};
@@ -69,14 +70,12 @@ pub struct Nearest<T> {
 /// ```
 /// use precode_core::read::pairs::{BitCodes, CodeMetric, Pairs};
 /// use precode_core::Progress;
+/// use ndarray::array;
 ///
-/// let codes = BitCodes::from_bytes(&[0b0000, 0b0001, 0b1111], 4).unwrap();
+/// let codes = BitCodes::from_bytes(array![[0b0000], [0b0001], [0b1111]].view(), 4).unwrap();
 /// let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap();
 /// let progress = Progress::default();
-/// let mut matrix = vec![0u8; 9];
-/// let level = pairs.matrix(&mut matrix, &progress).unwrap();
-/// assert_eq!(matrix, [0, 1, 4, 1, 0, 3, 4, 3, 0]);
-/// assert_eq!(level, pairs.level());
+/// assert_eq!(pairs.to_array::<u8>(&progress).unwrap(), array![[0, 1, 4], [1, 0, 3], [4, 3, 0]]);
 /// assert_eq!(pairs.histogram(&progress).unwrap().counts, [0, 1, 0, 1, 1]);
 /// assert_eq!(pairs.nearest::<u8>(&progress).unwrap().indices, [1, 0, 1]);
 /// ```
@@ -114,11 +113,11 @@ impl Pairs {
     /// use precode_core::read::pairs::{Pairs, TernaryCodes, TernaryMetric};
     /// use precode_core::Progress;
     ///
-    /// let codes = TernaryCodes::from_signs(&[1, 0, -1, 1, 1, 1], 3).unwrap();
+    /// use ndarray::array;
+    /// let codes = TernaryCodes::from_signs(array![[1, 0, -1], [1, 1, 1]].view()).unwrap();
     /// let distance = |metric| {
-    ///     let mut matrix = [0u8; 4];
-    ///     Pairs::ternary(&codes, None, metric).unwrap().matrix(&mut matrix, &Progress::default()).unwrap();
-    ///     matrix[1]
+    ///     let pairs = Pairs::ternary(&codes, None, metric).unwrap();
+    ///     pairs.to_array::<u8>(&Progress::default()).unwrap()[[0, 1]]
     /// };
     /// assert_eq!((distance(TernaryMetric::Mismatch), distance(TernaryMetric::L1)), (2, 3));
     /// ```
@@ -171,13 +170,25 @@ impl Pairs {
         (self.rule != Rule::Jaccard).then(|| self.rule.largest(self.bits))
     }
 
+    /// All distances, (A, B).
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix); [`Error::Unsupported`](crate::Error::Unsupported) if they do not fit into memory.
+    pub fn to_array<T: Distance>(&self, progress: &Progress) -> Result<Array2<T>> {
+        let (rows, columns) = self.shape;
+        let what = format!("the distances of {rows} x {columns} codes");
+        let mut out = shaped(allocate(rows.checked_mul(columns), T::default(), &what)?, self.shape)?;
+        self.matrix(out.view_mut(), progress)?;
+        Ok(out)
+    }
+
     /// Writes all distances, (A, B), to `out`. Of one stack against itself, long codes are compared once
     /// and reflected. Returns the level that ran.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `out` has another length; [`Error::Unsupported`](crate::Error::Unsupported) if distances can be
+    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape or is not row-major; [`Error::Unsupported`](crate::Error::Unsupported) if distances can be
     /// beyond `T`; [`Error::Interrupted`](crate::Error::Interrupted), with part of `out` written.
-    pub fn matrix<T: Distance>(&self, out: &mut [T], progress: &Progress) -> Result<Level> {
+    pub fn matrix<T: Distance>(&self, out: ArrayViewMut2<T>, progress: &Progress) -> Result<Level> {
         if !self.symmetric || self.operands.words < WORTH_MIRRORING {
             return self.rows(0..self.shape.0, out, progress);
         }
@@ -203,7 +214,12 @@ impl Pairs {
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) if there are no such rows; as [`matrix`](Self::matrix).
-    pub fn rows<T: Distance>(&self, rows: Range<usize>, out: &mut [T], progress: &Progress) -> Result<Level> {
+    pub fn rows<T: Distance>(
+        &self,
+        rows: Range<usize>,
+        out: ArrayViewMut2<T>,
+        progress: &Progress,
+    ) -> Result<Level> {
         if rows.is_empty() || rows.end > self.shape.0 {
             return Err(value_error!("rows {rows:?} of {} codes: pass some that there are", self.shape.0));
         }
@@ -227,8 +243,9 @@ impl Pairs {
     /// use std::sync::atomic::{AtomicUsize, Ordering};
     /// use precode_core::read::pairs::{BitCodes, CodeMetric, Pairs};
     /// use precode_core::Progress;
+    /// use ndarray::array;
     ///
-    /// let codes = BitCodes::from_bytes(&[0b0000, 0b0001, 0b1111], 4).unwrap();
+    /// let codes = BitCodes::from_bytes(array![[0b0000], [0b0001], [0b1111]].view(), 4).unwrap();
     /// let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap();
     /// let close = AtomicUsize::new(0);
     /// pairs

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use ndarray::ArrayViewMut2;
+
 use super::distance::Distance;
 use crate::error::{Result, shape_error};
 
@@ -28,15 +30,18 @@ pub(super) struct Shared<'a, T> {
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T: Distance> Shared<'a, T> {
-    pub fn new(out: &'a mut [T], shape: (usize, usize)) -> Result<Self> {
-        if shape.0.checked_mul(shape.1) != Some(out.len()) {
+    pub fn new(out: ArrayViewMut2<'a, T>, shape: (usize, usize)) -> Result<Self> {
+        let found = out.dim();
+        if found != shape {
             return Err(shape_error!(
-                "an output of {} distances does not fit {} x {} pairs",
-                out.len(),
+                "an output of shape {found:?} does not fit {} x {} pairs",
                 shape.0,
                 shape.1
             ));
         }
+        let out = out.into_slice().ok_or_else(|| {
+            shape_error!("an output of shape {found:?} that is not row-major: pass one in standard layout")
+        })?;
         Ok(Self { start: out.as_mut_ptr(), shape, borrow: PhantomData })
     }
 

@@ -1,3 +1,4 @@
+use ndarray::{ArrayView2, array, s};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,6 +23,15 @@ fn bools(len: usize, seed: u64) -> Vec<bool> {
 fn signs(len: usize, seed: u64) -> Vec<i8> {
     let (a, b) = (bools(len, seed), bools(len, seed + 1));
     a.into_iter().zip(b).map(|(a, b)| i8::from(a) - i8::from(b)).collect()
+}
+
+fn bit_codes(values: &[bool], bits: usize) -> BitCodes {
+    BitCodes::from_bools(ArrayView2::from_shape((values.len() / bits, bits), values).unwrap()).unwrap()
+}
+
+fn sign_codes(values: &[i8], length: usize) -> TernaryCodes {
+    TernaryCodes::from_signs(ArrayView2::from_shape((values.len() / length, length), values).unwrap())
+        .unwrap()
 }
 
 /// The definition, over booleans.
@@ -50,17 +60,17 @@ fn brute_ternary(a: &[i8], b: &[i8], length: usize, metric: TernaryMetric) -> Ve
 }
 
 fn matrix<T: Distance>(pairs: &Pairs) -> Vec<T> {
-    let mut out = vec![T::default(); pairs.shape().0 * pairs.shape().1];
+    let mut out = Array2::from_elem(pairs.shape(), T::default());
     // Not what was asked for, but what the code that counted says of itself.
-    assert_eq!(pairs.matrix(&mut out, &progress()).unwrap(), pairs.level());
-    out
+    assert_eq!(pairs.matrix(out.view_mut(), &progress()).unwrap(), pairs.level());
+    out.into_iter().collect()
 }
 
 const METRICS: [CodeMetric; 3] = [CodeMetric::Hamming, CodeMetric::Jaccard, CodeMetric::Overlap];
 
 /// Everything that can be asked of two stacks, at every level there is, against the definition.
 fn check(a: &[bool], b: &[bool], bits: usize) {
-    let (codes_a, codes_b) = (BitCodes::from_bools(a, bits).unwrap(), BitCodes::from_bools(b, bits).unwrap());
+    let (codes_a, codes_b) = (bit_codes(a, bits), bit_codes(b, bits));
     for level in Kernels::Pairs.available() {
         for metric in METRICS {
             let pairs = Pairs::new(&codes_a, Some(&codes_b), metric).unwrap().at_level(level).unwrap();
@@ -90,9 +100,9 @@ fn check(a: &[bool], b: &[bool], bits: usize) {
 fn check_reductions(pairs: &Pairs, expected: &[f32], own: bool) {
     let (height, width) = pairs.shape();
     let last = &expected[(height - 1) * width..];
-    let mut rows = vec![0.0; width];
-    assert_eq!(pairs.rows(height - 1..height, &mut rows, &progress()), Ok(pairs.level()));
-    assert_eq!(rows, last);
+    let mut rows = Array2::<f32>::zeros((1, width));
+    assert_eq!(pairs.rows(height - 1..height, rows.view_mut(), &progress()), Ok(pairs.level()));
+    assert_eq!(rows.row(0).to_vec(), last);
     if pairs.rule != Rule::Jaccard {
         let histogram = pairs.histogram(&progress()).unwrap();
         assert_eq!(histogram.level, pairs.level());
@@ -136,7 +146,7 @@ fn every_level_agrees_with_the_definition_over_several_blocks() {
 fn reflected_blocks_equal_computed_ones() {
     let bits = 64 * WORTH_MIRRORING;
     for count in [15, 256, 300, 530] {
-        let codes = BitCodes::from_bools(&bools(count * bits, 7), bits).unwrap();
+        let codes = bit_codes(&bools(count * bits, 7), bits);
         for metric in METRICS {
             let own = Pairs::new(&codes, None, metric).unwrap();
             let full = Pairs::new(&codes, Some(&codes), metric).unwrap();
@@ -154,7 +164,7 @@ fn long_codes_are_counted_in_full() {
     for bits in [128 * 64, 128 * 64 + 1, 3 * 128 * 64 + 5, 70_000] {
         let (ones, zeros) = (vec![true; bits], vec![false; bits]);
         let values = [ones.clone(), zeros, ones, bools(bits, 5)].concat();
-        let codes = BitCodes::from_bools(&values, bits).unwrap();
+        let codes = bit_codes(&values, bits);
         let expected: Vec<u32> =
             brute(&values, &values, bits, CodeMetric::Hamming).into_iter().map(|d| d as u32).collect();
         for level in Kernels::Pairs.available() {
@@ -169,10 +179,7 @@ fn ternary_distances_agree_with_the_definition() {
     for length in [1, 4, 21, 22, 32, 33, 64, 65, 130] {
         for (a, b) in [(1, 1), (5, 3), (17, 40)] {
             let (values_a, values_b) = (signs(a * length, 6), signs(b * length, 8));
-            let (a, b) = (
-                TernaryCodes::from_signs(&values_a, length).unwrap(),
-                TernaryCodes::from_signs(&values_b, length).unwrap(),
-            );
+            let (a, b) = (sign_codes(&values_a, length), sign_codes(&values_b, length));
             for level in Kernels::Pairs.available() {
                 for metric in [TernaryMetric::Mismatch, TernaryMetric::L1] {
                     let pairs = Pairs::ternary(&a, Some(&b), metric).unwrap().at_level(level).unwrap();
@@ -190,49 +197,52 @@ fn ternary_distances_agree_with_the_definition() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let refuse = |error: Error| error.to_string();
-    assert!(refuse(BitCodes::from_bools(&[true], 0).unwrap_err()).contains("codes of 0 bits"));
-    assert!(refuse(BitCodes::from_bools(&[true], usize::MAX).unwrap_err()).contains("use 1 to"));
-    assert!(refuse(BitCodes::from_bools(&[], 3).unwrap_err()).contains("no codes"));
-    assert!(refuse(BitCodes::from_bools(&[true; 4], 3).unwrap_err()).contains("4 values are not a whole"));
-    assert!(refuse(BitCodes::from_bytes(&[], 3).unwrap_err()).contains("no codes"));
-    assert!(refuse(BitCodes::from_bytes(&[0; 3], 9).unwrap_err()).contains("3 bytes are not a whole"));
-    assert!(refuse(BitCodes::from_bytes(&[0, 1, 0, 2], 9).unwrap_err()).contains("code 1 has bits set past"));
-    assert!(refuse(TernaryCodes::from_signs(&[0, 2], 2).unwrap_err()).contains("2 at flat index 1"));
-    assert!(refuse(TernaryCodes::from_signs(&[i8::MIN], 1).unwrap_err()).contains("-128"));
-    assert!(refuse(TernaryCodes::from_signs(&[], 2).unwrap_err()).contains("no codes"));
-    assert!(refuse(TernaryCodes::from_signs(&[0; 3], 2).unwrap_err()).contains("3 values are not a whole"));
+    let bits = |count, bits| refuse(BitCodes::from_bools(Array2::default((count, bits)).view()).unwrap_err());
+    assert!(bits(1, 0).contains("codes of 0 bits") && bits(0, 3).contains("no codes"));
+    let turned = array![[true, false], [true, true]].reversed_axes();
+    assert!(refuse(BitCodes::from_bools(turned.view()).unwrap_err()).contains("as_standard_layout"));
+    let bytes = |bytes: Array2<u8>, bits| refuse(BitCodes::from_bytes(bytes.view(), bits).unwrap_err());
+    assert!(bytes(Array2::default((0, 1)), 3).contains("no codes"));
+    assert!(bytes(array![[0, 0, 0]], 9).contains("codes of 9 bits in 3 bytes: pass 2"));
+    assert!(bytes(array![[0]], usize::MAX).contains("use 1 to"));
+    assert!(bytes(array![[0, 1], [0, 2]], 9).contains("code 1 has bits set past"));
+    let signs = |values: Array2<i8>| refuse(TernaryCodes::from_signs(values.view()).unwrap_err());
+    assert!(signs(array![[0, 2]]).contains("2 at flat index 1") && signs(array![[i8::MIN]]).contains("-128"));
+    assert!(signs(Array2::default((0, 2))).contains("no codes"));
     assert!(refuse("l2".parse::<CodeMetric>().unwrap_err()).contains("hamming, jaccard, overlap"));
     assert!(refuse("l2".parse::<TernaryMetric>().unwrap_err()).contains("mismatch, l1"));
     for &metric in CodeMetric::ALL {
         assert_eq!(metric.name().parse(), Ok(metric));
     }
 
-    let (short, long) =
-        (BitCodes::from_bools(&[true; 6], 3).unwrap(), BitCodes::from_bools(&[true; 600], 300).unwrap());
+    let (short, long) = (bit_codes(&[true; 6], 3), bit_codes(&[true; 600], 300));
     let mismatch = Pairs::new(&short, Some(&long), CodeMetric::Hamming).unwrap_err();
     assert!(refuse(mismatch).contains("codes of 3 and of 300 bits"));
-    let (one, two) =
-        (TernaryCodes::from_signs(&[1, 0], 1).unwrap(), TernaryCodes::from_signs(&[1, 0], 2).unwrap());
+    let (one, two) = (sign_codes(&[1, 0], 1), sign_codes(&[1, 0], 2));
     let mismatch = Pairs::ternary(&one, Some(&two), TernaryMetric::L1).unwrap_err();
     assert!(refuse(mismatch).contains("codes of 1 and of 2 signs"));
 
     let pairs = Pairs::new(&long, None, CodeMetric::Hamming).unwrap();
-    assert!(refuse(pairs.matrix(&mut [0u8; 4], &progress()).unwrap_err()).contains("use u16 or u32"));
-    assert!(refuse(pairs.matrix(&mut [0u32; 3], &progress()).unwrap_err()).contains("2 x 2 pairs"));
-    assert!(refuse(pairs.rows(1..3, &mut [0u32; 4], &progress()).unwrap_err()).contains("rows 1..3"));
-    assert!(pairs.rows(1..1, &mut [0u32; 0], &progress()).is_err());
+    assert!(refuse(pairs.to_array::<u8>(&progress()).unwrap_err()).contains("use u16 or u32"));
+    let mut square = Array2::<u32>::zeros((2, 2));
+    let narrow = pairs.matrix(square.slice_mut(s![.., ..1]), &progress()).unwrap_err();
+    assert!(refuse(narrow).contains("(2, 1) does not fit 2 x 2 pairs"));
+    let turned = pairs.matrix(square.view_mut().reversed_axes(), &progress()).unwrap_err();
+    assert!(refuse(turned).contains("standard layout"));
+    assert!(refuse(pairs.rows(1..3, square.view_mut(), &progress()).unwrap_err()).contains("rows 1..3"));
+    assert!(pairs.rows(1..1, square.slice_mut(s![..0, ..]), &progress()).is_err());
     let jaccard = Pairs::new(&long, None, CodeMetric::Jaccard).unwrap();
-    assert!(refuse(jaccard.matrix(&mut [0u32; 4], &progress()).unwrap_err()).contains("use f32"));
+    assert!(refuse(jaccard.to_array::<u32>(&progress()).unwrap_err()).contains("use f32"));
     assert!(matches!(jaccard.histogram(&progress()), Err(Error::Unsupported(_))));
 }
 
 #[test]
 fn a_cancelled_run_ends() {
-    let codes = BitCodes::from_bools(&bools(600 * 64, 9), 64).unwrap();
+    let codes = bit_codes(&bools(600 * 64, 9), 64);
     let pairs = Pairs::new(&codes, None, CodeMetric::Hamming).unwrap();
     let cancelled = progress();
     cancelled.cancel();
-    assert_eq!(pairs.matrix(&mut vec![0u8; 600 * 600], &cancelled), Err(Error::Interrupted));
+    assert_eq!(pairs.to_array::<u8>(&cancelled), Err(Error::Interrupted));
     assert_eq!(pairs.histogram(&cancelled), Err(Error::Interrupted));
     assert_eq!(pairs.nearest::<u8>(&cancelled), Err(Error::Interrupted));
     // A visitor can stop it too, and every pair is reported when nobody does.
@@ -261,16 +271,17 @@ proptest! {
         let values = bools(bits * count, seed);
         let pack = |byte: &[bool]| byte.iter().enumerate().map(|(i, &b)| u8::from(b) << i).sum::<u8>();
         let bytes: Vec<u8> = values.chunks(bits).flat_map(|code| code.chunks(8).map(pack)).collect();
-        prop_assert_eq!(BitCodes::from_bytes(&bytes, bits), BitCodes::from_bools(&values, bits));
+        let bytes = Array2::from_shape_vec((count, bits.div_ceil(8)), bytes).unwrap();
+        prop_assert_eq!(BitCodes::from_bytes(bytes.view(), bits).unwrap(), bit_codes(&values, bits));
     }
 
     #[test]
     fn distances_are_metrics(bits in 1usize..140, seed: u64) {
         let n = 7;
         let values = [bools(bits * (n - 1), seed), vec![false; bits]].concat();
-        let codes = BitCodes::from_bools(&values, bits).unwrap();
+        let codes = bit_codes(&values, bits);
         let signed = signs(bits * n, seed);
-        let ternary = TernaryCodes::from_signs(&signed, bits).unwrap();
+        let ternary = sign_codes(&signed, bits);
         let bit = |metric| Pairs::new(&codes, None, metric).unwrap();
         let sign = |metric| Pairs::ternary(&ternary, None, metric).unwrap();
         let equal_bits = |i: usize, j: usize| values[i * bits..][..bits] == values[j * bits..][..bits];

@@ -8,9 +8,10 @@
 mod choose;
 mod locations;
 
+use ndarray::Array3;
 use rayon::prelude::*;
 
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Result, shape_error, shaped, value_error};
 use crate::read::codes::{Clauses, Readout, Real};
 use crate::read::distance::{Metric, PolarityRule, Scale, distances};
 use crate::read::template::Template;
@@ -102,7 +103,7 @@ pub fn choose_cells<T: Real>(
     templates: &[Template],
     budget: usize,
     settings: &Probe,
-) -> Result<Vec<bool>> {
+) -> Result<Array3<bool>> {
     let shape = |readout: &Readout<T>| (readout.networks(), readout.rows(), readout.variables());
     let (networks, rows, variables) = shape(start);
     if budget > rows * variables {
@@ -133,7 +134,7 @@ pub fn choose_cells<T: Real>(
         let left = choose::choose(&locations, demands, clauses.width(), variables, budget, settings, kept);
         choose::fill(latest, network, left, settings.invert, kept);
     });
-    Ok(kept)
+    shaped(kept, (networks, rows, variables))
 }
 
 /// (R, C, rows): mean over the other clauses of how far the row leans towards the nearest template of its

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::read::codes::of_slices;
 use crate::read::template::templates;
 use crate::task::formula::{Clause, Literal};
 
@@ -25,14 +26,15 @@ fn pairs(
 ) -> Vec<usize> {
     let clauses = clauses(&[&[0, 1], &[1, 2]], 1, 3);
     let templates: Vec<Template> = templates(2).collect();
-    cells(&choose_cells(readout, later, &clauses, &templates, budget, settings).unwrap())
+    let kept = choose_cells(readout, later, &clauses, &templates, budget, settings).unwrap();
+    cells(&kept.into_iter().collect::<Vec<_>>())
 }
 
 #[test]
 fn locations_are_chosen_by_hand() {
     // Signed sums for 2P on row 0: 3 and 0; for 1P1N on row 1: 1 and 4.
     let features = [2.0, 1.0, -1.0, 1.0, 2.0, -2.0];
-    let readout = Readout::new(1, 2, 3, &features, &[1.0, -1.0]).unwrap();
+    let readout = of_slices([1, 2, 3], &features, &[1.0, -1.0]);
     assert_eq!(pairs(&readout, None, 2, &PLAIN), [4, 5]);
     assert_eq!(pairs(&readout, None, 4, &PLAIN), [0, 1, 4, 5]);
     // The next location, clause 0 on row 1, costs its one new cell.
@@ -49,7 +51,7 @@ fn crowded_rows_and_covered_clauses_cost() {
     let penalties = |penalties| Probe { penalties, ..PLAIN };
     // Two positive rows: clause 0 is best on both.
     let features = [3.0, 3.0, -1.0, 2.0, 2.0, 1.0];
-    let readout = Readout::new(1, 2, 3, &features, &[1.0, 1.0]).unwrap();
+    let readout = of_slices([1, 2, 3], &features, &[1.0, 1.0]);
     assert_eq!(pairs(&readout, None, 4, &PLAIN), [0, 1, 3, 4]);
     let coverage = penalties(Penalties { coverage: 2.0, ..Penalties::NONE });
     assert_eq!(pairs(&readout, None, 4, &coverage), [0, 1, 4, 5]);
@@ -58,7 +60,7 @@ fn crowded_rows_and_covered_clauses_cost() {
     assert_eq!(pairs(&readout, None, 3, &sharing), [0, 1, 2]);
     // One negative row each: clause 0 wants + on variable 1, clause 1 wants - on it only where it must.
     let features = [-3.0, 3.0, 4.0, -2.0, 1.0, -1.0];
-    let readout = Readout::new(1, 2, 3, &features, &[-1.0, -1.0]).unwrap();
+    let readout = of_slices([1, 2, 3], &features, &[-1.0, -1.0]);
     assert_eq!(
         pairs(&readout, None, 3, &penalties(Penalties { sharing: 5.0, ..Penalties::NONE })),
         [0, 1, 2]
@@ -67,7 +69,7 @@ fn crowded_rows_and_covered_clauses_cost() {
     assert_eq!(pairs(&readout, None, 4, &penalties(conflict)), [0, 1, 3, 4]);
     // Row 0 leans towards both clauses, row 1 towards the first alone.
     let features = [2.0, 2.0, 2.0, 1.8, 1.8, -5.0];
-    let readout = Readout::new(1, 2, 3, &features, &[1.0, 1.0]).unwrap();
+    let readout = of_slices([1, 2, 3], &features, &[1.0, 1.0]);
     assert_eq!(pairs(&readout, None, 2, &PLAIN), [0, 1]);
     let demand = penalties(Penalties { demand: 1.0, ..Penalties::NONE });
     assert_eq!(pairs(&readout, None, 2, &demand), [3, 4]);
@@ -75,8 +77,8 @@ fn crowded_rows_and_covered_clauses_cost() {
 
 #[test]
 fn motion_prefers_what_approaches() {
-    let start = Readout::new(1, 2, 3, &[2.0, 2.0, 0.0, 0.1, 0.1, 0.0], &[1.0, 1.0]).unwrap();
-    let later = Readout::new(1, 2, 3, &[1.0, 2.0, 0.0, 1.0, 1.0, 0.0], &[1.0, 1.0]).unwrap();
+    let start = of_slices([1, 2, 3], &[2.0, 2.0, 0.0, 0.1, 0.1, 0.0], &[1.0, 1.0]);
+    let later = of_slices([1, 2, 3], &[1.0, 2.0, 0.0, 1.0, 1.0, 0.0], &[1.0, 1.0]);
     let of = |settings: Probe| pairs(&start, Some(&later), 2, &settings);
     assert_eq!(of(PLAIN), [0, 1]);
     assert_eq!(of(Probe { distance: 0.0, motion: 1.0, ..PLAIN }), [3, 4]);
@@ -95,10 +97,13 @@ fn networks() -> impl Strategy<Value = (Vec<f64>, Vec<f64>, usize)> {
 fn of(features: &[f64], outputs: &[f64], budget: usize, settings: &Probe) -> Vec<bool> {
     let clauses = clauses(&[&[0, 1, 2, 3], &[2, 4, !5, 6], &[3, 5, 6, 7]], 1, 8);
     let templates: Vec<Template> = templates(4).collect();
-    let readout = Readout::new(1, 6, 8, features, outputs).unwrap();
+    let readout = of_slices([1, 6, 8], features, outputs);
     let later: Vec<f64> = features.iter().map(|c| c * c * c + 0.1).collect();
-    let later = Readout::new(1, 6, 8, &later, outputs).unwrap();
-    choose_cells(&readout, Some(&later), &clauses, &templates, budget, settings).unwrap()
+    let later = of_slices([1, 6, 8], &later, outputs);
+    choose_cells(&readout, Some(&later), &clauses, &templates, budget, settings)
+        .unwrap()
+        .into_iter()
+        .collect()
 }
 
 proptest! {
@@ -123,8 +128,8 @@ proptest! {
         let all = clauses(&[&[0, 1, 2, 3], &[2, 4, !5, 6], &[3, 5, 6, 7]], 1, 8);
         let templates: Vec<Template> = templates(4).collect();
         let later: Vec<f64> = features.iter().map(|c| c * c * c + 0.1).collect();
-        let start = Readout::new(1, 6, 8, &features, &outputs).unwrap();
-        let latest = Readout::new(1, 6, 8, &later, &outputs).unwrap();
+        let start = of_slices([1, 6, 8], &features, &outputs);
+        let latest = of_slices([1, 6, 8], &later, &outputs);
         let mut sorted = locations::locations(&start, &latest, &all, &templates, 0, &plain);
         sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
         let (mut kept, mut left) = (vec![false; 48], budget);
@@ -155,11 +160,14 @@ fn networks_of_a_stack_do_not_meet() {
     let both: Vec<f64> = a.iter().chain(&b).copied().collect();
     let clauses = clauses(&[&[0, 1], &[1, 2]], 2, 3);
     let templates: Vec<Template> = templates(2).collect();
-    let stack = Readout::new(2, 2, 3, &both, &[1.0, -1.0, 1.0, -1.0]).unwrap();
+    let stack = of_slices([2, 2, 3], &both, &[1.0, -1.0, 1.0, -1.0]);
     let got = choose_cells(&stack, None, &clauses, &templates, 3, &Probe::DISTANCE).unwrap();
-    for (alone, kept) in [a, b].iter().zip(got.chunks_exact(6)) {
-        let alone = Readout::new(1, 2, 3, alone, &[1.0, -1.0]).unwrap();
-        assert_eq!(pairs(&alone, None, 3, &Probe::DISTANCE), cells(kept));
+    for (alone, kept) in [a, b].iter().zip(got.outer_iter()) {
+        let alone = of_slices([1, 2, 3], alone, &[1.0, -1.0]);
+        assert_eq!(
+            pairs(&alone, None, 3, &Probe::DISTANCE),
+            cells(&kept.iter().copied().collect::<Vec<_>>())
+        );
     }
 }
 
@@ -167,8 +175,8 @@ fn networks_of_a_stack_do_not_meet() {
 fn what_does_not_fit_is_refused() {
     let clauses = clauses(&[&[0, 1]], 1, 3);
     let pairs: Vec<Template> = templates(2).collect();
-    let readout = Readout::new(1, 1, 3, &[1.0f64; 3], &[1.0]).unwrap();
-    let wide = Readout::new(1, 2, 3, &[1.0f64; 6], &[1.0; 2]).unwrap();
+    let readout = of_slices([1, 1, 3], &[1.0f64; 3], &[1.0]);
+    let wide = of_slices([1, 2, 3], &[1.0f64; 6], &[1.0; 2]);
     let refuse = |later: Option<&Readout<f64>>, templates: &[Template], budget, settings: &Probe| {
         choose_cells(&readout, later, &clauses, templates, budget, settings).unwrap_err().to_string()
     };

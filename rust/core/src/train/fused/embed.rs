@@ -22,11 +22,10 @@ impl Transform {
         Ok(match embedding {
             Embedding::Identity => Self::Identity,
             Embedding::Hadamard { .. } => Self::Hadamard { scale: embedding.hadamard_scale(variables) },
-            Embedding::Dense { rows, .. } => {
+            Embedding::Dense(_) => {
                 let matrix = embedding.matrix(variables)?;
-                let at = |i: usize| matrix[i % rows * variables + i / rows];
-                let transposed = (0..matrix.len()).map(at).collect();
-                Self::Dense { matrix, transposed }
+                let transposed = matrix.t().iter().copied().collect();
+                Self::Dense { matrix: matrix.into_iter().collect(), transposed }
             }
         })
     }

@@ -1,6 +1,7 @@
 //! The layer that codes are read from, and the masks that a probe chooses of it.
 
-use precode_core::error::in_parallel;
+use ndarray::{Array2, Array3, Axis, Zip};
+use precode_core::error::{in_parallel, shaped};
 use precode_core::read::blind::{self, Affinity};
 use precode_core::read::template::templates;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
@@ -56,8 +57,9 @@ impl Layer {
         let translation = match &pair.embedding {
             None => Translation::identity(inputs as usize),
             Some(matrix) => {
+                let (inputs, variables) = matrix.size2()?;
                 let entries = flat(&matrix.f_to_kind(Kind::Double)?)?;
-                Translation::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
+                Translation::new(shaped(entries, (inputs as usize, variables as usize))?.view())?
             }
         };
         let (clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
@@ -78,26 +80,22 @@ impl Layer {
         })
     }
 
-    /// W1 of all networks, in float64.
-    pub fn weights(&self, values: &[Tensor]) -> Result<Vec<f64>> {
-        flat(&values[self.first].f_detach()?.f_to_kind(Kind::Double)?)
+    /// W1 of all networks, (R, rows, inputs), in float64.
+    pub fn weights(&self, values: &[Tensor]) -> Result<Array3<f64>> {
+        let weights = flat(&values[self.first].f_detach()?.f_to_kind(Kind::Double)?)?;
+        Ok(shaped(weights, (self.networks, self.rows, self.translation.inputs()))?)
     }
 
     /// C1 and output weights of all networks, in float64; output weights as they speak for the clauses.
-    fn features(&self, values: &[Tensor]) -> Result<(Vec<f64>, Vec<f64>)> {
+    fn features(&self, values: &[Tensor]) -> Result<Features> {
         let output = values[self.second].f_detach()?.f_select(1, self.output)?.f_to_kind(Kind::Double)?;
-        let mut output: Vec<f64> = flat(&output)?;
-        for (weights, _) in
-            output.chunks_mut(self.rows).zip(&self.complemented).filter(|(_, negated)| **negated)
+        let mut output = shaped(flat(&output)?, (self.networks, self.rows))?;
+        for (mut weights, _) in
+            output.rows_mut().into_iter().zip(&self.complemented).filter(|(_, negated)| **negated)
         {
-            weights.iter_mut().for_each(|weight| *weight = -*weight);
+            weights.mapv_inplace(|weight: f64| -weight);
         }
-        Ok((self.translation.features(&self.weights(values)?), output))
-    }
-
-    fn readout<'a>(&self, features: &'a (Vec<f64>, Vec<f64>)) -> Result<Readout<'a, f64>> {
-        let variables = self.translation.variables();
-        Ok(Readout::new(self.networks, self.rows, variables, &features.0, &features.1)?)
+        Ok(Features { features: self.translation.features(self.weights(values)?.view())?, output })
     }
 
     /// Clauses recovered from warmed-up networks, and notes of how many there are and, where the formula is known, how
@@ -109,7 +107,7 @@ impl Layer {
         request: &Request,
     ) -> Result<(Vec<Vec<Clause>>, Vec<(String, Vec<Vec<f64>>)>)> {
         let features = self.features(warm)?;
-        let readout = self.readout(&features)?;
+        let readout = features.readout()?;
         let told = self.clauses.as_ref();
         let of_network = |network: usize| {
             let formula = told.and_then(|clauses| clauses.get(network));
@@ -118,13 +116,12 @@ impl Layer {
                     Some(told) => told,
                     None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.translation.variables())),
                 };
-            let output = &features.1[network * self.rows..][..self.rows];
             if width == 1 {
-                let singles = Affinity::Interaction.of_singles(&readout, output, network)?;
+                let singles = Affinity::Interaction.of_singles(&readout, network);
                 return Ok::<_, Error>(blind::recover_singles(&singles, count)?);
             }
-            let affinity = Affinity::Interaction.of(&readout, output, network)?;
-            Ok(blind::recover(&affinity, count, width)?)
+            let affinity = Affinity::Interaction.of(&readout, network);
+            Ok(blind::recover(affinity.view(), count, width)?)
         };
         let found: Vec<Vec<Clause>> = in_parallel(self.networks, of_network)?;
         let note = |name: &str, numbers: Vec<f64>| (name.to_owned(), vec![numbers; request.densities.len()]);
@@ -201,10 +198,27 @@ impl Layer {
     }
 
     /// One mask for each prunable parameter, in order.
-    pub fn with_others(&self, kept: &[bool], mut others: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        let mask = Tensor::f_from_slice(kept)?.f_view(self.shape.as_slice())?;
+    pub fn with_others(
+        &self,
+        kept: impl IntoIterator<Item = bool>,
+        mut others: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        let kept: Vec<bool> = kept.into_iter().collect();
+        let mask = Tensor::f_from_slice(&kept)?.f_view(self.shape.as_slice())?;
         others.insert(self.place, mask.f_to_device(self.device)?);
         Ok(others)
+    }
+}
+
+/// C1 (R, rows, variables) and output weights (R, rows) of all networks.
+struct Features {
+    features: Array3<f64>,
+    output: Array2<f64>,
+}
+
+impl Features {
+    fn readout(&self) -> Result<Readout<'_, f64>> {
+        Ok(Readout::new(self.features.view(), self.output.view())?)
     }
 }
 
@@ -213,8 +227,8 @@ pub(super) struct Chooser<'a> {
     layer: &'a Layer,
     /// All parameters as they were read first, and W1 among them.
     values: Vec<Tensor>,
-    weights: Vec<f64>,
-    start: (Vec<f64>, Vec<f64>),
+    weights: Array3<f64>,
+    start: Features,
     clauses: Clauses,
     templates: Vec<Template>,
     settings: Probe,
@@ -231,25 +245,25 @@ impl Chooser<'_> {
     ) -> Result<Vec<Tensor>> {
         request.progress.check()?;
         let layer = self.layer;
-        let (rows, inputs, variables) =
-            (layer.rows, layer.translation.inputs(), layer.translation.variables());
+        let (rows, variables) = (layer.rows, layer.translation.variables());
         let (keep, others) = layer.share(objective, latest.unwrap_or(&self.values), density, request)?;
         let later = latest.map(|values| layer.features(values)).transpose()?;
-        let later = later.as_ref().map(|later| layer.readout(later)).transpose()?;
-        let (start, budget) = (layer.readout(&self.start)?, keep.min(rows * variables));
+        let later = later.as_ref().map(Features::readout).transpose()?;
+        let (start, budget) = (self.start.readout()?, keep.min(rows * variables));
         let cells =
             choose_cells(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
         if layer.translation.is_identity() {
-            return layer.with_others(&cells, others);
+            return layer.with_others(cells, others);
         }
-        let features = self.start.0.par_chunks(rows * variables).zip(cells.par_chunks(rows * variables));
-        let networks: Vec<Vec<bool>> = features
-            .zip(self.weights.par_chunks(rows * inputs))
-            .map(|((features, cells), weights)| {
-                let wanted = features.iter().zip(cells).map(|(&c, &kept)| if kept { c } else { 0.0 });
-                Ok(layer.translation.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
+        let wanted =
+            Zip::from(&self.start.features).and(&cells).map_collect(|&c, &kept| if kept { c } else { 0.0 });
+        let networks: Vec<Array2<bool>> = (0..layer.networks)
+            .into_par_iter()
+            .map(|r| {
+                let (weights, wanted) = (self.weights.index_axis(Axis(0), r), wanted.index_axis(Axis(0), r));
+                Ok(layer.translation.realize(weights, wanted, keep)?)
             })
             .collect::<Result<_>>()?;
-        layer.with_others(&networks.concat(), others)
+        layer.with_others(networks.into_iter().flatten(), others)
     }
 }
