@@ -19,6 +19,16 @@ pub struct Layer {
     pub bias: Vec<f32>,
 }
 
+/// The C0 of each of R networks, which stands in front of their first layers: see
+/// [`Embedding::Projection`](crate::Embedding::Projection).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// Number of variables, n.
+    pub variables: usize,
+    /// Entries, (R, inputs of the first layer, variables), row-major.
+    pub matrix: Vec<f32>,
+}
+
 /// The weights of `networks` networks of the same widths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
@@ -26,6 +36,8 @@ pub struct Weights {
     pub networks: usize,
     /// Layers from input to output; ReLU between them, none after the last.
     pub layers: Vec<Layer>,
+    /// The networks' own C0, where they have one.
+    pub projection: Option<Projection>,
 }
 
 /// One network's weights and biases of a layer, and the bound of their initial values.
@@ -53,7 +65,8 @@ impl Weights {
             let (weight, bias) = (allocate(weights, 0.0, &what)?, allocate(biases, 0.0, &what)?);
             Ok(Layer { inputs: pair[0], outputs: pair[1], weight, bias })
         };
-        Ok(Self { networks, layers: widths.windows(2).map(layer).collect::<Result<_>>()? })
+        let layers = widths.windows(2).map(layer).collect::<Result<_>>()?;
+        Ok(Self { networks, layers, projection: None })
     }
 
     /// A copy, or an error where it does not fit into memory.
@@ -66,7 +79,64 @@ impl Weights {
             to.weight.copy_from_slice(&from.weight);
             to.bias.copy_from_slice(&from.bias);
         }
+        if let Some(from) = &self.projection {
+            copy = copy.with_zero_projection(from.variables)?;
+            copy.projection.iter_mut().for_each(|to| to.matrix.copy_from_slice(&from.matrix));
+        }
         Ok(copy)
+    }
+
+    /// The same networks behind a C0 of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
+    pub fn with_zero_projection(mut self, variables: usize) -> Result<Self> {
+        let rows = self.layers.first().map_or(0, |layer| layer.inputs);
+        let entries = rows.checked_mul(variables).and_then(|size| size.checked_mul(self.networks));
+        let what = format!("{} projections of {variables} variables", self.networks);
+        self.projection = Some(Projection { variables, matrix: allocate(entries, 0.0, &what)? });
+        Ok(self)
+    }
+
+    /// The same networks, each behind a C0 of its own with PyTorch's default initialization of
+    /// `nn.Linear(variables, inputs, bias=False)`: uniform in ±1/sqrt(variables). Network r draws from the stream
+    /// `(seed, Projection, indices[r])`, so nothing else is drawn differently.
+    ///
+    /// ```
+    /// use precode_core::Weights;
+    /// let plain = Weights::linear_init(&[16, 32, 1], 0, &[0, 1, 2]).unwrap();
+    /// let stack = plain.clone().with_projection(32, 0, &[0, 1, 2]).unwrap();
+    /// assert_eq!(stack.layers, plain.layers);
+    /// let c0 = &stack.projection.as_ref().unwrap().matrix;
+    /// assert_eq!(c0.len(), 3 * 16 * 32);
+    /// assert!(c0.iter().all(|entry| entry.abs() <= 1.0 / 32f32.sqrt()));
+    /// assert_eq!(stack.network(1), plain.network(1).with_projection(32, 0, &[1]).unwrap());
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) without variables, [`Error::Shape`](crate::Error::Shape) for other than
+    /// one index a network, [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
+    pub fn with_projection(self, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
+        if variables == 0 {
+            return Err(value_error!("a projection of 0 variables: at least 1 is needed"));
+        }
+        if indices.len() != self.networks {
+            return Err(shape_error!(
+                "{} streams for {} networks: pass one for each",
+                indices.len(),
+                self.networks
+            ));
+        }
+        let mut weights = self.with_zero_projection(variables)?;
+        let bound = 1.0 / (variables as f32).sqrt();
+        if let Some(Projection { matrix, .. }) = &mut weights.projection {
+            let size = matrix.len() / indices.len().max(1);
+            matrix.par_chunks_exact_mut(size.max(1)).zip(indices).for_each(|(share, &index)| {
+                let mut rng = stream(seed, Purpose::Projection, index);
+                share.iter_mut().for_each(|entry| *entry = rng.random_range(-bound..=bound));
+            });
+        }
+        Ok(weights)
     }
 
     /// PyTorch's default initialization of `nn.Linear`: weights and biases uniform in
@@ -128,7 +198,11 @@ impl Weights {
                 bias: layer.bias[r * layer.outputs..][..layer.outputs].to_vec(),
             })
             .collect();
-        Self { networks: 1, layers }
+        let projection = self.projection.as_ref().map(|Projection { variables, matrix }| {
+            let size = matrix.len() / self.networks;
+            Projection { variables: *variables, matrix: matrix[r * size..][..size].to_vec() }
+        });
+        Self { networks: 1, layers, projection }
     }
 
     /// Checks what [`validate_shapes`](Self::validate_shapes) does, and that all values are finite.
@@ -143,7 +217,11 @@ impl Weights {
                 return Err(value_error!("layer {} contains {bad}: weights must be finite", i + 1));
             }
         }
-        Ok(())
+        let mut entries = self.projection.iter().flat_map(|projection| &projection.matrix);
+        match entries.find(|entry| !entry.is_finite()) {
+            Some(bad) => Err(value_error!("the projection C0 contains {bad}: its entries must be finite")),
+            None => Ok(()),
+        }
     }
 
     /// Checks that every buffer has the length its sizes state and that consecutive layers fit, without looking at
@@ -177,7 +255,17 @@ impl Weights {
                 ));
             }
         }
-        Ok(())
+        let inputs = self.layers.first().map_or(0, |layer| layer.inputs);
+        match &self.projection {
+            Some(Projection { variables, matrix }) if matrix.len() != self.networks * inputs * variables => {
+                Err(shape_error!(
+                    "projections C0 of {} entries: expected {} networks x {inputs} rows x {variables} variables",
+                    matrix.len(),
+                    self.networks
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -208,8 +208,10 @@ impl<S: Simd, const V: usize> Worker<S, V> {
             );
         }
         if !net.shape.identity {
-            net.pull_back(&run.transform, columns);
-            net.update_inputs(&update);
+            if net.shape.trains_projection() {
+                net.update_projection(&update, columns);
+            }
+            net.update_inputs(&run.transform, &update, columns);
             net.embed(&run.transform, columns);
         }
         net.finish(&update);
