@@ -24,6 +24,7 @@ from precode._internal.errors import (
 )
 from precode.codes import (
     Codes,
+    Projection,
     code_distance,
     code_distance_counts,
     code_distance_kernel,
@@ -74,6 +75,7 @@ __all__ = [
     "PrecodeShapeError",
     "PrecodeTypeError",
     "PrecodeValueError",
+    "Projection",
     "Retrained",
     "Runs",
     "Ticket",

@@ -49,7 +49,9 @@ def path(first: Networks, second: Networks, data: Dataset | Sequence[Dataset], *
     """
     points = integer(points, "points", 2, COUNT)
     shapes = [{name: tuple(value.shape) for name, value in side.weights.items()} for side in (first, second)]
-    if shapes[0] != shapes[1] or not np.array_equal(first.embedding.matrix, second.embedding.matrix):
+    own = [side.embedding.matrix is None for side in (first, second)]
+    same = own[0] if own[0] == own[1] else False
+    if shapes[0] != shapes[1] or not (same or (not any(own) and torch.equal(first.c0, second.c0.to(first.c0)))):
         raise PrecodeShapeError(f"{first} and {second}: a line needs networks of the same widths and embedding")
     sets = data_sets(data, len(first))
     alphas = np.linspace(0, 1, points)

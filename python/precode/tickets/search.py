@@ -113,7 +113,7 @@ def _memory_needed(runs: Runs, method: str, engine: str) -> int:
     """
     item, element = record(method), runs.weights["w1"].element_size()
     networks, samples = len(runs), runs.data[0].samples
-    parameters = sum(weight.numel() + bias.numel() for weight, bias in runs._layers)
+    parameters = sum(weight.numel() for weight in runs.weights.values())
     variables, outputs, width = runs.data[0].variables, runs.data[0].outputs, sum(runs.widths)
     # Scores in float64 with their order, masks and copies of the start.
     needed = 10 * 8 * parameters
@@ -130,6 +130,7 @@ def _memory_needed(runs: Runs, method: str, engine: str) -> int:
     if item["needs_data"] and not item["needs_gradients"]:
         needed += _precode.memory_needed(
             runs.widths,
+            0 if runs.embedding.projection is None else runs.embedding.rows * variables,
             networks,
             variables,
             (samples, max((held_out.samples for held_out in runs.validation), default=0)),
@@ -157,11 +158,12 @@ def _find(
     began = time.perf_counter()
     result = _precode.find_stack_tickets(
         runs.start._layers,
-        (runs._layers, runs.epochs_run.astype(float).tolist()),
+        (runs._layers, runs.weights.get("c0"), runs.epochs_run.astype(float).tolist()),
         [item._packed for item in runs.data],
         [item._packed for item in runs.validation],
-        runs.embedding.argument,
+        runs.start._embedding,
         runs.embedding.seed,
+        _holds(runs),
         None if runs.tasks is None else clause_sets(runs.tasks, output),
         [task.complemented for task in runs.tasks or ()],
         replace(runs.settings, snapshots=()),
@@ -204,16 +206,29 @@ def _start(
 ) -> Networks:
     """The networks as a ticket's training starts: initial or other values, multiplied by the masks.
 
-    Tickets of feature space have C1 = W1 C0 in place of W1, with the identity embedding.
+    Behind a projection that is held fixed after the dense run, C0 is that of the run's end. Tickets of feature space
+    have C1 = W1 C0 in place of W1, with the identity embedding.
     """
     weights = dict(runs.start.weights)
     if values is not None:
-        weights = {name: values[name].reshape(weight.shape) for name, weight in weights.items()}
-    networks = Networks(weights, runs.tasks, runs.embedding)
+        # A C0 that is never trained is not among the values.
+        weights = {
+            name: values[name].reshape(weight.shape) if name in values else weight for name, weight in weights.items()
+        }
+    embedding = runs.embedding
+    if _holds(runs):
+        weights["c0"], embedding = runs.weights["c0"], embedding.fixed
+    networks = Networks(weights, runs.tasks, embedding)
     if features:
-        identity = embeddings.resolve("identity", runs.embedding.matrix.shape[1])
+        identity = embeddings.resolve("identity", embedding.variables)
+        weights = {name: value for name, value in weights.items() if name != "c0"}
         networks = Networks({**weights, "w1": networks.features}, runs.tasks, identity)
     weights = dict(networks.weights)
     for name, mask in masks.items():
         weights[name] = weights[name] * mask.reshape(weights[name].shape)
     return Networks(weights, runs.tasks, networks.embedding)
+
+
+def _holds(runs: Runs) -> bool:
+    """Whether tickets are trained behind the C0 that the dense run ends with."""
+    return runs.embedding.projection is not None and runs.embedding.projection.train == "dense"

@@ -233,6 +233,7 @@ fn stacks_round_trip_and_select() {
             Tensor::ones([3, 4, 5], (Kind::Float, Device::Cpu)).transpose(1, 2),
             Tensor::zeros([3, 5], (Kind::Float, Device::Cpu)),
         )],
+        projection: None,
     };
     assert_eq!(transposed.to_weights().unwrap().widths(), [4, 5]);
 }
@@ -247,7 +248,7 @@ fn refused<T>(result: Result<T, Error>, words: &[&str]) {
 fn bad_input_is_refused_by_name() {
     let cpu = (Kind::Float, Device::Cpu);
     let tensor = |size: &[i64]| Tensor::zeros(size, cpu);
-    let stack = |layers| Stack { layers };
+    let stack = |layers| Stack { layers, projection: None };
     refused(stack(vec![]).validate(), &["without layers"]);
     refused(stack(vec![(tensor(&[0, 3, 2]), tensor(&[0, 3]))]).validate(), &["0 networks"]);
     refused(stack(vec![(tensor(&[3, 2]), tensor(&[3]))]).validate(), &["layer 1", "[3, 2]"]);

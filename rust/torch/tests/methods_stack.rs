@@ -178,7 +178,9 @@ fn training_goes_on_where_the_plan_says() {
     assert_eq!(outcome.epochs, [3.0; 6]);
     case.config = TrainConfig { epochs: 3, first_epoch: 1, snapshots: vec![7], ..case.config };
     let layers = start.chunks(2).map(|pair| (pair[0].shallow_clone(), pair[1].shallow_clone())).collect();
-    let plain = Fused::default().train(&Stack { layers }, &case.problem(), &Progress::default()).unwrap();
+    let plain = Fused::default()
+        .train(&Stack { layers, projection: None }, &case.problem(), &Progress::default())
+        .unwrap();
     assert_eq!(outcome.parameters[0], plain.weights.layers[0].0);
     assert_eq!(outcome.snapshots[0][0], plain.snapshots[0].layers[0].0);
 }

@@ -29,6 +29,34 @@ pub struct Projection {
     pub matrix: Vec<f32>,
 }
 
+impl Projection {
+    fn zeros(networks: usize, rows: usize, variables: usize) -> Result<Self> {
+        let entries = rows.checked_mul(variables).and_then(|size| size.checked_mul(networks));
+        let what = format!("{networks} projections of {variables} variables to {rows} rows");
+        Ok(Self { variables, matrix: allocate(entries, 0.0, &what)? })
+    }
+
+    /// See [`Weights::with_projection`].
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) without rows or variables, [`Error::Unsupported`](crate::Error::Unsupported)
+    /// if they do not fit into memory.
+    pub fn linear_init(rows: usize, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
+        if rows == 0 || variables == 0 {
+            return Err(value_error!(
+                "a projection of {variables} variables to {rows} rows: both must be at least 1"
+            ));
+        }
+        let mut projection = Self::zeros(indices.len(), rows, variables)?;
+        let bound = 1.0 / (variables as f32).sqrt();
+        projection.matrix.par_chunks_exact_mut(rows * variables).zip(indices).for_each(|(share, &index)| {
+            let mut rng = stream(seed, Purpose::Projection, index);
+            share.iter_mut().for_each(|entry| *entry = rng.random_range(-bound..=bound));
+        });
+        Ok(projection)
+    }
+}
+
 /// The weights of `networks` networks of the same widths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
@@ -92,9 +120,7 @@ impl Weights {
     /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
     pub fn with_zero_projection(mut self, variables: usize) -> Result<Self> {
         let rows = self.layers.first().map_or(0, |layer| layer.inputs);
-        let entries = rows.checked_mul(variables).and_then(|size| size.checked_mul(self.networks));
-        let what = format!("{} projections of {variables} variables", self.networks);
-        self.projection = Some(Projection { variables, matrix: allocate(entries, 0.0, &what)? });
+        self.projection = Some(Projection::zeros(self.networks, rows, variables)?);
         Ok(self)
     }
 
@@ -117,9 +143,6 @@ impl Weights {
     /// [`Error::Value`](crate::Error::Value) without variables, [`Error::Shape`](crate::Error::Shape) for other than
     /// one index a network, [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
     pub fn with_projection(self, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
-        if variables == 0 {
-            return Err(value_error!("a projection of 0 variables: at least 1 is needed"));
-        }
         if indices.len() != self.networks {
             return Err(shape_error!(
                 "{} streams for {} networks: pass one for each",
@@ -127,16 +150,8 @@ impl Weights {
                 self.networks
             ));
         }
-        let mut weights = self.with_zero_projection(variables)?;
-        let bound = 1.0 / (variables as f32).sqrt();
-        if let Some(Projection { matrix, .. }) = &mut weights.projection {
-            let size = matrix.len() / indices.len().max(1);
-            matrix.par_chunks_exact_mut(size.max(1)).zip(indices).for_each(|(share, &index)| {
-                let mut rng = stream(seed, Purpose::Projection, index);
-                share.iter_mut().for_each(|entry| *entry = rng.random_range(-bound..=bound));
-            });
-        }
-        Ok(weights)
+        let rows = self.layers.first().map_or(0, |layer| layer.inputs);
+        Ok(Self { projection: Some(Projection::linear_init(rows, variables, seed, indices)?), ..self })
     }
 
     /// PyTorch's default initialization of `nn.Linear`: weights and biases uniform in

@@ -7,7 +7,7 @@ use precode_core::ticket::probe::{Penalties, Probe};
 use rayon::prelude::*;
 use tch::Tensor;
 
-use self::layer::Layer;
+use self::layer::{Layer, of_network};
 use super::objective::{Objective, Plan};
 use super::{Cost, Found, Needs, Record, Request, Start, initial};
 use crate::error::{Result, value_error};
@@ -252,8 +252,11 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let (start, trained) = (initial(objective), objective.dense()?);
     let cost = Cost::of_epochs(objective.dense_epochs());
     let weights = layer.weights(&start)?;
-    let target = layer.translation.features(&layer.weights(&trained)?);
-    let (size, cells) = (layer.rows * layer.translation.inputs(), layer.rows * layer.translation.variables());
+    let target = layer.c1(&trained)?;
+    // The C0 that the tickets start behind.
+    let held = objective.features().is_some_and(|pair| pair.holds_projection);
+    let translations = layer.translations(if held { &trained } else { &start })?;
+    let (size, cells) = (layer.rows * layer.inputs, layer.rows * layer.variables);
     let (mut masks, mut scales) = (Vec::new(), Vec::new());
     for &density in request.densities {
         request.progress.check()?;
@@ -262,7 +265,8 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
         let networks: Vec<(Vec<bool>, f64)> = weights
             .par_chunks(size)
             .zip(target.par_chunks(cells))
-            .map(|(weights, target)| Ok(layer.translation.align(weights, target, count)?))
+            .enumerate()
+            .map(|(r, (weights, target))| Ok(of_network(&translations, r).align(weights, target, count)?))
             .collect::<Result<_>>()?;
         let kept = networks.iter().flat_map(|(mask, _)| mask.iter().map(|&kept| kept != request.invert));
         masks.push(layer.with_others(&kept.collect::<Vec<_>>(), others)?);

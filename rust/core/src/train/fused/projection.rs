@@ -62,39 +62,50 @@ impl<S: Simd> Projected<S> {
 }
 
 impl<S: Simd, const V: usize> Net<S, V> {
-    /// The step of C0, with the gradients by C1 that the blocks hold and W1 and w2 before their step.
+    /// The gradient of C0 where it is trained, from the gradients by C1 that the blocks hold.
     #[inline(always)]
-    pub(super) fn update_projection(&mut self, update: &Update<S>, scratch: &mut Vec<[S::Vector; V]>) {
+    pub(super) fn differentiate_projection(&mut self, scratch: &mut Vec<[S::Vector; V]>) {
+        if !self.shape.trains_projection() {
+            return;
+        }
         // A panel has 32 numbers a row at every level.
         if S::LANES == 16 {
-            self.update_panels::<2>(update, scratch);
+            self.differentiate_panels::<2>(scratch);
         } else {
-            self.update_panels::<4>(update, scratch);
+            self.differentiate_panels::<4>(scratch);
         }
     }
 
-    /// [`update_projection`](Self::update_projection) with `W` vectors in a panel's row.
+    /// [`differentiate_projection`](Self::differentiate_projection) with `W` vectors in a panel's row.
     #[inline(always)]
-    fn update_panels<const W: usize>(&mut self, update: &Update<S>, scratch: &mut Vec<[S::Vector; V]>) {
-        let (s, shape) = (self.s, self.shape);
-        let Projected { numbers, gradient, rows } = &mut self.projection;
+    fn differentiate_panels<const W: usize>(&mut self, scratch: &mut Vec<[S::Vector; V]>) {
+        let (s, inputs) = (self.s, self.shape.inputs);
+        let Projected { gradient, rows, .. } = &mut self.projection;
         gradient.fill(s.zero());
         let gradients: &mut [[S::Vector; W]] = gradient.as_chunks_mut().0;
         let rows: &mut [[S::Vector; W]] = rows.as_chunks_mut().0;
         for block in self.blocks.iter().filter(|block| !block.constant) {
             block.weigh_inputs(s, scratch);
             let weights = Rows(lanes::<S>(scratch.as_flattened()), V * S::LANES);
-            for (panel, gradients) in gradients.chunks_exact_mut(shape.inputs).enumerate() {
+            for (panel, gradients) in gradients.chunks_exact_mut(inputs).enumerate() {
                 block.transpose_panel(s, panel, rows);
                 combine::<_, _, true>(s, rows, weights, gradients);
             }
         }
-        let [c0, first, second] = numbers.each_mut().map(|numbers| numbers.as_chunks_mut::<W>().0);
-        for (((c0, first), second), gradient) in c0.iter_mut().zip(first).zip(second).zip(gradients) {
+    }
+
+    /// The step of C0 where it is trained, with its gradient.
+    #[inline(always)]
+    pub(super) fn update_projection(&mut self, update: &Update<S>) {
+        // A row of a panel is two or four vectors.
+        let Projected { numbers: [c0, first, second], gradient, .. } = &mut self.projection;
+        let numbers = c0.as_chunks_mut::<2>().0.iter_mut().zip(gradient.as_chunks::<2>().0);
+        let moments = first.as_chunks_mut::<2>().0.iter_mut().zip(second.as_chunks_mut::<2>().0);
+        for ((c0, gradient), (first, second)) in numbers.zip(moments) {
             if update.plain {
-                update.apply::<W, true>(c0, first, second, *gradient, None);
+                update.apply::<2, true>(c0, first, second, *gradient, None);
             } else {
-                update.apply::<W, false>(c0, first, second, *gradient, None);
+                update.apply::<2, false>(c0, first, second, *gradient, None);
             }
         }
     }

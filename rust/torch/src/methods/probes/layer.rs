@@ -29,7 +29,13 @@ pub(super) struct Layer {
     place: usize,
     second: usize,
     output: i64,
-    pub translation: Translation,
+    pub inputs: usize,
+    pub variables: usize,
+    /// C0 where training does not change it: one of all networks or one of each; empty where it is among the
+    /// parameters.
+    fixed: Vec<Translation>,
+    /// Place of the networks' own C0 among the parameters.
+    projection: Option<usize>,
     pub clauses: Option<Vec<Vec<Clause>>>,
     complemented: Vec<bool>,
     shape: Vec<i64>,
@@ -46,20 +52,20 @@ impl Layer {
                 "probes read codes from networks of one hidden layer on Boolean variables"
             ));
         };
-        let &FeaturePair { first, second, output, .. } = pair;
+        let &FeaturePair { first, second, output, projection, .. } = pair;
         let parameter = &objective.parameters()[first];
         if !parameter.prunable {
             return Err(unsupported!("probes choose weights of {}: make it prunable", parameter.name));
         }
         let (shape, device) = (parameter.initial.size(), parameter.initial.device());
         let (networks, rows, inputs) = parameter.initial.size3()?;
-        let translation = match &pair.embedding {
-            None => Translation::identity(inputs as usize),
-            Some(matrix) => {
-                let entries = flat(&matrix.f_to_kind(Kind::Double)?)?;
-                Translation::new(entries, matrix.size()[0] as usize, matrix.size()[1] as usize)?
-            }
+        let fixed = match (projection, &pair.embedding) {
+            (Some(_), _) => Vec::new(),
+            (None, None) => vec![Translation::identity(inputs as usize)],
+            (None, Some(matrix)) => translations(matrix)?,
         };
+        let c0 = pair.c0(&initial(objective));
+        let variables = c0.and_then(|c0| c0.size().last().copied()).unwrap_or(inputs);
         let (clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
         let place = objective.parameters()[..first].iter().filter(|parameter| parameter.prunable).count();
         let (networks, rows) = (networks as usize, rows as usize);
@@ -70,12 +76,32 @@ impl Layer {
             place,
             second,
             output: output as i64,
-            translation,
+            inputs: inputs as usize,
+            variables: variables as usize,
+            fixed,
+            projection,
             clauses,
             complemented,
             shape,
             device,
         })
+    }
+
+    /// C0 at given values: one of all networks or one of each.
+    pub fn translations(&self, values: &[Tensor]) -> Result<Vec<Translation>> {
+        match self.projection {
+            Some(place) => translations(&values[place]),
+            None => Ok(self.fixed.clone()),
+        }
+    }
+
+    /// C1 of all networks, in float64.
+    pub fn c1(&self, values: &[Tensor]) -> Result<Vec<f64>> {
+        let (weights, maps) = (self.weights(values)?, self.translations(values)?);
+        let networks = weights.par_chunks(self.rows * self.inputs).enumerate();
+        let features: Vec<Vec<f64>> =
+            networks.map(|(r, weights)| of_network(&maps, r).features(weights)).collect();
+        Ok(features.concat())
     }
 
     /// W1 of all networks, in float64.
@@ -92,12 +118,11 @@ impl Layer {
         {
             weights.iter_mut().for_each(|weight| *weight = -*weight);
         }
-        Ok((self.translation.features(&self.weights(values)?), output))
+        Ok((self.c1(values)?, output))
     }
 
     fn readout<'a>(&self, features: &'a (Vec<f64>, Vec<f64>)) -> Result<Readout<'a, f64>> {
-        let variables = self.translation.variables();
-        Ok(Readout::new(self.networks, self.rows, variables, &features.0, &features.1)?)
+        Ok(Readout::new(self.networks, self.rows, self.variables, &features.0, &features.1)?)
     }
 
     /// Clauses recovered from warmed-up networks, and notes of how many there are and, where the formula is known, how
@@ -116,7 +141,7 @@ impl Layer {
             let (count, width) =
                 match formula.and_then(|formula| Some((formula.len(), formula.first()?.len()))) {
                     Some(told) => told,
-                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.translation.variables())),
+                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.variables)),
                 };
             let output = &features.1[network * self.rows..][..self.rows];
             if width == 1 {
@@ -145,10 +170,11 @@ impl Layer {
         request: &Request,
     ) -> Result<Chooser<'_>> {
         let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
-        let clauses = Clauses::new(&sets, self.networks, self.translation.variables())?;
+        let clauses = Clauses::new(&sets, self.networks, self.variables)?;
         Ok(Chooser {
             layer: self,
             weights: self.weights(start)?,
+            translations: self.translations(start)?,
             start: self.features(start)?,
             templates: templates(clauses.width()).collect(),
             clauses,
@@ -166,7 +192,7 @@ impl Layer {
         request: &Request,
     ) -> Result<(usize, Vec<Tensor>)> {
         let per_network = |tensor: &Tensor| tensor.numel() / self.networks;
-        let first = self.rows * self.translation.inputs();
+        let first = self.rows * self.inputs;
         let all: usize = prunable(objective, initial(objective)).iter().map(per_network).sum();
         let kept = density.of(if request.scope == Scope::PerLayer { first } else { all })?;
         let latest: Vec<Tensor> = latest
@@ -211,6 +237,7 @@ impl Layer {
 pub(super) struct Chooser<'a> {
     layer: &'a Layer,
     weights: Vec<f64>,
+    translations: Vec<Translation>,
     start: (Vec<f64>, Vec<f64>),
     clauses: Clauses,
     templates: Vec<Template>,
@@ -228,8 +255,7 @@ impl Chooser<'_> {
     ) -> Result<Vec<Tensor>> {
         request.progress.check()?;
         let layer = self.layer;
-        let (rows, inputs, variables) =
-            (layer.rows, layer.translation.inputs(), layer.translation.variables());
+        let (rows, inputs, variables) = (layer.rows, layer.inputs, layer.variables);
         let initial = initial(objective);
         let (keep, others) = layer.share(objective, latest.unwrap_or(&initial), density, request)?;
         let later = latest.map(|values| layer.features(values)).transpose()?;
@@ -237,17 +263,33 @@ impl Chooser<'_> {
         let (start, budget) = (layer.readout(&self.start)?, keep.min(rows * variables));
         let cells =
             choose_cells(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
-        if layer.translation.is_identity() {
+        if self.translations.iter().all(Translation::is_identity) {
             return layer.with_others(&cells, others);
         }
         let features = self.start.0.par_chunks(rows * variables).zip(cells.par_chunks(rows * variables));
         let networks: Vec<Vec<bool>> = features
             .zip(self.weights.par_chunks(rows * inputs))
-            .map(|((features, cells), weights)| {
+            .enumerate()
+            .map(|(r, ((features, cells), weights))| {
                 let wanted = features.iter().zip(cells).map(|(&c, &kept)| if kept { c } else { 0.0 });
-                Ok(layer.translation.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
+                let translation = of_network(&self.translations, r);
+                Ok(translation.realize(weights, &wanted.collect::<Vec<_>>(), keep)?)
             })
             .collect::<Result<_>>()?;
         layer.with_others(&networks.concat(), others)
     }
+}
+
+/// C0 (inputs, variables) of all networks, or (R, inputs, variables) of each.
+fn translations(c0: &Tensor) -> Result<Vec<Translation>> {
+    let size = c0.size();
+    let (inputs, variables) = (size[size.len() - 2] as usize, size[size.len() - 1] as usize);
+    let entries: Vec<f64> = flat(&c0.f_detach()?.f_to_kind(Kind::Double)?)?;
+    let networks = entries.chunks_exact(inputs * variables);
+    networks.map(|entries| Ok(Translation::new(entries.to_vec(), inputs, variables)?)).collect()
+}
+
+/// That of network r, of one of all or one of each.
+pub(super) fn of_network(translations: &[Translation], r: usize) -> &Translation {
+    &translations[if translations.len() == 1 { 0 } else { r }]
 }
