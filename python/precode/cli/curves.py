@@ -10,7 +10,7 @@ import click
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
-from precode.cli.options import EmbeddingName, Numbers
+from precode.cli.options import EMBEDDING_HELP, EmbeddingName, Numbers
 from precode.cli.output import as_json, check_folder, make_folder, need_figures, save_figure
 from precode.experiments import published
 
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     type=EmbeddingName(),
     default="identity",
     show_default=True,
-    help="Map in front of the network: identity, hadamard, hadamard-raw, random; or projection-M, a learnable one of M rows "
-    "(projection-M-fixed: not trained; projection-M-dense: by the dense run alone).",
+    help=EMBEDDING_HELP,
 )
 @click.option("--negated", type=click.IntRange(0), default=0, show_default=True, help="Negated literals a clause.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random numbers.")

@@ -60,6 +60,12 @@ class Names(click.ParamType[tuple[str, ...]]):
         return names
 
 
+EMBEDDING_HELP = (
+    "Map in front of the network: identity, hadamard, hadamard-raw, random; or projection-M, learnable and of M rows "
+    "(projection-M-fixed: not trained; projection-M-dense: by the dense run alone)."
+)
+
+
 class EmbeddingName(click.ParamType[str]):
     """The name of an embedding."""
 

@@ -8,7 +8,7 @@ import click
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
-from precode.cli.options import EmbeddingName, Fractions
+from precode.cli.options import EMBEDDING_HELP, EmbeddingName, Fractions
 from precode.cli.output import as_json, check_folder
 
 
@@ -35,8 +35,7 @@ from precode.cli.output import as_json, check_folder
     type=EmbeddingName(),
     default="identity",
     show_default=True,
-    help="Map in front of the network: identity, hadamard, hadamard-raw, random; or projection-M, a learnable one of M rows "
-    "(projection-M-fixed: not trained; projection-M-dense: by the dense run alone).",
+    help=EMBEDDING_HELP,
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random numbers.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the table to this file.")

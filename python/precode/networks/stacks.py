@@ -249,9 +249,9 @@ class Networks:
         """A copy of one network as a PyTorch module on raw inputs x, with the network's own logits.
 
         Its layers are named ``"0"``, ``"1"``, ..., and its parameters as in tickets, ``"0.weight"``, ``"0.bias"``,
-        ``"2.weight"``, ... Behind another embedding than the identity, C0 stands in front of them, named ``"embedding"``: a
-        linear layer without bias. The weight of a fixed map is a buffer, so that nothing trains or prunes it; the
-        network's own C0 is a parameter, without gradients where it is held fixed, which is never pruned.
+        ``"2.weight"``, ... Behind another embedding than the identity, C0 stands in front of them, named
+        ``"embedding"``: a linear layer without bias. The weight of a fixed map is a buffer, so that nothing trains or
+        prunes it; the network's own C0 is a parameter, without gradients where it is held fixed, and is never pruned.
 
         Raises:
             PrecodeIndexError: there is no such network.

@@ -176,9 +176,7 @@ fn the_start_and_torchs_settings_stay_as_they_were() {
 #[test]
 fn evaluation_matches_the_plain_formulas() {
     for embedding in every_embedding() {
-        let widths = [embedding.rows(8), 6, 2];
-        let mut case = Case::new(3, &[6], 2, config(adam()));
-        case.weights = Weights::linear_init(&widths, 4, &[0, 1, 2]).unwrap();
+        let mut case = Case::new(3, &[6], 2, config(adam())).behind(embedding.clone());
         case.data = vec![dataset(1, 50, 8, 2), dataset(2, 70, 8, 2), dataset(3, 50, 8, 2)];
         let stack = Stack::from_weights(&case.weights, Kind::Double, Device::Cpu).unwrap();
         let engine = Libtorch { kind: Kind::Double, device: Device::Cpu };
