@@ -163,7 +163,7 @@ def _find(
         [item._packed for item in runs.validation],
         runs.start._embedding,
         runs.embedding.seed,
-        _holds(runs),
+        holds_projection(runs),
         None if runs.tasks is None else clause_sets(runs.tasks, output),
         [task.complemented for task in runs.tasks or ()],
         replace(runs.settings, snapshots=()),
@@ -216,7 +216,7 @@ def _start(
             name: values[name].reshape(weight.shape) if name in values else weight for name, weight in weights.items()
         }
     embedding = runs.embedding
-    if _holds(runs):
+    if holds_projection(runs):
         weights["c0"], embedding = runs.weights["c0"], embedding.fixed
     networks = Networks(weights, runs.tasks, embedding)
     if features:
@@ -229,6 +229,6 @@ def _start(
     return Networks(weights, runs.tasks, networks.embedding)
 
 
-def _holds(runs: Runs) -> bool:
+def holds_projection(runs: Runs) -> bool:
     """Whether tickets are trained behind the C0 that the dense run ends with."""
     return runs.embedding.projection is not None and runs.embedding.projection.train == "dense"
