@@ -25,6 +25,7 @@ from precode._internal.errors import (
 from precode.codes import (
     Codes,
     Locations,
+    Projection,
     code_distance,
     code_distance_counts,
     code_distance_kernel,
@@ -77,6 +78,7 @@ __all__ = [
     "PrecodeShapeError",
     "PrecodeTypeError",
     "PrecodeValueError",
+    "Projection",
     "Retrained",
     "Runs",
     "Ticket",

@@ -3,7 +3,7 @@
 from precode.codes import nulls
 from precode.codes.decoding import Codes, decode
 from precode.codes.distances import distance, motion
-from precode.codes.embedding import Embedding
+from precode.codes.embedding import Embedding, Projection
 from precode.codes.interference import conflicts, crowding, feature_capacity, mean_row_cosine
 from precode.codes.locating import Locations, locations
 from precode.codes.pairs import code_distance, code_distance_counts, code_distance_kernel, nearest_codes
@@ -13,6 +13,7 @@ __all__ = [
     "Codes",
     "Embedding",
     "Locations",
+    "Projection",
     "code_distance",
     "code_distance_counts",
     "code_distance_kernel",

@@ -40,7 +40,8 @@ def decode(
         clauses: a `Dnf`, or clauses as sequences of integers; or one of either for each network. Networks of a
             complemented formula (a CNF) compute the negation of what its clauses say, so that their w2 is read with the
             opposite sign: a CNF is read as its dual DNF with w2 negated.
-        embedding: C0, by name or as a matrix (inputs, variables), where the network sees ``C0 x``; codes are then
+        embedding: C0, by name, as a matrix (inputs, variables) or as one of each network (networks, inputs,
+            variables), where the network sees ``C0 x``; codes are then
             read in ``w1 @ C0``. None: w1 acts on the variables themselves.
         floor: magnitudes up to this count as zero.
         output: which output, where there are several.

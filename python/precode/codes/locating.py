@@ -353,4 +353,5 @@ def _alike(before: NDArray[Any], after: NDArray[Any]) -> tuple[NDArray[np.bool_]
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    share: NDArray[np.float64] = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return share

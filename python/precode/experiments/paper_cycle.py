@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 
 from precode._internal.cells import Kind, Parts, Settings
 from precode.codes.locating import locations
@@ -42,7 +43,7 @@ STATES = (
 """States of a run: weights before or after dense training, with or without a mask, and the retrained ticket."""
 
 
-def masked(networks: Networks, mask: object) -> Networks:
+def masked(networks: Networks, mask: torch.Tensor) -> Networks:
     """Networks with some weights of the first layer set to zero."""
     return Networks({**networks.weights, "w1": networks.weights["w1"] * mask}, networks.tasks, networks.embedding)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from precode.experiments.records import Experiment, Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 GAPS = {"supported": ("lost", "stable"), "unsupported": ("close but lost", "kept")}
 """Classes whose loads are compared: those that were lost against those that became codes."""
@@ -44,7 +45,7 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         for place, template in enumerate(start.templates):
             for number, name in enumerate(CLASSES):
                 there = found[:, :, place] == number
-                columns = {FORMULA: indices, "of": kind, "template": template, "class": name}
+                columns: dict[str, Any] = {FORMULA: indices, "of": kind, "template": template, "class": name}
                 columns["locations"] = there.sum((1, 2))
                 columns["load"] = _mean(others[:, :, place], there)
                 columns["margin"] = _mean(start.margin[:, :, place], there)
@@ -53,11 +54,12 @@ def compute(settings: Settings, parts: Parts) -> Tables:
     return {"classes": table, "gaps": gaps(table)}
 
 
-def _mean(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _mean(values: NDArray[Any], there: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Means over some locations of every network, NaN where there are none."""
     counts = there.sum((1, 2))
     sums = np.where(there, values, 0).sum((1, 2))
-    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    means: NDArray[np.float64] = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return means
 
 
 def gaps(table: pd.DataFrame) -> pd.DataFrame:

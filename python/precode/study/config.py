@@ -9,7 +9,7 @@ from typing import Any
 
 from precode._internal.cells import canonical, digest
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
-from precode.codes.embedding import NAMES as EMBEDDINGS
+from precode.codes import embedding as embeddings_of
 from precode.experiments import EXPERIMENTS
 from precode.tickets.registry import records
 
@@ -91,7 +91,8 @@ class StudyConfig:
     Attributes:
         hidden: hidden widths, j, from 1 to 65,536 (kept ascending).
         clauses: numbers of clauses, C, from 1 to 65,536 (kept ascending).
-        embeddings: maps in front of the networks; see `precode.train`.
+        embeddings: maps in front of the networks: ``"identity"``, ``"hadamard"``, ``"hadamard-raw"``, ``"random"``, or
+            the name of a `precode.Projection` such as ``"projection-16"``.
         formulas: random formulas for each width, number of clauses and embedding, from 1 to 2²⁰.
         densities: fractions of the prunable weights that tickets keep, in (0, 1] (kept descending).
         methods: names of ticket methods, with or without a control (kept in alphabetical order).
@@ -214,16 +215,16 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The values in canonical order, refused where one is not allowed."""
     _version(values["version"])
     wide = f"from 1 to {MOST}"
-    fraction, allowed = "above 0 and at most 1", f"one of {', '.join(EMBEDDINGS)}"
+    fraction, allowed = "above 0 and at most 1", f"one of {embeddings_of.ALLOWED}"
     named = "the name of a method such as snip, or snip:shuffle-row"
     names = [experiment.name for experiment in EXPERIMENTS]
     later, known, there, order = f"from 0 to {COUNT}", f"one of {', '.join(names)}", names.__contains__, names.index
     numbers = {name: _each(name, values[name], _integer, wide, _within(1, MOST)) for name in ("hidden", "clauses")}
     densities = _each("densities", values["densities"], _number, fraction, lambda value: 0 < value <= 1)
-    embeddings = _each("embeddings", values["embeddings"], _text, allowed, EMBEDDINGS.__contains__)
+    embeddings = _each("embeddings", values["embeddings"], _text, allowed, embeddings_of.is_name)
     return {
         **{name: tuple(sorted(found)) for name, found in numbers.items()},
-        "embeddings": tuple(sorted(embeddings, key=EMBEDDINGS.index)),
+        "embeddings": tuple(sorted(embeddings, key=embeddings_of.order)),
         "formulas": _one("formulas", values["formulas"], 1, FORMULAS),
         "densities": tuple(sorted(densities, reverse=True)),
         "probe_epochs": tuple(sorted(_any("probe_epochs", values["probe_epochs"], _integer, later, _within(0, COUNT)))),

@@ -110,7 +110,7 @@ def cells_alive(networks: Networks, masks: Mapping[str, Any]) -> NDArray[np.bool
     weights = _mask(masks, "w1", networks.weights["w1"])
     if networks.embedding.name == "identity":
         return weights
-    return np.repeat(weights.max(2, keepdims=True), networks.embedding.matrix.shape[1], axis=2)
+    return np.repeat(weights.max(2, keepdims=True), networks.embedding.variables, axis=2)
 
 
 def _ratios(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from precode.tickets.registry import record, records, resolve_methods
 from precode.tickets.stacked import Found, Tickets
 
 PRUNABLE = ("w1", "all")
+
+Moment: TypeAlias = "tuple[int, Layers, torch.Tensor | None]"
+"""Networks during training: optimizer steps behind them, their layers, and their own C0 where they have some."""
 
 SCORING_SAMPLES = 4096
 """Samples of the scoring batch, if there are so many."""
@@ -155,8 +159,8 @@ def _rewinding(runs: Runs, wanted: Sequence[str], rewind: int) -> int:
     return rewind
 
 
-def _during(runs: Runs, readings: Sequence[tuple[str, int | None]], rewind: int) -> list[tuple[int, Layers]]:
-    """The networks after every epoch that is read early, by optimizer step.
+def _during(runs: Runs, readings: Sequence[tuple[str, int | None]], rewind: int) -> list[Moment]:
+    """The networks after every epoch that is read early, in the order of the optimizer steps.
 
     Snapshots of the run are taken where there are such; the others come from one repetition of the run up to the last
     of them, on its engine, which has the same numbers bit by bit.
@@ -170,7 +174,7 @@ def _during(runs: Runs, readings: Sequence[tuple[str, int | None]], rewind: int)
         else:
             epochs |= {at} if at is not None else set(range(item["reads_at"] + 1))
     steps = [epoch * runs.steps_per_epoch for epoch in sorted(epochs) if 0 < epoch < runs.settings.epochs]
-    known = {step: layers for step, layers in runs._snapshots.items() if step in steps}
+    known = {step: kept for step, kept in runs._snapshots.items() if step in steps}
     if missing := [step for step in steps if step not in known]:
         settings = replace(runs.settings, epochs=missing[-1] // runs.steps_per_epoch, snapshots=tuple(missing))
         memory.check(
@@ -182,15 +186,16 @@ def _during(runs: Runs, readings: Sequence[tuple[str, int | None]], rewind: int)
             runs.start._layers,
             [item._packed for item in runs.data],
             [item._packed for item in runs.validation],
-            runs.embedding.argument,
+            runs.start._embedding,
             runs.embedding.seed,
             None,
             settings,
             runs.engine,
             None,
         )
-        known |= dict(zip(missing, outcome["snapshots"], strict=True))
-    return sorted(known.items())
+        kept = zip(outcome["snapshots"], outcome["c0_snapshots"], strict=True)
+        known |= dict(zip(missing, kept, strict=True))
+    return [(step, *known[step]) for step in sorted(known)]
 
 
 def _memory_needed(runs: Runs, method: str, engine: str) -> int:
@@ -201,7 +206,7 @@ def _memory_needed(runs: Runs, method: str, engine: str) -> int:
     """
     item, element = record(method), runs.weights["w1"].element_size()
     networks, samples = len(runs), runs.data[0].samples
-    parameters = sum(weight.numel() + bias.numel() for weight, bias in runs._layers)
+    parameters = sum(weight.numel() for weight in runs.weights.values())
     variables, outputs, width = runs.data[0].variables, runs.data[0].outputs, sum(runs.widths)
     # Scores in float64 with their order, masks and copies of the start.
     needed = 10 * 8 * parameters
@@ -233,6 +238,7 @@ def _training_memory(runs: Runs, settings: TrainSettings, engine: str) -> int:
     """An estimate of the peak bytes of training the networks again."""
     return _precode.memory_needed(
         runs.widths,
+        0 if runs.embedding.projection is None else runs.embedding.rows * runs.embedding.variables,
         len(runs),
         runs.data[0].variables,
         (runs.data[0].samples, max((held_out.samples for held_out in runs.validation), default=0)),
@@ -256,18 +262,19 @@ def _find(
     seed: int,
     output: int,
     engine: str,
-    during: Sequence[tuple[int, Layers]],
+    during: Sequence[Moment],
 ) -> list[Found]:
     """The tickets of one method, one item a density."""
     began = time.perf_counter()
     result = _precode.find_stack_tickets(
         runs.start._layers,
-        (runs._layers, runs.epochs_run.astype(float).tolist()),
+        (runs._layers, runs.weights.get("c0"), runs.epochs_run.astype(float).tolist()),
         during,
         [item._packed for item in runs.data],
         [item._packed for item in runs.validation],
-        runs.embedding.argument,
+        runs.start._embedding,
         runs.embedding.seed,
+        holds_projection(runs),
         None if runs.tasks is None else clause_sets(runs.tasks, output),
         [task.complemented for task in runs.tasks or ()],
         replace(runs.settings, snapshots=()),
@@ -315,16 +322,29 @@ def _start(
 ) -> Networks:
     """The networks as a ticket's training starts: initial or other values, multiplied by the masks.
 
-    Tickets of feature space have C1 = W1 C0 in place of W1, with the identity embedding.
+    Behind a projection that is held fixed after the dense run, C0 is that of the run's end. Tickets of feature space
+    have C1 = W1 C0 in place of W1, with the identity embedding.
     """
     weights = dict(runs.start.weights)
     if values is not None:
-        weights = {name: values[name].reshape(weight.shape) for name, weight in weights.items()}
-    networks = Networks(weights, runs.tasks, runs.embedding)
+        # A C0 that is never trained is not among the values.
+        weights = {
+            name: values[name].reshape(weight.shape) if name in values else weight for name, weight in weights.items()
+        }
+    embedding = runs.embedding
+    if holds_projection(runs):
+        weights["c0"], embedding = runs.weights["c0"], embedding.fixed
+    networks = Networks(weights, runs.tasks, embedding)
     if features:
-        identity = embeddings.resolve("identity", runs.embedding.matrix.shape[1])
+        identity = embeddings.resolve("identity", embedding.variables)
+        weights = {name: value for name, value in weights.items() if name != "c0"}
         networks = Networks({**weights, "w1": networks.features}, runs.tasks, identity)
     weights = dict(networks.weights)
     for name, mask in masks.items():
         weights[name] = weights[name] * mask.reshape(weights[name].shape)
     return Networks(weights, runs.tasks, networks.embedding)
+
+
+def holds_projection(runs: Runs) -> bool:
+    """Whether tickets are trained behind the C0 that the dense run ends with."""
+    return runs.embedding.projection is not None and runs.embedding.projection.train == "dense"

@@ -250,7 +250,7 @@ class Tickets:
             None if dense.tasks is None else list(dense.tasks) * len(items),
             data=list(dense.data) * len(items),
             validation=list(dense.validation) * len(items) or 0,
-            init={name: torch.cat([item.start.weights[name] for item in items]) for name in dense.weights},
+            init={name: torch.cat([item.start.weights[name] for item in items]) for name in items[0].start.weights},
             masks={name: torch.cat([item.masks[name] for item in items]) for name in items[0].masks},
             embedding=items[0].start.embedding,
             seed=dense.seed,

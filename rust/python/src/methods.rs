@@ -174,18 +174,19 @@ impl<'py> Tickets<'py> {
 
 /// Tickets of every network of a stack.
 #[pyfunction]
-#[pyo3(signature = (start, dense, snapshots, data, validation, embedding, embedding_seed, clauses, complemented, settings, engine,
-    prunable, method, densities, granularity, scope, at, rewind, seed, streams, progress))]
+#[pyo3(signature = (start, dense, snapshots, data, validation, embedding, embedding_seed, holds_projection, clauses,
+    complemented, settings, engine, prunable, method, densities, granularity, scope, at, rewind, seed, streams, progress))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python API")]
 pub fn find_stack_tickets<'py>(
     py: Python<'py>,
     start: Layers,
-    dense: Option<(Layers, Vec<f64>)>,
-    snapshots: Vec<(u64, Layers)>,
+    dense: Option<(Layers, Option<PyTensor>, Vec<f64>)>,
+    snapshots: Vec<(u64, Layers, Option<PyTensor>)>,
     data: Vec<PyRef<'py, Samples>>,
     validation: Vec<PyRef<'py, Samples>>,
     embedding: EmbeddingArgument<'py>,
     embedding_seed: u64,
+    holds_projection: bool,
     clauses: Option<Vec<SignedClauses>>,
     complemented: Vec<bool>,
     settings: Settings,
@@ -201,12 +202,15 @@ pub fn find_stack_tickets<'py>(
     streams: Vec<u64>,
     progress: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Tickets<'py>> {
-    let (start, data, validation) = (stack(start), shared(&data), shared(&validation));
-    let dense = dense.map(|(layers, epochs)| (stack(layers), epochs));
+    let (data, validation) = (shared(&data), shared(&validation));
+    let own = |c0: Option<PyTensor>| c0.map(|c0| c0.0);
+    let dense = dense.map(|(layers, c0, epochs)| (stack(layers, own(c0)), epochs));
     let snapshots: Vec<(u64, Stack)> =
-        snapshots.into_iter().map(|(step, layers)| (step, stack(layers))).collect();
+        snapshots.into_iter().map(|(step, layers, c0)| (step, stack(layers, own(c0)))).collect();
     let variables = data.first().map_or(0, |data| data.variables());
-    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let (embedding, c0) =
+        embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let start = stack(start, c0);
     let config = settings.into_config().map_err(|error| raise(py, error))?;
     let request = NamedRequest { method, densities, granularity, scope, at, rewind, seed, streams };
     let (parameters, found) = run(py, progress.as_ref(), move |progress| {
@@ -220,6 +224,9 @@ pub fn find_stack_tickets<'py>(
         let choice: Choice = engine.parse()?;
         let mut objective =
             StackObjective::new(&start, problem, choice, &prunable, progress)?.with_snapshots(&snapshots)?;
+        if holds_projection {
+            objective = objective.with_held_projection()?;
+        }
         if let Some((dense, epochs)) = &dense {
             objective = objective.with_dense(dense, epochs)?;
         }

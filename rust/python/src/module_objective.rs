@@ -54,6 +54,8 @@ impl ModuleObjective {
             second,
             output,
             embedding: None,
+            projection: None,
+            holds_projection: false,
             clauses: clauses.map(|clauses| vec![tasks::clauses(&clauses)]),
             complemented: vec![complemented],
         });

@@ -229,6 +229,7 @@ fn tickets_start_where_their_method_says() {
         let [w1, b1, w2, b2] = parameters[0].as_slice() else { panic!("four parameters") };
         let stack = Stack {
             layers: vec![(w1.shallow_clone(), b1.shallow_clone()), (w2.shallow_clone(), b2.shallow_clone())],
+            projection: None,
         };
         assert_same_bits(&stack, expected);
         // At 0.5 a chain that keeps trained values has gone on.

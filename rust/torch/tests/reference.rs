@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use precode_core::Embedding;
 use precode_core::train::{EarlyStopping, Optimizer, Watch};
 use precode_torch::Stack;
 use tch::{Device, Kind};
@@ -60,11 +61,19 @@ fn several_outputs_follow_autograd() {
 #[test]
 fn every_embedding_follows_autograd() {
     for embedding in every_embedding() {
-        let mut case = Case::new(2, &[6], 1, config(adam()));
-        let widths = [embedding.rows(8), 6, 1];
-        case.weights = precode_core::Weights::linear_init(&widths, 1, &[0, 1]).unwrap();
-        case.embedding = embedding;
-        check(case, "embedding");
+        check(Case::new(2, &[6], 1, config(adam())).behind(embedding), "embedding");
+    }
+}
+
+#[test]
+fn every_optimizer_follows_autograd_behind_a_projection() {
+    for trained in [false, true] {
+        for optimizer in every_optimizer() {
+            let mut case = Case::new(3, &[6, 5], 2, config(optimizer))
+                .behind(Embedding::Projection { rows: 5, trained });
+            case.mask_randomly();
+            check(case, &format!("{optimizer:?} behind a projection, trained: {trained}"));
+        }
     }
 }
 

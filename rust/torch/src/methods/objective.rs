@@ -63,13 +63,27 @@ pub struct FeaturePair {
     pub second: usize,
     /// The output whose weights give rows their polarity.
     pub output: usize,
-    /// C0 (inputs, variables); `None` for the identity.
+    /// C0 (inputs, variables), or (R, inputs, variables) where each network has its own; `None` for the identity, and
+    /// where [`projection`](Self::projection) says it.
     pub embedding: Option<Tensor>,
+    /// Place of the networks' own C0 (R, inputs, variables) among the parameters, where it is trained.
+    pub projection: Option<usize>,
+    /// Whether tickets are trained behind the C0 of the dense run's end, held fixed.
+    pub holds_projection: bool,
     /// The clauses of each network (R entries); `None` where they are not known.
     pub clauses: Option<Vec<Vec<Clause>>>,
     /// Whether each network computes the negation of what its clauses say (a CNF), so that its output weights are read
     /// with the opposite sign; empty where none does.
     pub complemented: Vec<bool>,
+}
+
+impl FeaturePair {
+    /// C0 at given values of the parameters: (inputs, variables), or (R, inputs, variables) where each network has its
+    /// own; `None` for the identity.
+    pub fn c0(&self, values: &[Tensor]) -> Option<Tensor> {
+        let own = self.projection.and_then(|place| values.get(place));
+        own.or(self.embedding.as_ref()).map(Tensor::shallow_clone)
+    }
 }
 
 /// R networks and what they are to learn.

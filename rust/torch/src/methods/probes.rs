@@ -8,7 +8,7 @@ use precode_core::ticket::probe::{Penalties, Probe};
 use rayon::prelude::*;
 use tch::Tensor;
 
-use self::layer::Layer;
+use self::layer::{Layer, of_network};
 use super::objective::{Objective, Plan};
 use super::{Cost, Found, Moment, Needs, Record, Request, Start, epochs_up_to, initial, moment};
 use crate::error::{Result, value_error};
@@ -266,8 +266,11 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let (start, trained) = (initial(objective), objective.dense()?);
     let cost = Cost::of_epochs(objective.dense_epochs());
     let weights = layer.weights(&start)?;
-    let target = layer.translation.features(layer.weights(&trained)?.view())?;
-    let size = layer.rows * layer.translation.inputs();
+    let target = layer.c1(&trained)?;
+    // The C0 that the tickets start behind.
+    let held = objective.features().is_some_and(|pair| pair.holds_projection);
+    let translations = layer.translations(if held { &trained } else { &start })?;
+    let size = layer.rows * layer.inputs;
     let (mut masks, mut scales) = (Vec::new(), Vec::new());
     for &density in request.densities {
         request.progress.check()?;
@@ -277,7 +280,7 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
             .into_par_iter()
             .map(|r| {
                 let (weights, target) = (weights.index_axis(Axis(0), r), target.index_axis(Axis(0), r));
-                Ok(layer.translation.align(weights, target, count)?)
+                Ok(of_network(&translations, r).align(weights, target, count)?)
             })
             .collect::<Result<_>>()?;
         let kept = networks.iter().flat_map(|(mask, _)| mask.iter().map(|&kept| kept != request.invert));

@@ -25,7 +25,8 @@ pub(super) const SYNFLOW: Record = Record {
     features: false,
     reference: "arXiv 2006.05467, algorithm 1",
     deviations: "Biases count as zero, where the official code adds their magnitudes; the input of ones \
-                 is given to the first layer, after the embedding; float64.",
+                 is given to the first layer, after the embedding, but to |C0| where each network has a \
+                 projection of its own; float64.",
     find: |objective, request| {
         let (values, epochs) = early(objective, request, 0)?;
         let values: Vec<Tensor> =
