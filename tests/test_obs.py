@@ -276,9 +276,9 @@ def test_what_is_read_is_the_run_itself():
             assert not torch.equal(expected.masks["w1"], tickets.get("snip", 0.25, at).masks["w1"])
         assert tickets.get("magnitude", 0.25).probe_epoch is None
         assert len(tickets) == 5
-    with pytest.raises(pc.PrecodeValueError, match="several tickets of 'snip'.*epochs 2, 3 with at="):
+    with pytest.raises(pc.PrecodeValueError, match=r"several tickets of 'snip'.*epochs 2, 3 with at="):
         tickets.get("snip", 0.25)
-    with pytest.raises(pc.PrecodeValueError, match="no tickets of 'magnitude' at density 0.25, read at epoch 2"):
+    with pytest.raises(pc.PrecodeValueError, match=r"no tickets of 'magnitude' at density 0\.25, read at epoch 2"):
         tickets.get("magnitude", 0.25, 2)
     retrained = tickets.retrain(test=100)
     assert retrained.table().groupby(["method", "probe_epoch"], dropna=False).size().tolist() == [3] * 5
