@@ -188,15 +188,15 @@ def test_windows_are_what_the_weights_are_multiplied_with(layer):
 def test_modules_of_linear_layers_have_the_tickets_of_their_stack(runs):
     bce = nn.functional.binary_cross_entropy_with_logits
     for network in range(2):
-        trained = runs.module(network)
+        trained = runs.module(network).double()
 
         def train(module, trained=trained):
             module.load_state_dict(trained.state_dict())
 
-        data = (runs.data[network].x.float(), runs.data[network].y.float()[:, None])
+        data = (runs.data[network].x.double(), runs.data[network].y.double()[:, None])
         for method in ("obs", "obs-loss", "wanda"):
             ticket = pc.find_ticket(
-                runs.start.module(network), method, 0.4, data, bce, train=train, prunable=["0.weight"]
+                runs.start.module(network).double(), method, 0.4, data, bce, train=train, prunable=["0.weight"]
             )
             expected = pc.find_tickets(runs, method, 0.4).found[0].masks["w1"][network]
             assert torch.equal(ticket.masks["0.weight"], expected), method
