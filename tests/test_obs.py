@@ -157,6 +157,22 @@ def test_wanda_keeps_the_same_share_of_every_row(runs):
         np.testing.assert_array_equal(tickets.get("wanda-global", 0.5).masks["w1"][network].flatten().numpy(), flat)
 
 
+@pytest.mark.parametrize(("variables", "hidden"), [(12, 8), (192, 4)])
+def test_sparsegpt_goes_from_column_to_column(variables, hidden):
+    runs = dense(networks=2, variables=variables, hidden=hidden, samples=640)
+    tickets = pc.find_tickets(runs, "sparsegpt", [0.5, 0.25])
+    for network in range(2):
+        weights, x = runs.weights["w1"][network].double().numpy(), embedded(runs, network)
+        for found in tickets:
+            expected = reference.sparsegpt(weights, x, found.density, DAMPING, 128)
+            np.testing.assert_array_equal(found.masks["w1"][network].numpy(), expected)
+    both = pc.find_tickets(runs, "sparsegpt", 0.3, prunable="all").found[0]
+    size = variables * hidden
+    assert int(both.masks["w1"][0].sum()) == round(round(0.3 * (size + hidden)) * size / (size + hidden))
+    with pytest.raises(pc.UnsupportedError, match="sparsegpt removes single weights"):
+        pc.find_tickets(runs, "sparsegpt", 0.5, granularity="row")
+
+
 # --- modules --------------------------------------------------------------------------------------------
 
 
@@ -194,7 +210,7 @@ def test_modules_of_linear_layers_have_the_tickets_of_their_stack(runs):
             module.load_state_dict(trained.state_dict())
 
         data = (runs.data[network].x.double(), runs.data[network].y.double()[:, None])
-        for method in ("obs", "obs-loss", "wanda"):
+        for method in ("obs", "obs-loss", "sparsegpt", "wanda"):
             ticket = pc.find_ticket(
                 runs.start.module(network).double(), method, 0.4, data, bce, train=train, prunable=["0.weight"]
             )
@@ -302,7 +318,7 @@ def test_rewound_tickets_start_in_the_dense_run(method):
         assert torch.equal(found.start.weights[name], runs.at(10).weights[name])
     table = tickets.retrain(test=100).table()
     assert table["start_epoch"].tolist() == [2] * 3
-    if method in ("magnitude", "obs", "obs-loss", "wanda", "wanda-global"):
+    if METHODS.loc[method, "schedule"].startswith("one shot"):
         assert torch.equal(found.masks["w1"], pc.find_tickets(runs, method, 0.5).found[0].masks["w1"])
 
 
