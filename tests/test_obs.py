@@ -272,15 +272,16 @@ def test_methods_are_read_at_the_epochs_they_are_told(runs, method):
         assert found.kept.tolist() == [round(found.density * 96)] * 3
         assert torch.equal(found.start.weights["w1"], runs.start.weights["w1"] * found.masks["w1"])
     usual = next(row["reads_at"] for row in _precode.methods() if row["name"] == method)
-    if usual is not None:
+    # These two have two moments of their own: one for the clauses, one for the rows.
+    if usual is not None and method not in ("distance-blind", "motion-blind"):
         own, told = pc.find_tickets(runs, method, 0.5), pc.find_tickets(runs, method, 0.5, at=usual)
         assert torch.equal(own.found[0].masks["w1"], told.found[0].masks["w1"])
         assert own.table()["probe_epoch"].tolist() == [usual] * 3
 
 
 def test_what_is_read_is_the_run_itself():
-    kept = dense(snapshots=[10, 15], early_stopping=pc.EarlyStopping(patience=1, min_delta=0.02))
-    bare = dense(early_stopping=pc.EarlyStopping(patience=1, min_delta=0.02))
+    kept = dense(snapshots=[10, 15], early_stopping=pc.EarlyStopping(patience=1, min_delta=0.1))
+    bare = dense(early_stopping=pc.EarlyStopping(patience=1, min_delta=0.1))
     assert kept.epochs_run.min() < 5
     for runs in (kept, bare):
         tickets = pc.find_tickets(runs, ["checkpoint-magnitude", "snip", "magnitude"], 0.25, at=[2, 3])
