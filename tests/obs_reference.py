@@ -152,7 +152,7 @@ def _self_check(problems=20):
             order, increments = remove_one_by_one(row, h)
             assert sorted(order) == list(range(m))
             remaining, loss = list(range(m)), 0.0
-            for q, increment in zip(order, increments):
+            for q, increment in zip(order, increments, strict=True):
                 losses = {i: _least_loss(row, inputs, damping, [k for k in remaining if k != i]) for i in remaining}
                 assert min(losses, key=losses.get) == q
                 worst = max(worst, abs(losses[q] - loss - increment) / max(losses[q], 1e-300))

@@ -200,8 +200,7 @@ def test_presets_use_known_methods():
     rules = load_rules()
     named = {*rules["C6"]["probes"], *rules["C6"]["weight_based"], *rules["C5"]["exclude"]}
     penalized = rules["C4"]["penalized"]
-    # The last two are rivals where the registry has them.
-    assert named | set(penalized) | set(penalized.values()) <= set(records()) | {"checkpoint-magnitude", "obs"}
+    assert named | set(penalized) | set(penalized.values()) <= set(records())
     # Every claim about tickets can be judged on the quick preset.
     assert quick.formulas >= rules["formulas"]
     for group in ("probes", "weight_based"):

@@ -333,9 +333,9 @@ class Retrained:
 
         Columns: method, density (the one that was asked for, so that ``networks(method, density)`` takes it), formula,
         accuracy and dense_accuracy on the test data (fraction of labels), kept and total (weights), achieved_density
-        (their ratio: whole weights are kept), probe_epoch and start_epoch (see `Tickets.table`), the columns of
-        `precode.recovery` (without tasks, or with several hidden layers, there are none; they are NaN where a network
-        diverged, whose accuracy counts every NaN logit as wrong), gradients and dense_epochs (cost of finding, for each
+        (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, or with several hidden
+        layers, there are none; they are NaN where a network diverged, whose accuracy counts every NaN logit as wrong),
+        probe_epoch and start_epoch (see `Tickets.table`), gradients and dense_epochs (cost of finding, for each
         network), and seconds (finding and retraining).
         """
         return self._table.copy()
@@ -400,8 +400,8 @@ def _measure(
             "kept": item.kept,
             "total": item.total,
             "achieved_density": item.kept / item.total,
-            **_moments(item),
             **{name: recovered[name].to_numpy() for name in recovered.columns if name != "network"},
+            **_moments(item),
             "gradients": item.gradients,
             "dense_epochs": item.epochs,
             "seconds": item.seconds + spent,

@@ -5,5 +5,6 @@ pub mod mask;
 pub mod obs;
 pub mod probe;
 pub mod recovery;
+pub mod sparsegpt;
 pub mod storage;
 pub mod translation;

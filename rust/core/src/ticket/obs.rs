@@ -243,8 +243,8 @@ pub fn ranks(layers: &[Layer], damping: f64, progress: &Progress) -> Result<Vec<
 }
 
 impl Layer<'_> {
-    /// The removal of each row.
-    fn removals(&self, damping: f64, progress: &Progress) -> Result<Vec<Removal>> {
+    /// Numbers of rows and of Hessians.
+    pub(super) fn sizes(&self) -> Result<(usize, usize)> {
         let (inputs, size) = (self.inputs, self.inputs * self.inputs);
         let fits = inputs > 0
             && self.weights.len().is_multiple_of(inputs)
@@ -259,6 +259,13 @@ impl Layer<'_> {
                 self.hessians.len()
             ));
         }
+        Ok((rows, parts))
+    }
+
+    /// The removal of each row.
+    fn removals(&self, damping: f64, progress: &Progress) -> Result<Vec<Removal>> {
+        let (rows, parts) = self.sizes()?;
+        let (inputs, size) = (self.inputs, self.inputs * self.inputs);
         let inverses = in_parallel(parts, |part| {
             damped_inverse(&self.hessians[part * size..][..size], inputs, damping)
         })?;

@@ -16,6 +16,7 @@ mod probes;
 mod registry;
 mod score;
 mod select;
+mod sparsegpt;
 mod stack;
 mod synflow;
 mod wanda;

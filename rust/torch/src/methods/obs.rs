@@ -63,6 +63,50 @@ pub(super) const OBS_LOSS: Record = Record {
     ..OBS
 };
 
+/// The prunable weights of trained networks, with the moments of what they are multiplied with.
+pub(super) struct Trained {
+    pub networks: usize,
+    /// (R, rows, inputs) of each prunable parameter.
+    pub weights: Vec<Vec<f64>>,
+    alive: Option<Vec<Vec<bool>>>,
+    /// (R, parts, inputs, inputs) of each, and the inputs.
+    moments: Vec<(Vec<f64>, usize)>,
+}
+
+impl Trained {
+    pub fn of(
+        objective: &mut dyn Objective,
+        trained: &[Tensor],
+        survivors: Option<&[Tensor]>,
+        request: &Request,
+    ) -> Result<Self> {
+        let parameters: Vec<Tensor> =
+            prunable(objective, trained.iter().map(Tensor::shallow_clone).collect());
+        let moments = objective.input_moments(trained)?.into_iter();
+        Ok(Self {
+            networks: request.streams.len(),
+            weights: numbers(&parameters)?,
+            alive: survivors
+                .map(|survivors| survivors.iter().map(flat).collect::<Result<_>>())
+                .transpose()?,
+            moments: moments
+                .map(|moments| Ok((flat(&moments.f_to_kind(Kind::Double)?)?, moments.size()[3] as usize)))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// The layers of one network.
+    pub fn layers(&self, network: usize) -> Vec<Layer<'_>> {
+        let of = |i: usize| Layer {
+            weights: part(&self.weights[i], network, self.networks),
+            alive: self.alive.as_ref().map(|alive| part(&alive[i], network, self.networks)),
+            hessians: part(&self.moments[i].0, network, self.networks),
+            inputs: self.moments[i].1,
+        };
+        (0..self.weights.len()).map(of).collect()
+    }
+}
+
 /// For each prunable parameter, the place of each weight in the order of removal, layer by layer under the moments of
 /// its inputs; what is not among the survivors counts as zero.
 fn layerwise(
@@ -71,33 +115,14 @@ fn layerwise(
     survivors: Option<&[Tensor]>,
     request: &Request,
 ) -> Result<Vec<Tensor>> {
-    let parameters: Vec<Tensor> = prunable(objective, trained.iter().map(Tensor::shallow_clone).collect());
-    let moments: Vec<(Vec<f64>, usize)> = objective
-        .input_moments(trained)?
-        .into_iter()
-        .map(|moments| Ok((flat(&moments.f_to_kind(Kind::Double)?)?, moments.size()[3] as usize)))
-        .collect::<Result<_>>()?;
-    let weights = numbers(&parameters)?;
-    let alive: Option<Vec<Vec<bool>>> =
-        survivors.map(|survivors| survivors.iter().map(flat).collect::<Result<_>>()).transpose()?;
-    let networks = request.streams.len();
-    let of_network = |network: usize| {
-        let layers: Vec<Layer> = (0..weights.len())
-            .map(|i| Layer {
-                weights: part(&weights[i], network, networks),
-                alive: alive.as_ref().map(|alive| part(&alive[i], network, networks)),
-                hessians: part(&moments[i].0, network, networks),
-                inputs: moments[i].1,
-            })
-            .collect();
-        named(network, ranks(&layers, DAMPING, request.progress))
-    };
-    let found: Vec<Vec<Vec<f64>>> = (0..networks).into_par_iter().map(of_network).collect::<Result<_>>()?;
-    (0..parameters.len())
-        .map(|i| {
-            scores(found.iter().flat_map(|network| network[i].iter().copied()).collect(), &parameters[i])
-        })
-        .collect()
+    let weights = Trained::of(objective, trained, survivors, request)?;
+    let of_network =
+        |network: usize| named(network, ranks(&weights.layers(network), DAMPING, request.progress));
+    let found: Vec<Vec<Vec<f64>>> =
+        (0..weights.networks).into_par_iter().map(of_network).collect::<Result<_>>()?;
+    let like = prunable(objective, trained.iter().map(Tensor::shallow_clone).collect());
+    let of_layer = |i: usize| found.iter().flat_map(|network| network[i].iter().copied()).collect();
+    like.iter().enumerate().map(|(i, like)| scores(of_layer(i), like)).collect()
 }
 
 /// As [`layerwise`], of all prunable weights together under the empirical Fisher matrix.
@@ -151,7 +176,7 @@ fn part<T>(all: &[T], network: usize, networks: usize) -> &[T] {
 }
 
 /// A refusal that names the network.
-fn named<T>(network: usize, result: precode_core::Result<T>) -> Result<T> {
+pub(super) fn named<T>(network: usize, result: precode_core::Result<T>) -> Result<T> {
     result.map_err(|error| match error {
         precode_core::Error::Value(message) => value_error!("network {network}: {message}"),
         other => Error::from(other),

@@ -8,7 +8,7 @@ use super::control::Control;
 use super::objective::Objective;
 use super::{
     Found, Record, Request, Start, basis, continuous_sparsification, early_bird, edge_popup, gem_miner,
-    iterative, obs, probes, score, synflow, wanda,
+    iterative, obs, probes, score, sparsegpt, synflow, wanda,
 };
 use crate::error::{Error, Result, shape_error, value_error};
 
@@ -24,6 +24,7 @@ static RECORDS: &[Record] = &[
     obs::OBS,
     obs::OBS_ROUNDS,
     obs::OBS_LOSS,
+    sparsegpt::SPARSEGPT,
     wanda::WANDA,
     wanda::WANDA_GLOBAL,
     score::SNIP,
