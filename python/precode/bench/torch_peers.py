@@ -21,14 +21,15 @@ NAMES = {"c0.weight": "c0", "first.weight": "w1", "first.bias": "b1", "second.we
 def modules(problem: Problem) -> list[nn.Sequential]:
     """One PyTorch module for each network, with its initial weights."""
     start = problem.start
+    hidden, inputs = start["w1"].shape[1:]
     made = []
     for network in range(problem.networks):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if "c0" in start:
-            layers["c0"] = nn.Linear(*start["c0"].shape[:0:-1], bias=False)
-        layers["first"] = nn.Linear(*start["w1"].shape[:0:-1])
+            layers["c0"] = nn.Linear(start["c0"].shape[2], inputs, bias=False)
+        layers["first"] = nn.Linear(inputs, hidden)
         layers["rectifier"] = nn.ReLU()
-        layers["second"] = nn.Linear(start["w2"].shape[1], 1)
+        layers["second"] = nn.Linear(hidden, 1)
         module = nn.Sequential(layers)
         with torch.no_grad():
             for name, parameter in module.named_parameters():

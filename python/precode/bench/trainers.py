@@ -60,7 +60,7 @@ class Peer:
 
     Attributes:
         name: as printed.
-        trainer: makes a trainer for a problem.
+        trainer: makes a trainer from a problem.
         package: what must be importable.
         install: the command that installs it.
         sizes: numbers of networks at once to try.
@@ -70,7 +70,7 @@ class Peer:
     """
 
     name: str
-    trainer: Callable[[Problem], Trainer]
+    trainer: Callable[..., Trainer]
     package: str = "torch"
     install: str = "pip install 'precode[bench]'"
     sizes: tuple[int, ...] = SIZES
@@ -101,7 +101,9 @@ class Shuffle:
         """The samples of the first `steps` steps of each tensor, (steps, batch, ...)."""
         samples = self._order[:steps]
         return [
-            torch.index_select(item, 0, samples.flatten(), out=place[: samples.numel()]).unflatten(0, samples.shape)
+            torch.index_select(item, 0, samples.flatten(), out=place[: samples.numel()]).view(
+                *samples.shape, *item.shape[1:]
+            )
             for item, place in zip(self._data, self._places, strict=True)
         ]
 

@@ -64,6 +64,12 @@ class Cell:
                 f"embedding = {self.embedding!r} of {self.variables} variables: a projection has at most as many rows"
             )
 
+    def __str__(self) -> str:
+        return (
+            f"n = {self.variables}, j = {self.hidden}, C = {self.clauses}, batch {self.batch}, {self.optimizer}, "
+            f"{self.embedding}"
+        )
+
     @property
     def inputs(self) -> int:
         """Inputs of the first layer, m: the variables, or the rows of C0."""
@@ -128,10 +134,10 @@ class Problem:
 
     Attributes:
         rule: the update rule.
-        start: initial weights that are trained: ``w1`` (R, j, m), ``b1`` (R, j), ``w2`` (R, j), ``b2`` (R,), and ``c0``
-            (R, m, n) if it is trained.
-        x: inputs (samples, R, n), a byte each: a batch of all networks is a choice of whole rows. Behind a fixed C0, the
-            embedded inputs (samples, R, m) as float32: a peer need not embed them at every step.
+        start: initial weights that are trained: ``w1`` (R, j, m), ``b1`` (R, j), ``w2`` (R, j), ``b2`` (R,), and
+            ``c0`` (R, m, n) if it is trained.
+        x: inputs (samples, R, n), a byte each: a batch of all networks is a choice of whole rows. Behind a fixed C0,
+            the embedded inputs (samples, R, m) as float32: a peer need not embed them at every step.
         y: labels, a byte each, (samples, R).
         order: numbers of the samples of each step, (steps, batch); the same for all networks.
     """
@@ -208,7 +214,12 @@ class Workload:
         order = _precode.epoch_order(SEED, 0, cell.samples)[: steps * cell.batch].astype(np.int64)
         start = self.start(networks)
         c0 = start.pop("c0") if cell.fixes_c0 else None
-        x = torch.empty(cell.samples, networks, cell.inputs if cell.fixes_c0 else cell.variables, dtype=torch.uint8 if c0 is None else torch.float32)
+        x = torch.empty(
+            cell.samples,
+            networks,
+            cell.inputs if cell.fixes_c0 else cell.variables,
+            dtype=torch.uint8 if c0 is None else torch.float32,
+        )
         y = torch.empty(cell.samples, networks, dtype=torch.uint8)
         for network, data in enumerate(self.sets(networks)):
             x[:, network] = data.x if c0 is None else data.x.float() @ c0[network].T
