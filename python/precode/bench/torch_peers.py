@@ -1,0 +1,162 @@
+"""Peers in PyTorch: the loop of any tutorial, and all networks at once, plain and compiled."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from types import FunctionType, MethodType
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from precode.bench.trainers import Batches, Tensors, Trainer, scales
+from precode.bench.workload import Problem
+from precode.networks.training import Optimizer
+
+NAMES = {"c0.weight": "c0", "first.weight": "w1", "first.bias": "b1", "second.weight": "w2", "second.bias": "b2"}
+"""Parameters of the modules, and their names in the start."""
+
+
+def modules(problem: Problem) -> list[nn.Sequential]:
+    """One PyTorch module for each network, with its initial weights."""
+    start = problem.start
+    hidden, inputs = start["w1"].shape[1:]
+    made = []
+    for network in range(problem.networks):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if "c0" in start:
+            layers["c0"] = nn.Linear(start["c0"].shape[2], inputs, bias=False)
+        layers["first"] = nn.Linear(inputs, hidden)
+        layers["rectifier"] = nn.ReLU()
+        layers["second"] = nn.Linear(hidden, 1)
+        module = nn.Sequential(layers)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(start[NAMES[name]][network].view_as(parameter))
+        made.append(module)
+    return made
+
+
+def as_start(parameters: Tensors, problem: Problem) -> Tensors:
+    """The stacked parameters of the modules with the names and shapes of the start."""
+    return {NAMES[name]: tensor.view_as(problem.start[NAMES[name]]) for name, tensor in parameters.items()}
+
+
+class TorchLoop(Trainer):
+    """The loop of any tutorial: one module and one optimizer after the other."""
+
+    def __init__(self, problem: Problem, *, shuffled: bool = False) -> None:
+        super().__init__(problem, shuffled=shuffled)
+        self._batches = [
+            Batches((x.contiguous(), y.contiguous()), problem.order, shuffled)
+            for x, y in zip(problem.x.float().unbind(1), problem.y.float().unbind(1), strict=True)
+        ]
+
+    def reset(self) -> None:
+        """New modules and optimizers."""
+        rule = self.problem.rule
+        self._modules = modules(self.problem)
+        self._optimizers: list[torch.optim.Optimizer] = []
+        for module in self._modules:
+            parameters = module.parameters()
+            if rule.rule == "sgd":
+                optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=rule.lr)
+            else:
+                kind = torch.optim.Adam if rule.rule == "adam" else torch.optim.AdamW
+                optimizer = kind(parameters, lr=rule.lr, betas=rule.betas, eps=rule.eps, weight_decay=rule.weight_decay)
+            self._optimizers.append(optimizer)
+
+    def train(self, steps: int) -> None:
+        """All steps of one network, then of the next."""
+        criterion = nn.BCEWithLogitsLoss()
+        for batches, module, optimizer in zip(self._batches, self._modules, self._optimizers, strict=True):
+            for x, y in batches.of(steps):
+                optimizer.zero_grad()
+                loss = criterion(module(x)[:, 0], y)
+                loss.backward()
+                optimizer.step()
+
+    def weights(self) -> Tensors:
+        """The modules' weights, stacked."""
+        states = [module.state_dict() for module in self._modules]
+        return as_start({key: torch.stack([state[key] for state in states]) for key in states[0]}, self.problem)
+
+
+class TorchVmap(Trainer):
+    """`torch.func.vmap` over the gradient of one network, and an optimizer on the stacked parameters."""
+
+    def __init__(self, problem: Problem, *, shuffled: bool = False) -> None:
+        super().__init__(problem, shuffled=shuffled)
+        template = modules(problem)[0].to("meta")
+
+        def loss(parameters: Tensors, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            logits = functional_call(template, parameters, (x,))[:, 0]
+            return nn.functional.binary_cross_entropy_with_logits(logits, y)
+
+        self._gradients: Callable[[Tensors, torch.Tensor, torch.Tensor], Tensors] = vmap(grad(loss), in_dims=(0, 1, 1))
+        self._update = update_function(problem.rule)
+        self._batches = Batches((problem.x, problem.y), problem.order, shuffled)
+        # The step's bias corrections are tensors, so that compiled code serves every step.
+        self._scales = torch.tensor(
+            [scales(problem.rule, step) for step in range(1, problem.steps + 1)], dtype=torch.float32
+        ).unbind()
+
+    def reset(self) -> None:
+        """Stacks fresh modules."""
+        parameters, _ = stack_module_state(modules(self.problem))
+        self._parameters: Tensors = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+        count = 0 if self.problem.rule.rule == "sgd" else 2
+        self._moments = [
+            {name: torch.zeros_like(tensor) for name, tensor in self._parameters.items()} for _ in range(count)
+        ]
+
+    def step(self, parameters: Tensors, moments: list[Tensors], batch: tuple[torch.Tensor, ...]) -> None:
+        """One step of all networks, in place."""
+        x, y, scale = batch
+        gradients = self._gradients(parameters, x.float(), y.float())
+        for name, gradient in gradients.items():
+            self._update(parameters[name], [moment[name] for moment in moments], gradient, scale)
+
+    def train(self, steps: int) -> None:
+        """Step by step, all networks at once."""
+        with torch.no_grad():
+            for (x, y), scale in zip(self._batches.of(steps), self._scales, strict=False):
+                self.step(self._parameters, self._moments, (x, y, scale))
+
+    def weights(self) -> Tensors:
+        """The stacked parameters."""
+        return as_start(self._parameters, self.problem)
+
+
+def update_function(
+    rule: Optimizer,
+) -> Callable[[torch.Tensor, list[torch.Tensor], torch.Tensor, torch.Tensor], None]:
+    """The update of one tensor in place, with the formulas of `torch.optim`."""
+
+    def sgd(weight: torch.Tensor, moments: list[torch.Tensor], gradient: torch.Tensor, scale: torch.Tensor) -> None:
+        weight.sub_(gradient * scale[0])
+
+    def adam(weight: torch.Tensor, moments: list[torch.Tensor], gradient: torch.Tensor, scale: torch.Tensor) -> None:
+        first, second = moments
+        if rule.weight_decay:
+            weight.mul_(1 - rule.lr * rule.weight_decay)
+        first.lerp_(gradient, 1 - rule.betas[0])
+        second.mul_(rule.betas[1]).addcmul_(gradient, gradient, value=1 - rule.betas[1])
+        denominator = second.sqrt().mul_(scale[1]).add_(rule.eps)
+        weight.sub_((first / denominator).mul_(scale[0]))
+
+    return sgd if rule.rule == "sgd" else adam
+
+
+class TorchCompile(TorchVmap):
+    """`TorchVmap` with a whole step, gradients and update, compiled into one graph."""
+
+    def __init__(self, problem: Problem, *, shuffled: bool = False) -> None:
+        super().__init__(problem, shuffled=shuffled)
+        # torch keeps few compiled forms of one code object, so every trainer compiles a copy of its own.
+        step = TorchVmap.step
+        copy = FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
+        self.step = torch.compile(  # type: ignore[method-assign]
+            MethodType(copy, self), fullgraph=True, dynamic=False
+        )
