@@ -99,7 +99,7 @@ def test_modules_hold_c0_as_their_first_layer(runs):
     assert torch.equal(first.weight, runs.weights["c0"][1])
     assert first.weight.requires_grad == (runs.embedding.projection.train is not False)
     data = runs.data[1]
-    ticket = pc.find_ticket(copy.deepcopy(module), method="magnitude", density=0.5)
+    ticket = pc.find_ticket(copy.deepcopy(module), method="magnitude-init", density=0.5)
     assert set(ticket.masks) == {"0.weight", "2.weight"}
     before = module(data.x.float())
     first.weight.data.zero_()
