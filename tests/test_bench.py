@@ -121,7 +121,7 @@ def test_peers_beside_the_engines():
     assert rows["note"].str.match(r"weights agree to \d+e-0\d; best of 1: .* us, 3: .* us").all()
     assert (rows[["us_per_network_step", "ratio_to_fused"]] > 0).all(axis=None)
     state, data = 12 * (5 * 13 + 6), 256 * 13
-    expected = [state + 4 * data, state + 8 * data, state + data, state + 2 * data]
+    expected = [state + 4 * data, state + 8 * data, state + data, state + 5 * data]
     assert list(rows["bytes_per_network"]) == expected
 
     fastest = rows.loc[rows["us_per_network_step"].idxmin()]
@@ -298,7 +298,7 @@ def test_operations_of_the_projection_cells():
     assert trained.flops == passes + 64 * (first + c0) + 12 * trained.parameters
     # Peers keep the inputs that a fixed C0 embeds as float32.
     assert VMAP.kept_bytes(trained) == 12 * trained.parameters + 20_000 * 33
-    assert bench.PEERS[3].kept_bytes(fixed) == 12 * fixed.parameters + 2 * 20_000 * (4 * 16 + 1)
+    assert bench.PEERS[3].kept_bytes(fixed) == 12 * fixed.parameters + 20_000 * (4 * 16 + 1 + 4 * 16 + 4)
     assert trained.state_bytes == 3 * dataclasses.replace(trained, optimizer="sgd").state_bytes
 
 

@@ -10,6 +10,7 @@ import precode as pc
 from precode import bench
 from precode.bench import engines, torch_peers, workload
 from precode.bench.steps import TOLERANCE, check
+from precode.bench.trainers import Shuffle
 
 CELL = bench.Cell(hidden=5, variables=12, clauses=3, batch=32, samples=256)
 COMPILED = [peer for peer in bench.PEERS if "compile" in peer.name]
@@ -118,10 +119,16 @@ def test_fused_engine_trains_behind_projections_as_autograd_does(embedding):
         assert (got[name] - expected[name]).norm() <= TOLERANCE / 10 * way, name
 
 
-def test_shuffled_batches_are_those_that_are_gathered():
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_batches_are_the_samples_of_the_steps(shuffled):
     problem = workload.Workload(CELL).problem(3)
-    ways = [torch_peers.Batches((problem.x, problem.y), problem.order, shuffled) for shuffled in (False, True)]
+    batches = torch_peers.Batches(problem, shuffled)
+    copies = Shuffle((problem.x, problem.y), problem.order)
     for steps in (8, 3):
-        for gathered, cut in zip(*(list(way.of(steps)) for way in ways), strict=True):
-            assert all(torch.equal(*pair) for pair in zip(gathered, cut, strict=True))
-    assert len(list(ways[1].of(3))) == 3
+        taken = [(x.clone(), y.clone()) for x, y in batches.of(steps)]
+        assert len(taken) == steps
+        for step, (batch, *rows) in enumerate(zip(taken, *copies.of(steps), strict=True)):
+            for data, cut, row in zip((problem.x, problem.y), batch, rows, strict=True):
+                assert torch.equal(row, data[problem.order[step]])
+                assert cut.dtype == torch.float32
+                assert torch.equal(cut.transpose(0, 1), row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -66,7 +66,7 @@ class Peer:
         sizes: numbers of networks at once to try.
         level: instructions it uses, where it says so.
         item_bytes: bytes in which it keeps an input and a label.
-        copies: of the data that it keeps, 2 if it shuffles them.
+        copy_bytes: bytes in which it keeps an input and a label once more in the order of the steps, 0 if it does not.
     """
 
     name: str
@@ -76,12 +76,16 @@ class Peer:
     sizes: tuple[int, ...] = SIZES
     level: Callable[[], str | None] = lambda: torch.backends.cpu.get_cpu_capability().lower()
     item_bytes: int = 1
-    copies: int = 1
+    copy_bytes: int = 0
 
     def kept_bytes(self, cell: Cell) -> int:
         """Bytes that the training of a network must keep: weights, optimizer state, data."""
-        inputs = 4 * cell.inputs if cell.fixes_c0 else self.item_bytes * cell.variables
-        return cell.state_bytes + self.copies * cell.samples * (inputs + self.item_bytes)
+
+        def sample(item: int) -> int:
+            return (4 * cell.inputs if cell.fixes_c0 else item * cell.variables) + item
+
+        copy = sample(self.copy_bytes) if self.copy_bytes else 0
+        return cell.state_bytes + cell.samples * (sample(self.item_bytes) + copy)
 
 
 class Shuffle:
@@ -106,26 +110,6 @@ class Shuffle:
             )
             for item, place in zip(self._data, self._places, strict=True)
         ]
-
-
-class Batches:
-    """The batches of a problem as tensors of PyTorch.
-
-    Args:
-        data: tensors with samples first.
-        order: numbers of the samples of each step, (steps, batch).
-        shuffled: see `Trainer`.
-    """
-
-    def __init__(self, data: Sequence[torch.Tensor], order: torch.Tensor, shuffled: bool) -> None:
-        self._data, self._order = data, order
-        self._shuffle = Shuffle(data, order) if shuffled else None
-
-    def of(self, steps: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The samples of each of the first `steps` steps, of each tensor."""
-        if self._shuffle:
-            return zip(*self._shuffle.of(steps), strict=True)
-        return (tuple(item.index_select(0, samples) for item in self._data) for samples in self._order[:steps])
 
 
 def scales(rule: Optimizer, step: int) -> tuple[float, float]:
