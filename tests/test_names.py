@@ -28,6 +28,7 @@ def things():
         "Locations": pc.locations(runs),
         "Networks": runs.start,
         "Optimizer": pc.Optimizer(),
+        "Projection": pc.Projection(),
         "Retrained": tickets.retrain(test=100),
         "Runs": runs,
         "Ticket": tickets.ticket(0, "random", 0.5),
