@@ -448,7 +448,9 @@ fn methods_read_the_epoch_that_they_are_told() {
             assert_eq!(of(Some(2)).masks, of(None).masks, "{} passes it over", record.name);
             continue;
         }
-        if let Moment::After(usual) = record.reads {
+        // These two have two moments of their own: one for the clauses, one for the rows.
+        let two = ["distance-blind", "motion-blind"].contains(&record.name);
+        if let (Moment::After(usual), false) = (record.reads, two) {
             assert_eq!(of(Some(usual)).masks, of(None).masks, "{}", record.name);
         }
         for at in [0, 1, 4, 6] {
