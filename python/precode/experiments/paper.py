@@ -43,6 +43,7 @@ SETTING: dict[str, Any] = {
     "density": 0.5,
     "pruning": "obs",
     "rewind": 2,
+    "own": "w1",
     "near": 1,
     "test": 10_000,
 }
@@ -115,6 +116,10 @@ def check(setting: Mapping[str, Any]) -> None:
             f"rewind = {setting['rewind']}: tickets are rewound to an epoch before the last of {setting['epochs']}"
         )
     fractions(setting["density"], "density")
+    if setting["own"] not in ("all", "w1"):
+        raise PrecodeValueError(
+            f"own = {setting['own']!r}: random networks have all initial weights of their own, or w1"
+        )
     for clauses in integers(setting["clauses"], "clauses", 1, MOST["clauses"]):
         formulas({**setting, "clauses": clauses}, [0])
 

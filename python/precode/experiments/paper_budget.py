@@ -53,8 +53,9 @@ EXPERIMENT = Experiment(
     words=(
         "Dense networks of 32 rows behind a projection to 16 dimensions are pruned to half of W1 by OBS, from their "
         "initial weights (obs) and from an early epoch (obs-rewound), and trained again. Beside them stand networks "
-        "with as many weights: 32 rows with a random mask and initial weights of their own (random), the same mask "
-        "on the dense networks' initial weights (random-same, our control), and 16 dense rows (small). Two "
+        "with as many weights: 32 rows with a random mask and an initialization of their own (random: of W1 alone, "
+        "random-other: of all weights), a random mask on the dense networks' initial weights (random-same, our "
+        "control), and 16 dense rows (small). Two "
         "projections are shown: fixed, and trained in every phase. Codes are counted for the clauses of the formula "
         "and for as many false ones."
     ),

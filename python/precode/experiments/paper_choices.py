@@ -17,7 +17,7 @@ from precode.experiments.founding_cells import FORMULA
 from precode.experiments.paper import SETTING, SOURCE, check, digest, networks_of, parts
 from precode.experiments.paper_budget import REPORTED as ACCURACIES
 from precode.experiments.paper_identity import REPORTED as IDENTITIES
-from precode.experiments.paper_networks import BOTH, measures, measuring_seconds
+from precode.experiments.paper_networks import BOTH, OWN, measures, measuring_seconds
 from precode.experiments.paper_precursors import DEFINITIONS
 from precode.experiments.paper_precursors import REPORTED as PRECURSORS
 from precode.experiments.records import Experiment, Result
@@ -47,6 +47,7 @@ def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
     for rewind, pruning in product(integers(setting["rewinds"], "rewinds", 0, COUNT), setting["prunings"]):
         grid.append({**chosen, "rewind": rewind, "pruning": pruning})
     shared = {name: setting[name] for name in ("hidden", "width", "density", "near", "test", "seed")}
+    shared["own"] = SETTING["own"]
     seen = []
     for point in grid:
         if point not in seen:
@@ -62,32 +63,39 @@ def tables(cells: Sequence[Finished]) -> Tables:
     """``choices``: one row a choice and definition of near, nearest to the reported numbers first.
 
     Returns:
-        The columns of `OPEN`, near (a definition and its templates), distance (root of the mean squared difference of
-        the measured means from the reported numbers), largest (the largest difference) and every measured mean.
+        The columns of `OPEN`, own (see `OWN`), near (a definition and its templates), distance (root of the mean
+        squared difference of the measured means from the reported numbers), largest (the largest difference) and every
+        measured mean.
     """
     rows = []
     for cell in cells:
         accuracy = cell.tables["accuracy"].groupby("networks")["accuracy"].mean()
         codes = cell.tables["codes"]
         codes = codes[codes["of"] == "formula"]
-        columns = ["recall", "jaccard", *DEFINITIONS]
+        columns = ["recall", "jaccard", "jaccard_other", *DEFINITIONS]
         means = codes.groupby(["template", "networks"])[columns].mean()
-        for definition, template in product(DEFINITIONS, (BOTH, "4P")):
+        others = [own for own in OWN if own != cell.settings["own"]]
+        for definition, template, own in product(DEFINITIONS, (BOTH, "4P"), (cell.settings["own"], *others)):
             found = {}
             for item in REPORTED:
-                name = networks_of(item)
+                name, column = networks_of(item), item.quantity
+                if own in others:
+                    name = name.replace("random", "random-other")
+                    column = column.replace("jaccard", "jaccard_other")
                 if item.quantity == "accuracy":
                     value = accuracy[name]
                 elif item.quantity == "near":
                     value = means.loc[(template, name), definition]
                 else:
-                    value = means.loc[(BOTH, name), item.quantity]
-                found[f"{item.quantity} {name}"] = float(value)
+                    value = means.loc[(BOTH, name), column]
+                found[f"{item.quantity} {networks_of(item)}"] = float(value)
             differences = np.array(list(found.values())) - [item.value for item in REPORTED]
             point = {name: cell.settings[name] for name in OPEN}
             worst = float(np.abs(differences).max())
             rms = float(np.sqrt((differences**2).mean()))
-            rows.append({**point, "near": f"{definition}, {template}", "distance": rms, "largest": worst, **found})
+            rows.append(
+                {**point, "own": own, "near": f"{definition}, {template}", "distance": rms, "largest": worst, **found}
+            )
     table = pd.DataFrame(rows)
     if len(table):
         table = table.sort_values("distance", ignore_index=True, kind="stable")
@@ -127,10 +135,10 @@ EXPERIMENT = Experiment(
         "density": SETTING["density"],
         "near": SETTING["near"],
         "test": SETTING["test"],
-        "variables": (16, 32),
-        "clauses": (16, 24, 32, 48),
+        "variables": (24, 32, 48),
+        "clauses": (24, 32, 48),
         "samples": (2000, 20_000),
-        "epochs": (20, 40, 100),
+        "epochs": (40, 100),
         "embeddings": ("projection-16-fixed", "projection-16", "projection-16-dense"),
         "rewinds": (1, 2, 5),
         "prunings": ("obs", "obs-rounds", "obs-loss"),

@@ -38,6 +38,9 @@ KINDS = ("formula", "false")
 BOTH = "both"
 """Stands for the templates of both polarities together."""
 
+OWN = ("all", "w1")
+"""What random networks have of their own: all initial weights, or W1 alone."""
+
 OTHER_START = 0x5DEECE66D
 """Changes the key of the initial weights of networks that do not share those of the dense ones."""
 
@@ -88,23 +91,31 @@ class Arm:
     end: Networks
 
 
-def independent(runs: Runs, settings: Settings, indices: Sequence[int], hidden: int, density: float) -> Arm:
-    """Networks with initial weights of their own on the data of the dense ones, with a random mask of W1.
+def independent(runs: Runs, settings: Settings, indices: Sequence[int], own: str) -> Arm:
+    """Networks with an initialization of their own on the data of the dense ones, with a random mask of W1.
 
     Args:
         runs: the dense networks.
         settings: see `SETTING`.
         indices: numbers of the formulas.
-        hidden: their width.
-        density: share of W1 that is kept.
+        own: ``"all"`` initial weights are their own, or ``"w1"`` alone: the others are those of the dense networks, so
+            that rows have the same polarities at the start.
     """
     key = settings["seed"] ^ OTHER_START
-    inputs = runs.widths[0]
-    masks = random_masks((hidden, inputs), density, key, indices)
-    options = {"masks": {"w1": masks}} if density < 1 else {}
-    found = dense(
-        settings, indices, hidden=hidden, seed=key, data=runs.data, order_seed=runs.settings.order_seed, **options
-    )
+    masks = random_masks(runs.weights["w1"].shape[1:], settings["density"], key, indices)
+    options: dict[str, Any] = {"data": runs.data, "order_seed": runs.settings.order_seed}
+    if own == "w1":
+        drawn = dense(settings, indices, seed=key, epochs=1, **options).start.weights["w1"]
+        options["init"] = {**runs.start.weights, "w1": drawn}
+    found = dense(settings, indices, seed=key, masks={"w1": masks}, **options)
+    return Arm(found.start, found)
+
+
+def small(runs: Runs, settings: Settings, indices: Sequence[int]) -> Arm:
+    """Dense networks with as many weights in W1 as the others keep, on the data of the dense ones."""
+    hidden = max(1, round(settings["hidden"] * settings["density"]))
+    options = {"data": runs.data, "order_seed": runs.settings.order_seed}
+    found = dense(settings, indices, hidden=hidden, seed=settings["seed"] ^ OTHER_START, **options)
     return Arm(found.start, found)
 
 
@@ -126,16 +137,18 @@ def arms(settings: Settings, indices: Sequence[int]) -> tuple[Runs, dict[str, Ar
     """The networks of the fixed budget: dense ones and all that have half of their weights in W1.
 
     Returns:
-        The dense run, and by name: dense; small (half as wide, initial weights of its own); random (initial weights of
-        its own); random-same (those of the dense networks); obs and obs-rewound.
+        The dense run, and by name: dense; small (half as wide, initial weights of its own); random (what the setting
+        says of its initialization is its own) and random-other (the other choice of `OWN`); random-same (the initial
+        weights of the dense networks); obs and obs-rewound.
     """
     runs = dense(settings, indices)
-    hidden, density = settings["hidden"], settings["density"]
+    density = settings["density"]
     same = find_tickets(runs, "random", density, seed=settings["seed"])
     found = {
         "dense": Arm(runs.start, runs),
-        "small": independent(runs, settings, indices, max(1, round(hidden * density)), 1.0),
-        "random": independent(runs, settings, indices, hidden, density),
+        "small": small(runs, settings, indices),
+        "random": independent(runs, settings, indices, settings["own"]),
+        "random-other": independent(runs, settings, indices, OWN[settings["own"] == OWN[0]]),
         "random-same": Arm(same.found[0].start, same.retrain(test=1).networks("random", density)),
         "obs": pruned(runs, settings)[1],
         "obs-rewound": pruned(runs, settings, rewind=settings["rewind"])[1],
@@ -220,18 +233,20 @@ def measures(settings: Settings, parts: Parts) -> Tables:
     ends = {name: located(arm.end, runs) for name, arm in found.items()}
     frames = []
     for kind in KINDS:
-        dense_codes, random_codes = (each_template(ends[name][kind]) for name in ("dense", "random"))
+        dense_codes, *random_codes = (each_template(ends[name][kind]) for name in ("dense", "random", "random-other"))
         for name in found:
             start, end = each_template(starts[name][kind]), each_template(ends[name][kind])
             for template, last in end.items():
                 columns: dict[str, Any] = {"networks": name, FORMULA: indices, "of": kind, "template": template}
-                code, parent, other = last.code, dense_codes[template].code, random_codes[template].code
+                code, parent = last.code, dense_codes[template].code
+                other, another = (some[template].code for some in random_codes)
                 columns["codes"] = code.sum((1, 2, 3))
                 if code.shape == parent.shape:
                     columns["recall"] = recall(parent, code)
                     columns["recall_permuted"] = permuted_recall(parent, code)
-                    if name != "random":
+                    if not name.startswith("random"):
                         columns["jaccard"] = jaccard(other, code)
+                        columns["jaccard_other"] = jaccard(another, code)
                         columns["jaccard_independent"] = independent_jaccard(other, code)
                 first, near = start[template], settings["near"]
                 columns["near"] = near_at(first, last, near)
@@ -250,7 +265,7 @@ def measures(settings: Settings, parts: Parts) -> Tables:
     return placed(settings, tables, *PLACE)
 
 
-TRAININGS = 7.0
+TRAININGS = 8.0
 """Trainings of every formula that `measures` takes, OBS and reading included."""
 
 
