@@ -75,7 +75,8 @@ def test_measures_are_those_of_sets(measured, networks):
             if name != "random":
                 assert row["jaccard"] == pytest.approx(len(mine & other) / len(mine | other))
             near = sum(start.distance[r][site] <= 1 for site in mine)
-            assert row["near"] == pytest.approx(near / len(mine))
+            assert row["near_end"] == pytest.approx(near / len(mine))
+            assert row["near"] == pytest.approx(len(mine & set(map(tuple, np.argwhere(start.near()[r])))) / len(mine))
     test = paper_networks.accuracies({"test": 500, "seed": 0}, [0, 1, 2], runs, {"dense": found["dense"].end})
     assert test["accuracy"].between(0.4, 1).all()
 
@@ -128,9 +129,9 @@ def test_choices_are_ordered_by_their_distance():
 def test_bad_settings_are_refused_before_any_work():
     budget = pc.experiments.fixed_budget
     with pytest.raises(
-        pc.PrecodeValueError, match="rewind = 50: tickets are rewound to an epoch before the last of 40"
+        pc.PrecodeValueError, match="rewind = 100: tickets are rewound to an epoch before the last of"
     ):
-        budget(rewind=50)
+        budget(rewind=100)
     with pytest.raises(pc.PrecodeValueError, match="density"):
         budget(density=0.0)
     with pytest.raises(pc.PrecodeValueError, match="'widht': no setting of experiment 'fixed_budget'"):

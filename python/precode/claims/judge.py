@@ -94,7 +94,7 @@ def _chosen(claims: str | Iterable[str] | None) -> list[Claim]:
     return [known[name] for name in names]
 
 
-HEAD = "projection-16-fixed"
+HEAD = "projection-16"
 """The embedding of the paper's setting, in which claims are judged first; see `precode.experiments.paper`."""
 
 PARTS = ["by", "part", "name", "verdict", "effect", "low", "high", "formulas", "reason"]

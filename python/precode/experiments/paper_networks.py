@@ -223,8 +223,8 @@ def measures(settings: Settings, parts: Parts) -> Tables:
         (``both`` together, and each apart). Its columns: codes; recall, the share of the dense networks' codes that
         are at the same sites, and recall_permuted, what it would be with the codes on random rows; jaccard, that with
         the codes of the random networks, and jaccard_independent, what it would be for independent rows; near, the
-        share of the networks' own final codes that were near at their start (the polarity at the end), near_polarity
-        (the polarity required at the start too) and near_exact (without a wrong sign). NaN of networks of another
+        share of the networks' own final codes that were near at their start, with the row's polarity right there,
+        near_end (the polarity that of the end) and near_exact (without a wrong sign, the polarity that of the end). NaN of networks of another
         width, and where there are no codes. ``transitions``, see there.
     """
     indices = list(parts[FORMULA])
@@ -249,8 +249,8 @@ def measures(settings: Settings, parts: Parts) -> Tables:
                         columns["jaccard_other"] = jaccard(another, code)
                         columns["jaccard_independent"] = independent_jaccard(other, code)
                 first, near = start[template], settings["near"]
-                columns["near"] = near_at(first, last, near)
-                columns["near_polarity"] = near_at(first, last, near, polarity="require")
+                columns["near"] = near_at(first, last, near, polarity="require")
+                columns["near_end"] = near_at(first, last, near)
                 columns["near_exact"] = near_at(first, last, 0)
                 frames.append(pd.DataFrame(columns))
     moved = [

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 REPORTED = reported("near_at_own_final_sites", "near")
 
 DEFINITIONS = {
-    "near": "at most one wrong sign, the row's polarity at the end",
-    "near_polarity": "at most one wrong sign, the polarity required at the start too",
+    "near": "at most one wrong sign, the row's polarity right at the start",
+    "near_end": "at most one wrong sign, the polarity that of the end",
     "near_exact": "no wrong sign",
 }
 """Definitions of near, all ours: the paper's is not public. Each for templates of both polarities, and for each."""

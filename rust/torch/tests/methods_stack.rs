@@ -240,16 +240,18 @@ fn masks_belong_to_the_prunable_weights() {
 #[test]
 fn moments_and_fisher_matrices_are_means_over_samples() {
     for embedding in every_embedding() {
-        let mut case = Case::new(3, &[6], 1, config(adam()));
-        case.weights = Weights::linear_init(&[embedding.rows(8), 6, 1], 4, &[0, 1, 2]).unwrap();
-        case.embedding = embedding;
+        let case = Case::new(3, &[6], 1, config(adam())).behind(embedding);
+        let start = Stack::from_weights(&case.weights, Kind::Double, Device::Cpu).unwrap();
         with(&case, Kind::Double, "all", |objective, _| {
             let at = initial(objective);
             let moments = objective.input_moments(&at).unwrap();
             let fisher = objective.fisher(&at, 1..3).unwrap();
             assert_eq!(fisher.len(), 2);
             for r in 0..3 {
-                let x = embedded(&case.data[r], &case.embedding, Kind::Double);
+                let mut x = embedded(&case.data[r], &case.embedding, Kind::Double);
+                if let Some(c0) = &start.projection {
+                    x = x.matmul(&c0.get(r as i64).transpose(0, 1));
+                }
                 let y = labels(&case.data[r], Kind::Double);
                 let own: Vec<Tensor> = at.iter().map(|value| value.get(r as i64)).collect();
                 let hidden = (x.matmul(&own[0].transpose(0, 1)) + &own[1]).relu();

@@ -48,7 +48,7 @@ impl Reference {
         let [first, second] = [&one.layers[0], &one.layers[1]];
         let c0 = match &one.projection {
             Some(Projection { matrix, .. }) => double(matrix),
-            None => double(&embedding.matrix(variables).unwrap()),
+            None => double(embedding.matrix(variables).unwrap().as_slice().unwrap()),
         };
         let mut parameters =
             [double(&first.weight), double(&first.bias), double(&second.weight), double(&second.bias), c0];
