@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Case, adam, config};
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3, Axis, Zip};
 use precode_core::Progress;
 use precode_core::read::template::templates;
 use precode_core::task::formula::{ClauseShape, Dnf};
@@ -215,11 +215,11 @@ fn features_are_read_through_the_projection_of_the_network_and_the_moment() {
         // C1 of network r, cell by cell.
         let read = |values: &[Tensor]| -> Weighted {
             let (w1, c0) = (doubles(&values[0]), c0(values));
-            let cell = |i: usize| {
-                let (r, row, v) = (i / (ROWS * VARIABLES), i / VARIABLES % ROWS, i % VARIABLES);
+            let cell = |(r, row, v): (usize, usize, usize)| -> f64 {
                 (0..8).map(|a| w1[(r * ROWS + row) * 8 + a] * c0[(r * 8 + a) * VARIABLES + v]).sum()
             };
-            ((0..NETWORKS * ROWS * VARIABLES).map(cell).collect(), doubles(&values[2]))
+            let output = Array2::from_shape_vec((NETWORKS, ROWS), doubles(&values[2])).unwrap();
+            (Array3::from_shape_fn((NETWORKS, ROWS, VARIABLES), cell), output)
         };
         let sets: Vec<&[Clause]> = clauses.iter().map(Vec::as_slice).collect();
         let sets = Clauses::new(&sets, NETWORKS, VARIABLES).unwrap();
@@ -229,18 +229,15 @@ fn features_are_read_through_the_projection_of_the_network_and_the_moment() {
             choose_cells(&readout(&first), Some(&readout(&second)), &sets, &templates, 32, &Probe::BOTH)
                 .unwrap();
         let found = bools(&ask.find("distance+motion").masks[0][0]);
+        let found = Array3::from_shape_vec((NETWORKS, ROWS, 8), found).unwrap();
+        let weights = Array3::from_shape_vec((NETWORKS, ROWS, 8), doubles(&start[0])).unwrap();
+        let maps = Array3::from_shape_vec((NETWORKS, 8, VARIABLES), drawn).unwrap();
+        let wanted = Zip::from(&first.0).and(&cells).map_collect(|&c, &kept| if kept { c } else { 0.0 });
         for r in 0..NETWORKS {
-            let (part, own) =
-                (r * ROWS * VARIABLES..(r + 1) * ROWS * VARIABLES, r * ROWS * 8..(r + 1) * ROWS * 8);
-            let wanted: Vec<f64> = first.0[part.clone()]
-                .iter()
-                .zip(&cells[part])
-                .map(|(&c, &kept)| if kept { c } else { 0.0 })
-                .collect();
-            let map =
-                Translation::new(drawn[r * 8 * VARIABLES..][..8 * VARIABLES].to_vec(), 8, VARIABLES).unwrap();
-            let mask = map.realize(&doubles(&start[0])[own.clone()], &wanted, 32).unwrap();
-            assert_eq!(found[own], mask, "network {r}");
+            let of = |all: &Array3<f64>| all.index_axis(Axis(0), r).to_owned();
+            let map = Translation::new(of(&maps).view()).unwrap();
+            let mask = map.realize(of(&weights).view(), of(&wanted).view(), 32).unwrap();
+            assert_eq!(found.index_axis(Axis(0), r), mask, "network {r}");
         }
     }
 }

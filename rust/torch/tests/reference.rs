@@ -9,6 +9,8 @@ use precode_torch::Stack;
 use tch::{Device, Kind};
 
 const F64: f64 = 1e-10;
+/// Adam divides small gradients by their own size, so that rounding grows from step to step.
+const F64_200_STEPS: f64 = 1e-8;
 /// float32 rounding grows with the steps, and Adam divides it by small second moments.
 const F32_ONE_STEP: f64 = 1e-5;
 const F32_200_STEPS: f64 = 2e-3;
@@ -28,7 +30,7 @@ fn check(mut case: Case, what: &str) {
     case.config.epochs = 29;
     let (double, single) = (error(&case, Kind::Double), error(&case, Kind::Float));
     println!("{what}: 203 steps: float64 {double:.1e}, float32 {single:.1e}");
-    assert!(double < F64, "{what}: {double:e} in float64");
+    assert!(double < F64_200_STEPS, "{what}: {double:e} in float64");
     assert!(single < F32_200_STEPS, "{what}: {single:e} in float32");
     case.config.epochs = 1;
     case.config.batch = 100;
