@@ -165,7 +165,7 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
 
 
 def test_a_dry_run_computes_nothing(tmp_path):
-    result = call("--preset", "paper", "--out", tmp_path / "out", "--dry-run")
+    result = call("--preset", "robust", "--out", tmp_path / "out", "--dry-run")
     assert result.exit_code == 0
     cells = result.stdout.splitlines()
     assert len(cells) == 3 * 4 * 3 * (1 + len(records()))  # widths, numbers of clauses, embeddings, codes and methods

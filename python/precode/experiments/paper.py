@@ -42,7 +42,7 @@ SETTING: dict[str, Any] = {
     "epochs": 100,
     "density": 0.5,
     "pruning": "obs",
-    "rewind": 2,
+    "rewind": 5,
     "own": "w1",
     "near": 1,
     "test": 10_000,

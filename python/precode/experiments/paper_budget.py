@@ -43,7 +43,7 @@ def draw(result: Result, ax: Axes | None) -> Axes:
     return ax
 
 
-SMALL: dict[str, Any] = {"formulas": 3, "epochs": 4, "samples": 2000, "test": 1000, "clauses": 8}
+SMALL: dict[str, Any] = {"formulas": 3, "epochs": 4, "rewind": 2, "samples": 2000, "test": 1000, "clauses": 8}
 """A trial of the machinery."""
 
 EXPERIMENT = Experiment(

@@ -150,7 +150,7 @@ EXPERIMENT = Experiment(
         "samples": (1000,),
         "epochs": (4,),
         "embeddings": ("projection-16-fixed",),
-        "rewinds": (2,),
+        "rewinds": (5,),
         "prunings": ("obs",),
     },
     kind=KIND,
