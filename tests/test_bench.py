@@ -1,5 +1,6 @@
 """The benchmark: what it prints, and that it notices contestants that are missing, broken or wrong. No times."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -11,13 +12,14 @@ from click.testing import CliRunner
 
 import precode as pc
 from precode import bench
-from precode.bench import contest, distances, engines, machine, peers, workload
-from precode.bench.steps import COLUMNS, TOLERANCE, check
+from precode.bench import contest, distances, drawing, engines, machine, torch_peers, workload
+from precode.bench.jax_peer import Jax
+from precode.bench.table import COLUMNS
 from precode.cli import main
 
 SMALL = ["--nets", "2", "--samples", "256", "--repeats", "1"]
 CELL = bench.Cell(hidden=5, variables=12, clauses=3, batch=32, samples=256)
-LOOP, VMAP, COMPILED, JAX = bench.PEERS
+LOOP, VMAP = bench.PEERS[:4:2]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ def quick(*contestants, cell=CELL, networks=(2,), **options):
 
 
 def small(peer, trainer=None):
-    return bench.Peer(peer.name, trainer or peer.trainer, peer.package, sizes=(1, 3))
+    return dataclasses.replace(peer, trainer=trainer or peer.trainer, sizes=(1, 3))
 
 
 def printed_rows(output):
@@ -59,8 +61,9 @@ def test_prints_and_writes_one_table(tmp_path):
         ("libtorch", 8),
     ]
     for row, line in zip(table, lines, strict=True):
-        assert line[:8] == [str(row[name]) for name in header[:8]]
-        assert line[8] == f"{row['us_per_network_step']:.4g}"
+        assert line[:9] == [str(row[name]) for name in header[:9]]
+        assert line[9:11] == ["1", f"{row['us_per_network_step']:.4g}"]
+        assert (row["density"], row["best_peer"], row["best_peer_ratio"]) == (1, "", None)
         assert row["us_min"] <= row["us_per_network_step"] <= row["us_max"]
         assert row["note"] == ""
     environment = json.loads((tmp_path / "bench.json.environment.json").read_text())
@@ -94,37 +97,103 @@ def test_forced_level_is_restored(monkeypatch):
     assert engines.chosen_level() == engines.levels()[-1]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("peer", [LOOP, VMAP, JAX], ids=lambda peer: peer.name)
-def test_peers_train_as_the_fused_engine(peer, optimizer):
-    if importlib.util.find_spec(peer.package) is None:
-        pytest.skip(f"{peer.package} is not installed")
-    work = workload.Workload(bench.Cell(hidden=5, variables=12, clauses=3, batch=32, samples=256, optimizer=optimizer))
-    problem = work.problem(3)
-    assert problem.order.shape == (8, 32)
-    assert check(peer.trainer(problem), work) < TOLERANCE / 10
-
-
-def test_compiled_peer_takes_the_step_of_the_other(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(options) or function)
-    work = workload.Workload(CELL)
-    assert check(COMPILED.trainer(work.problem(2)), work) < TOLERANCE / 10
-    assert compiled == [{"fullgraph": True, "dynamic": False}]
+@pytest.mark.skipif(not hasattr(pc, "Projection"), reason="the engines know no projection")
+def test_projections_beside_the_first_cell(tmp_path):
+    file = tmp_path / "bench.json"
+    names = ["identity", "projection-4", "projection-4-fixed"]
+    result = invoke(*SMALL, "--embedding", ",".join(names[:2]), "--embedding", names[2], "--json", str(file))
+    table = json.loads(file.read_text())
+    assert [(row["embedding"], row["engine"]) for row in table] == [
+        (name, engine) for name in names for engine in ("fused", "libtorch")
+    ]
+    assert [row["ratio_to_first_cell"] for row in table[:2]] == [1, 1]
+    assert all(row["ratio_to_first_cell"] > 0 for row in table)
+    assert "projection-4-fixed: fused engine, 2 networks: " in result.stderr
 
 
 def test_peers_beside_the_engines():
-    table = quick(small(LOOP), small(VMAP))
-    assert list(table["engine"]) == ["fused", "libtorch", "torch loop", "torch.func.vmap"]
+    lines = []
+    both = [small(peer) for peer in bench.PEERS[:4]]
+    table = quick(*both, report=lines.append)
+    assert list(table["engine"]) == ["fused", "libtorch", *(peer.name for peer in both)]
     rows = table.iloc[2:]
     assert rows["networks"].isin([1, 3]).all()
     assert rows["note"].str.match(r"weights agree to \d+e-0\d; best of 1: .* us, 3: .* us").all()
     assert (rows[["us_per_network_step", "ratio_to_fused"]] > 0).all(axis=None)
-    parameters = 5 * 13 + 6
-    assert list(rows["bytes_per_network"]) == [12 * parameters + 256 * 13] * 2
+    state, data = 12 * (5 * 13 + 6), 256 * 13
+    expected = [state + 4 * data, state + 8 * data, state + data, state + 5 * data]
+    assert list(rows["bytes_per_network"]) == expected
+
+    fastest = rows.loc[rows["us_per_network_step"].idxmin()]
+    assert (table["best_peer"] == fastest["engine"]).all()
+    np.testing.assert_allclose(
+        table["best_peer_ratio"], fastest["us_per_network_step"] / table["us_per_network_step"], rtol=1e-9
+    )
+    said = f"fused engine, 2 networks: the best peer, {fastest['engine']} at {fastest['networks']}, takes "
+    assert sum(said in line for line in lines) == 1
 
 
-class TwiceTheRate(peers.TorchVmap):
+def test_masks_beside_the_dense_step(tmp_path):
+    file = tmp_path / "bench.json"
+    result = invoke(*SMALL, "--nets", "2,3", "--densities", "1,0.5,0.125", "--json", str(file))
+    table = json.loads(file.read_text())
+    assert [(row["networks"], row["engine"], row["density"]) for row in table] == [
+        (networks, engine, density)
+        for networks in (2, 3)
+        for engine, density in (("fused", 1), ("fused", 0.5), ("fused", 0.125), ("libtorch", 1))
+    ]
+    for row, dense in zip(table, [table[0]] * 4 + [table[4]] * 4, strict=True):
+        ratio = row["us_per_network_step"] / dense["us_per_network_step"]
+        assert row["ratio_to_fused"] == pytest.approx(ratio)
+    assert result.stderr.count(" takes ") == 4
+    assert "3 networks: W1 masked to 0.125 takes " in result.stderr
+
+
+@pytest.mark.parametrize("density", [0.5, 0.125])
+def test_masks_keep_what_they_say(density, monkeypatch):
+    work = workload.Workload(CELL)
+    mask = work.masks(3, density)["w1"]
+    assert mask.shape == (3, 5, 12)
+    assert mask.sum((1, 2)).tolist() == [round(density * 60)] * 3
+    assert not torch.equal(mask[0], mask[1])
+    assert torch.equal(mask[:2], work.masks(2, density)["w1"])
+    assert work.masks(3, 1.0) is None
+
+    contestant = engines.Contestant("fused", engines.chosen_level(), density)
+    ran = []
+    monkeypatch.setattr(engines, "train", lambda **options: ran.append(pc.train(**options)))
+    engines.entry(work, 3, contestant, 2).run()
+    assert torch.equal(ran[0].weights["w1"] != 0, mask)
+
+
+def test_sampling(tmp_path):
+    file = tmp_path / "sampling.json"
+    options = ["--variables", "12,16", "--clauses", "3", "--samples", "40", "--repeats", "2"]
+    result = invoke("--sampling", *options, "--json", str(file))
+    table = json.loads(file.read_text())
+    assert [list(row) for row in table] == [list(drawing.COLUMNS)] * 4
+    assert [(row["sampler"], row["variables"]) for row in table] == [
+        (sampler, variables) for variables in (12, 16) for sampler in drawing.SAMPLERS
+    ]
+    for row, line in zip(table, printed_rows(result.stdout)[1:], strict=True):
+        assert 0 < row["ms_min"] <= row["ms_per_network"] <= row["ms_max"]
+        assert row["ns_per_sample"] == pytest.approx(1e6 * row["ms_per_network"] / 40)
+        assert line[:4] == [str(row[name]) for name in drawing.COLUMNS[:4]]
+
+
+def test_sampling_draws_the_data_of_the_networks(monkeypatch):
+    drawn = []
+    work = workload.Workload(CELL)
+    sample = pc.Dnf.sample
+    monkeypatch.setattr(pc.Dnf, "sample", lambda *args, **options: drawn.append(sample(*args, **options)))
+    drawing.draw(work, "broken-clause")
+    assert len(drawn) == drawing.NETWORKS
+    for one, other in zip(drawn, work.sets(drawing.NETWORKS), strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.y, other.y)
+
+
+class TwiceTheRate(torch_peers.TorchVmap):
     """Wrong: its learning rate is too large."""
 
     def step(self, parameters, moments, batch):
@@ -132,14 +201,14 @@ class TwiceTheRate(peers.TorchVmap):
         super().step(parameters, moments, (x, y, scale * torch.tensor([1.05, 1.0])))
 
 
-class OtherOrder(peers.TorchVmap):
+class OtherOrder(torch_peers.TorchVmap):
     """Wrong: it visits the samples in another order."""
 
     def __init__(self, problem):
         super().__init__(bench.Problem(problem.rule, problem.start, problem.x, problem.y, problem.order.flip(0)))
 
 
-class Broken(peers.TorchVmap):
+class Broken(torch_peers.TorchVmap):
     """Does not run."""
 
     def train(self, steps):
@@ -164,7 +233,7 @@ def test_a_wrong_or_broken_peer_is_reported_and_not_timed(trainer, note):
 
 
 def test_a_missing_peer_is_reported(monkeypatch, tmp_path):
-    missing = bench.Peer("some library", peers.Jax, package="precode_no_such_package")
+    missing = bench.Peer("some library", Jax, package="precode_no_such_package")
     monkeypatch.setattr(bench, "PEERS", (missing,))
     file = tmp_path / "bench.json"
     result = invoke(*SMALL, "--peers", "--json", str(file))
@@ -185,6 +254,12 @@ def test_a_missing_peer_is_reported(monkeypatch, tmp_path):
         (["--clauses", "99999999", "--samples", "64"], 1, "99999999"),
         (["--hidden", "5000", *SMALL], 1, "5000"),
         (["--pairs", "--peers", "--nets", "4"], 2, "leave out --nets, --peers"),
+        (["--pairs", "--sampling"], 2, "leave out --sampling"),
+        (["--sampling", "--hidden", "4", "--clauses", "4"], 2, "does not train anything: leave out --hidden"),
+        (["--densities", "0"], 2, "'0': expected numbers in (0, 1]"),
+        (["--embedding", "identity,hadamard"], 1, "embedding = 'hadamard' is not part of the benchmark"),
+        (["--embedding", "projection-0"], 1, "embedding = 'projection-0' is not part of the benchmark"),
+        (["--embedding", "projection-33-fixed"], 1, "'projection-33-fixed' of 32 variables"),
         (["--json", "no/such/folder/file.json"], 1, "no/such/folder"),
     ],
 )
@@ -197,6 +272,10 @@ def test_nothing_to_measure_is_refused():
         bench.training([], repeats=1)
     with pytest.raises(pc.PrecodeValueError, match="repeats = 0"):
         bench.pairs(repeats=0)
+    with pytest.raises(pc.PrecodeValueError, match="1 cells, 2 samplers, 0 repeats"):
+        bench.sampling([CELL], repeats=0)
+    with pytest.raises(pc.PrecodeValueError, match=r"density = 1.5: must be in \(0, 1\]"):
+        bench.training([CELL], densities=[0.5, 1.5])
 
 
 def test_operations_of_the_reference_cell():
@@ -205,6 +284,22 @@ def test_operations_of_the_reference_cell():
     backward = 64 * (2 * 32 * 32 + 2 * 32 + 2 * 32)
     assert reference.parameters == 1089
     assert reference.flops == forward + backward + 12 * 1089
+
+
+def test_operations_of_the_projection_cells():
+    trained, fixed = (bench.Cell(embedding=name) for name in ("projection-16", "projection-16-fixed"))
+    first, second, c0 = 2 * 32 * 16, 2 * 32, 2 * 16 * 32
+    assert (trained.inputs, trained.trains_c0, trained.fixes_c0) == (16, True, False)
+    assert (fixed.inputs, fixed.trains_c0, fixed.fixes_c0) == (16, False, True)
+    assert fixed.parameters == 32 * 16 + 32 + 32 + 1
+    assert trained.parameters == fixed.parameters + 16 * 32
+    passes = 64 * (c0 + 2 * first + 3 * second)
+    assert fixed.flops == passes + 12 * fixed.parameters
+    assert trained.flops == passes + 64 * (first + c0) + 12 * trained.parameters
+    # Peers keep the inputs that a fixed C0 embeds as float32.
+    assert VMAP.kept_bytes(trained) == 12 * trained.parameters + 20_000 * 33
+    assert bench.PEERS[3].kept_bytes(fixed) == 12 * fixed.parameters + 20_000 * (4 * 16 + 1 + 4 * 16 + 4)
+    assert trained.state_bytes == 3 * dataclasses.replace(trained, optimizer="sgd").state_bytes
 
 
 def test_contestants_take_turns():

@@ -19,7 +19,7 @@ from precode.claims import (
     contests,
     count_nulls,
     judge,
-    judge_parts,
+    judge_setting,
     linear_cka,
     load_rules,
     metric_aucs,
@@ -551,7 +551,7 @@ def test_tables_that_do_not_fit_together_are_refused(studies, runs):
         judge(seen, rules={"near": 2})
     two = [Observations(**{name: item.assign(hidden=h) for name, item in vars(seen).items()}) for h in (16, 32)]
     bare = tickets.drop(columns="hidden")
-    for judging in (judge, judge_parts):
+    for judging in (judge, judge_setting):
         with pytest.raises(pc.PrecodeValueError, match="the table of tickets, of several cells, lacks hidden"):
             judging(Observations.concat(two), bare, transport)
     with pytest.raises(pc.PrecodeValueError, match=r"several rows of method distance.*: columns hidden must say"):

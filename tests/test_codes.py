@@ -228,7 +228,7 @@ N20 = pc.Dnf.random(variables=20, clauses=4)
             lambda: pc.decode(np.ones((2, 3, 32)), np.ones((2, 3)), [N20, pc.Dnf([[0]], 6)], embedding="hadamard"),
             "tasks of 6 and 20 variables",
         ),
-        (lambda: pc.conflicts(W1, W2, CLAUSES, names=[]), r"names = \[\]: expected at least one template"),
+        (lambda: pc.conflicts(W1, W2, CLAUSES, templates=[]), r"templates = \[\]: expected at least one, such as"),
         (lambda: pc.conflicts(W1, W2, CLAUSES, near=-1), "near = -1"),
         (lambda: pc.crowding(W1, W2, CLAUSES, near=2**32), "near = 4294967296"),
     ],
@@ -255,7 +255,7 @@ def test_bad_input_is_refused_with_the_value(make, message):
         (lambda: pc.decode(W1, W2, CLAUSES, output="0"), "output must be an integer, not str"),
         (lambda: pc.crowding(W1, W2, CLAUSES, near=True), "near must be an integer, not bool"),
         (lambda: pc.conflicts(W1, W2, CLAUSES, near=0.5), "near must be an integer, not float"),
-        (lambda: pc.conflicts(W1, W2, CLAUSES, names="2P"), "names must be a sequence of templates"),
+        (lambda: pc.conflicts(W1, W2, CLAUSES, templates="2P"), "templates must be a sequence of names"),
     ],
 )
 def test_wrong_types_are_named(make, message):

@@ -210,7 +210,7 @@ def test_the_json_file_is_the_printed_table(tmp_path):
     [
         (["--hidden", "a"], "'a': expected numbers of at least 1"),
         (["--hidden", "8,0"], "'8,0'"),
-        (["--embedding", "fourier"], "'identity', 'hadamard', 'hadamard-raw', 'random'"),
+        (["--embedding", "fourier"], "identity, hadamard, hadamard-raw, random, projection-M"),
         (["--engine", "gpu"], "'auto', 'fused', 'libtorch'"),
         (["--trials", "0"], "0 is not in the range x>=1"),
         (["--negated", "7"], "negated = 7"),

@@ -301,13 +301,13 @@ def test_a_setting_is_frozen_and_has_one_json_form():
 
 
 def test_unknown_experiments_are_refused_with_those_there_are():
-    with pytest.raises(pc.PrecodeValueError, match="'curve' is unknown: use one of curves"):
+    with pytest.raises(pc.PrecodeValueError, match="'curve' is unknown: use one of curves, ticket_cycle"):
         pc.experiments.find("curve")
     with pytest.raises(AttributeError, match="curve"):
         pc.experiments.curve  # noqa: B018
     done = CliRunner().invoke(main, ["reproduce", "curve"])
     assert done.exit_code == 2
-    assert "use one of curves, or all" in done.stderr
+    assert "use one of curves, ticket_cycle" in done.stderr
     done = CliRunner().invoke(main, ["reproduce"])
     assert done.exit_code == 2
     assert "name an experiment or all: curves" in done.stderr

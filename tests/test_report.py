@@ -14,7 +14,7 @@ import pytest
 
 import precode as pc
 from precode import plot
-from precode.claims import CLAIMS, Observations, judge, judge_parts, load_rules, rules_version, synthetic_study
+from precode.claims import CLAIMS, Observations, judge, judge_setting, load_rules, rules_version, synthetic_study
 from precode.report import write_report
 from precode.report.document import figures_of
 from precode.study import Kind, run
@@ -59,12 +59,13 @@ def study(tables, tmp_path_factory):
 def parts(tables):
     """The claims in two widths, each by itself."""
     both = [tables, synthetic_study("shuffled", formulas=FORMULAS, hidden=32, clauses=8, seed=1)]
-    return judge_parts(
+    verdicts = judge_setting(
         Observations.concat([each.observations for each in both]),
         pd.concat([each.tickets for each in both]),
         pd.concat([each.transport for each in both]),
         rules={**load_rules(), "resamples": 99},
     )
+    return pd.concat([verdict.table("parts").assign(name=name) for name, verdict in verdicts.items()])
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,10 @@ def test_lines_of_tickets_are_means_over_formulas_of_all_cells():
 
 
 def test_parts_are_judged_as_if_they_were_all(claims, parts):
+    alone = parts[parts["by"] == "codes"]
+    assert set(alone["name"]) == {"C1", "C2", "C3", "C4"}
+    assert all(part["part"].tolist() == ["4P alone", "3N1P alone"] for _, part in alone.groupby("name"))
+    parts = parts[parts["by"] != "codes"]
     assert parts["by"].eq("hidden").all()
     planted = parts[parts["part"] == "16"].set_index("name")
     assert planted["verdict"].to_dict() == {name: claim.verdict for name, claim in claims.items()}

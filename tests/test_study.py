@@ -58,7 +58,7 @@ def test_a_configuration_has_one_form_and_one_key():
         ({"formulas": True}, "formulas: invalid type: boolean"),
         ({"seed": 2**64}, "seed"),
         ({"methods": ("snip", "snip")}, "snip stands twice"),
-        ({"version": 3}, "version = 3: this precode reads version 2"),
+        ({"version": 4}, "version = 4: this precode reads version 3"),
         ({"samples": object()}, "JSON"),
         ({"clauses": ()}, r"clauses = \[\]: give at least one"),
         ({"methods": ("imp:a:b",)}, "methods contains imp:a:b: each must be the name of a method"),

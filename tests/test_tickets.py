@@ -330,7 +330,8 @@ def test_recovery_is_that_of_a_plain_count(retrained):
             def codes(networks, alive, relaxed=False, task=task, network=network):
                 w1, w2 = (networks.weights[name][network].double().numpy() for name in ("w1", "w2"))
                 floor = 0.1 * np.abs(w1[alive]).mean()
-                return recovery_reference.codes(w1, w2, task.clauses, alive, floor, relaxed)
+                found = recovery_reference.codes(w1, w2, task.clauses, alive, floor, relaxed)
+                return {location for location in found if location[1] in ("4P", "3N1P")}
 
             alive = item.masks["w1"][network].numpy()
             true = codes(dense, np.ones_like(alive))

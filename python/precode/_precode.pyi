@@ -43,6 +43,7 @@ __all__ = [
     "pattern_counts",
     "pattern_name",
     "permute_rows",
+    "projection_init",
     "random_signs",
     "recovery",
     "sample_all",
@@ -59,11 +60,14 @@ _Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _Networks = tuple[NDArray[Any], NDArray[Any]]
 _Sets = list[list[list[int]]]
 _Array = tuple[str, str, Sequence[int], bytes]
+_Embedding = str | NDArray[np.float32] | tuple[torch.Tensor, bool]
 
 @type_check_only
 class Outcome(TypedDict):
     weights: list[tuple[torch.Tensor, torch.Tensor]]
     snapshots: list[list[tuple[torch.Tensor, torch.Tensor]]]
+    c0: torch.Tensor | None
+    c0_snapshots: list[torch.Tensor | None]
     train_loss: NDArray[np.float64]
     train_error: NDArray[np.float64]
     validation_loss: NDArray[np.float64]
@@ -94,6 +98,9 @@ class Method(TypedDict):
     schedule: str
     cost: str
     nested: bool
+    early: bool
+    reads_at: int | None
+    rewinds: bool
     random: bool
     features: bool
     reference: str
@@ -154,11 +161,12 @@ def sample_all(
 def linear_init(
     widths: Sequence[int], seed: int, indices: Sequence[int]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]: ...
+def projection_init(rows: int, variables: int, seed: int, indices: Sequence[int]) -> torch.Tensor: ...
 def train(
     start: _Layers,
     data: Sequence[Samples],
     validation: Sequence[Samples],
-    embedding: str | NDArray[np.float32],
+    embedding: _Embedding,
     embedding_seed: int,
     masks: Sequence[NDArray[np.bool_] | None] | None,
     settings: TrainSettings,
@@ -167,6 +175,7 @@ def train(
 ) -> Outcome: ...
 def memory_needed(
     widths: Sequence[int],
+    projection: int,
     networks: int,
     variables: int,
     samples: tuple[int, int],
@@ -179,7 +188,7 @@ def memory_needed(
 def evaluate(
     stack: _Layers,
     data: Sequence[Samples],
-    embedding: str | NDArray[np.float32],
+    embedding: _Embedding,
     embedding_seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 def methods() -> list[Method]: ...
@@ -196,11 +205,13 @@ def find_module_ticket(
 ) -> Tickets: ...
 def find_stack_tickets(
     start: _Layers,
-    dense: tuple[_Layers, Sequence[float]] | None,
+    dense: tuple[_Layers, torch.Tensor | None, Sequence[float]] | None,
+    snapshots: Sequence[tuple[int, _Layers, torch.Tensor | None]],
     data: Sequence[Samples],
     validation: Sequence[Samples],
-    embedding: str | NDArray[np.float32],
+    embedding: _Embedding,
     embedding_seed: int,
+    holds_projection: bool,
     clauses: _Sets | None,
     complemented: Sequence[bool],
     settings: TrainSettings,
@@ -210,6 +221,8 @@ def find_stack_tickets(
     densities: Sequence[float],
     granularity: str,
     scope: str,
+    at: int | None,
+    rewind: int,
     seed: int,
     streams: Sequence[int],
     progress: Callable[[int], None] | None,

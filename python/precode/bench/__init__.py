@@ -5,12 +5,14 @@ something else is reported, not timed.
 """
 
 from precode.bench.distances import pairs
+from precode.bench.drawing import sampling
 from precode.bench.machine import environment
-from precode.bench.peers import PEERS, Peer, Trainer
+from precode.bench.peers import PEERS
 from precode.bench.steps import training
+from precode.bench.trainers import Peer, Trainer
 from precode.bench.workload import Cell, Problem
 
-__all__ = ["PEERS", "Cell", "Peer", "Problem", "Trainer", "environment", "pairs", "training"]
+__all__ = ["PEERS", "Cell", "Peer", "Problem", "Trainer", "environment", "pairs", "sampling", "training"]
 
 
 def __dir__() -> list[str]:

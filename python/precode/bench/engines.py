@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -55,19 +56,47 @@ def chosen_level() -> str:
     return os.environ.get(LEVEL_VARIABLE) or levels()[-1]
 
 
-def run(workload: Workload, networks: int, engine: str, epochs: int, snapshots: tuple[int, ...] = ()) -> Runs:
+@dataclass(frozen=True)
+class Contestant:
+    """A way to train with precode.
+
+    Attributes:
+        engine: ``"fused"`` or ``"libtorch"``.
+        level: instructions it uses; the fused engine is made to use them.
+        density: fraction of W1 that masks keep.
+    """
+
+    engine: str
+    level: str
+    density: float = 1.0
+
+    @property
+    def forced(self) -> str | None:
+        """The level that must be forced."""
+        return self.level if self.engine == "fused" else None
+
+
+def run(
+    workload: Workload,
+    networks: int,
+    engine: str,
+    epochs: int,
+    snapshots: tuple[int, ...] = (),
+    masks: Mapping[str, torch.Tensor] | None = None,
+) -> Runs:
     """Trains all networks for some epochs, the way a user would."""
     cell = workload.cell
     return train(
         data=workload.sets(networks),
-        init=workload.start(networks),
+        hidden=cell.hidden,
+        seed=SEED,
+        masks=masks,
+        embedding=cell.embedding,
         epochs=epochs,
         batch=cell.batch,
         optimizer=cell.rule,
         early_stopping=None,
         snapshots=snapshots,
-        order_seed=SEED,
-        first_epoch=0,
         engine=engine,
     )
 
@@ -77,42 +106,38 @@ def reference(workload: Workload, networks: int, steps: int) -> dict[str, torch.
     return run(workload, networks, "fused", 1, (steps,)).at(steps).weights
 
 
-def entry(workload: Workload, networks: int, engine: str, level: str | None, epochs: int) -> Entry:
-    """Whole trainings by an engine: order of samples, history and results included."""
+def entry(workload: Workload, networks: int, contestant: Contestant, epochs: int) -> Entry:
+    """Whole trainings by an engine: initial weights, order of samples, history and results included."""
+    masks = workload.masks(networks, contestant.density)
 
     def work() -> None:
-        with forced(level):
-            run(workload, networks, engine, epochs)
+        with forced(contestant.forced):
+            run(workload, networks, contestant.engine, epochs, masks=masks)
 
     return Entry(work, amount=float(networks * epochs * workload.cell.steps))
 
 
-def kept_bytes(workload: Workload, item_bytes: int | None) -> int:
-    """Bytes that the training of a network must keep: weights, optimizer state, data.
-
-    Args:
-        workload: of the network.
-        item_bytes: bytes of an input or label, None for packed bits.
-    """
+def kept_bytes(workload: Workload, engine: str) -> int:
+    """Bytes that the training of a network by an engine must keep: weights, optimizer state, data."""
     cell = workload.cell
-    weights = 4 * cell.parameters * (1 if cell.optimizer == "sgd" else 3)
-    if item_bytes is None:
-        return weights + workload.sets(1)[0].nbytes
-    return weights + item_bytes * cell.samples * (cell.variables + 1)
+    c0 = 4 * cell.inputs * cell.variables if cell.fixes_c0 else 0
+    data = workload.sets(1)[0].nbytes if engine == "fused" else cell.samples * (cell.variables + 1)
+    return cell.state_bytes + c0 + data
 
 
-def peak_bytes(workload: Workload, networks: int, engine: str, level: str | None) -> int | None:
+def peak_bytes(workload: Workload, networks: int, contestant: Contestant) -> int | None:
     """Most resident bytes of a training for each network, its packed data included; None where nobody counts.
 
     That is what the process grows by during the call: for few networks, mostly threads and code.
     """
     data = sum(item.nbytes for item in workload.sets(networks))
+    masks = workload.masks(networks, contestant.density)
     gc.collect()
     return_memory()
     before = resident("VmRSS")
     if before is None or not forget_peak():
         return None
-    with forced(level):
-        run(workload, networks, engine, 1)
+    with forced(contestant.forced):
+        run(workload, networks, contestant.engine, 1, masks=masks)
     most = resident("VmHWM")
     return None if most is None else (data + max(most - before, 0)) // networks

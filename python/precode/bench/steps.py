@@ -5,60 +5,24 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pandas as pd
 import torch
 
 from precode._internal.errors import PrecodeValueError
 from precode.bench import contest, engines, machine
-from precode.bench.contest import Entry, interleave, spread
-from precode.bench.peers import Peer, Trainer
+from precode.bench.contest import Entry, interleave
+from precode.bench.engines import Contestant
+from precode.bench.table import Group, Row, summary, table
+from precode.bench.trainers import Peer, Trainer
 from precode.bench.workload import CHECK_STEPS, Cell, Workload
 
 TOLERANCE = 0.01
 """How far a peer's weights may be from the fused engine's after `CHECK_STEPS` steps: the Euclidean norm of the
 difference, relative to the way that the weights have gone since the start."""
 
-COLUMNS = (
-    "engine",
-    "level",
-    "networks",
-    "hidden",
-    "variables",
-    "clauses",
-    "batch",
-    "optimizer",
-    "us_per_network_step",
-    "us_min",
-    "us_max",
-    "ratio_to_fused",
-    "ratio_min",
-    "ratio_max",
-    "gflops",
-    "share_of_peak",
-    "bytes_per_network",
-    "peak_bytes_per_network",
-    "warmup_seconds",
-    "note",
-)
-
 Report: TypeAlias = Callable[[str], None]
-
-
-@dataclass
-class Row:
-    """A line of the table before it is timed."""
-
-    cell: Cell
-    engine: str
-    level: str | None
-    networks: int | None
-    entry: Entry | None
-    note: str = ""
-    bytes: int | None = None
-    peak: int | None = None
 
 
 def training(
@@ -67,6 +31,7 @@ def training(
     *,
     peers: Sequence[Peer] = (),
     levels: bool = False,
+    densities: Sequence[float] = (),
     repeats: int = 5,
     seconds: float | None = None,
     report: Report | None = None,
@@ -81,6 +46,7 @@ def training(
         networks: numbers of networks that the engines train at once.
         peers: what to compare with; see `precode.bench.PEERS`.
         levels: measure the fused engine at every instruction level of the CPU, not only at its own choice.
+        densities: also measure the fused engine with random masks that keep these fractions of W1, in (0, 1].
         repeats: stretches of each contestant; they take turns.
         seconds: length of a stretch, by default `precode.bench.contest.SECONDS`.
         report: told what is going on.
@@ -88,37 +54,51 @@ def training(
     Returns:
         One row a contestant, with `COLUMNS`: medians over the repeats, with the least and the most. Operations are
         `Cell.flops`; the peak is the best rate of a large float32 product by torch or NumPy. A peer that is not
-        installed, does not run or computes something else has a note instead of figures.
+        installed, does not run or computes something else has a note instead of figures. ``ratio_to_fused`` is to the
+        dense fused engine of the same cell, ``ratio_to_first_cell`` to the same engine in the first of `cells`, and
+        ``best_peer_ratio`` is how many times as long as the row the fastest peer of its cell takes.
 
     Raises:
-        PrecodeValueError: nothing to measure.
+        PrecodeValueError: nothing to measure, or a density out of range.
     """
     if not cells or not networks or repeats < 1:
         raise PrecodeValueError(
             f"{len(cells)} cells, {len(networks)} numbers of networks, {repeats} repeats: need one of each"
         )
+    if wrong := [density for density in densities if not 0 < density <= 1]:
+        raise PrecodeValueError(f"density = {wrong[0]}: must be in (0, 1]")
     seconds = contest.SECONDS if seconds is None else seconds
     tell = report or (lambda line: None)
-    chosen = engines.chosen_level()
-    listed = [level for level in engines.levels() if level != chosen] if levels else []
+    ours = _contestants(levels, densities)
     products = machine.sgemm()
     for product in products:
         product.calibrate(seconds)
-    groups = [_group(cell, networks, (chosen, *listed), peers, seconds, tell) for cell in cells]
-    timed = [row.entry for group in groups for row in group if row.entry]
+    groups = [Group(_rows(cell, networks, ours, peers, seconds, tell), networks[0]) for cell in cells]
+    timed = [row.entry for group in groups for row in group.rows if row.entry]
     tell(f"measuring {len(timed)} contestants in turn, {repeats} times")
     interleave([*products, *timed], repeats, pause=min(contest.PAUSE, seconds))
     best = 1e-9 / min(product.rates.min() for product in products)
     tell(f"practical peak: {best:.0f} GFLOP/s (float32 product of {machine.PRODUCT} x {machine.PRODUCT})")
-    lines = [_line(row, _base(row, group, networks[0]), best) for group in groups for row in group]
-    counts = ("networks", "bytes_per_network", "peak_bytes_per_network")
-    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))
+    for line in summary(groups):
+        tell(line)
+    return table(groups, best)
 
 
-def _group(
+def _contestants(levels: bool, densities: Sequence[float]) -> list[Contestant]:
+    """The engines, the fused one at its own level and without masks first."""
+    chosen = engines.chosen_level()
+    others = [level for level in engines.levels() if level != chosen] if levels else []
+    return [
+        *(Contestant("fused", level) for level in (chosen, *others)),
+        *(Contestant("fused", chosen, density) for density in dict.fromkeys(densities) if density != 1),
+        Contestant("libtorch", torch.backends.cpu.get_cpu_capability().lower()),
+    ]
+
+
+def _rows(
     cell: Cell,
     networks: Sequence[int],
-    levels: Sequence[str],
+    ours: Sequence[Contestant],
     peers: Sequence[Peer],
     seconds: float,
     tell: Report,
@@ -126,21 +106,19 @@ def _group(
     """All contestants of a cell, warm."""
     workload = Workload(cell)
     rows = []
-    ours = [("fused", level) for level in levels]
-    ours.append(("libtorch", torch.backends.cpu.get_cpu_capability().lower()))
     for count in networks:
         workload.sets(count)
-        for engine, level in ours:
-            tell(f"warming up {engine} ({level}), {count} networks, {cell}")
-            forced = level if engine == "fused" else None
-            peak = engines.peak_bytes(workload, count, engine, forced)
-            single = engines.entry(workload, count, engine, forced, 1)
+        for one in ours:
+            masked = "" if one.density == 1 else f", W1 masked to {one.density:g}"
+            tell(f"warming up {one.engine} ({one.level}{masked}), {count} networks, {cell}")
+            peak = engines.peak_bytes(workload, count, one)
+            single = engines.entry(workload, count, one, 1)
             # Enough epochs for a stretch, in one training.
             epochs = max(1, min(math.ceil(seconds / single.calibrate(seconds / 3)), 10_000))
-            entry = engines.entry(workload, count, engine, forced, epochs)
+            entry = engines.entry(workload, count, one, epochs)
             entry.warmup = single.warmup
-            kept = engines.kept_bytes(workload, None if engine == "fused" else 1)
-            rows.append(Row(cell, engine, level, count, entry, bytes=kept, peak=peak))
+            kept = engines.kept_bytes(workload, one.engine)
+            rows.append(Row(cell, one.engine, one.level, count, entry, one.density, True, bytes=kept, peak=peak))
     return rows + [_peer(peer, workload, seconds, tell) for peer in peers]
 
 
@@ -184,7 +162,7 @@ def _peer(peer: Peer, workload: Workload, seconds: float, tell: Report) -> Row:
     row.note = f"weights agree to {deviation:.0e}"
     if len(tries) > 1:
         row.note += f"; best of {tried}"
-    row.bytes = engines.kept_bytes(workload, peer.item_bytes)
+    row.bytes = peer.kept_bytes(workload.cell)
     return row
 
 
@@ -201,40 +179,7 @@ def check(trainer: Trainer, workload: Workload) -> float:
     trainer.reset()
     trainer.train(steps)
     got = trainer.weights()
-    difference = torch.cat([(got[name] - expected[name]).flatten() for name in expected])
-    way = torch.cat([(problem.start[name] - expected[name]).flatten() for name in expected])
+    # The engine may also return what a peer does not train, a fixed C0.
+    difference = torch.cat([(got[name] - expected[name]).flatten() for name in problem.start])
+    way = torch.cat([(weight - expected[name]).flatten() for name, weight in problem.start.items()])
     return float(difference.norm() / way.norm())
-
-
-def _base(row: Row, group: Sequence[Row], networks: int) -> Entry | None:
-    """The fused engine at its own level, at as many networks, or at `networks` for a peer."""
-    ours = {other.networks: other.entry for other in reversed(group) if other.engine == "fused"}
-    return ours.get(row.networks if row.engine in ("fused", "libtorch") else networks)
-
-
-def _line(row: Row, base: Entry | None, peak: float) -> dict[str, Any]:
-    cell = row.cell
-    line: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
-    line |= {
-        "engine": row.engine,
-        "level": row.level or "",
-        "networks": row.networks,
-        "hidden": cell.hidden,
-        "variables": cell.variables,
-        "clauses": cell.clauses,
-        "batch": cell.batch,
-        "optimizer": cell.optimizer,
-        "bytes_per_network": row.bytes,
-        "peak_bytes_per_network": row.peak,
-        "note": row.note,
-    }
-    if row.entry is None or base is None:
-        return line
-    median, least, most = spread(row.entry.rates)
-    line |= {"us_per_network_step": 1e6 * median, "us_min": 1e6 * least, "us_max": 1e6 * most}
-    # Neighbours in time are compared, then the median is taken.
-    ratio, least, most = spread(row.entry.rates / base.rates)
-    line |= {"ratio_to_fused": ratio, "ratio_min": least, "ratio_max": most}
-    rate = 1e-9 * cell.flops / median
-    line |= {"gflops": rate, "share_of_peak": rate / peak, "warmup_seconds": row.entry.warmup}
-    return line

@@ -19,7 +19,7 @@ from precode.claims.c5 import re_expression
 from precode.claims.c6 import contests
 from precode.claims.conditions import AnyOf, Asked, Condition
 from precode.claims.counts import count_nulls
-from precode.claims.judge import claims_table, judge, judge_parts
+from precode.claims.judge import HEAD, claims_table, judge, judge_setting
 from precode.claims.observations import Observations, observe, observe_locations, observe_motion, snapshot_steps
 from precode.claims.records import Claim, Figure, Finding, Law, Shown, Value, Verdict
 from precode.claims.registry import CLAIMS, load_rules, rules_version
@@ -30,6 +30,7 @@ from precode.claims.transport import transport, transport_matrix, transport_tick
 
 __all__ = [
     "CLAIMS",
+    "HEAD",
     "AnyOf",
     "Asked",
     "Claim",
@@ -49,7 +50,7 @@ __all__ = [
     "count_nulls",
     "dose_response",
     "judge",
-    "judge_parts",
+    "judge_setting",
     "likelihood_ratios",
     "linear_cka",
     "load_rules",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from precode import plot
 from precode._internal.statistics import CELL, formula_means
-from precode.claims.candidates import candidates, of_positive_template
+from precode.claims.candidates import candidates, of_codes
 from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
@@ -62,12 +62,12 @@ def judged(data: Data, rules: Rules) -> Finding:
     Details: those of `convergence`. Tables: ``motion``, see `motion_curves`.
     """
     seen = data.observations
-    near, far = _converging(candidates(seen.locations))
-    false_near, false_far = _converging(candidates(seen.locations, "false"))
+    near, far = _converging(candidates(seen.locations, "formula", rules.polarities))
+    false_near, false_far = _converging(candidates(seen.locations, "false", rules.polarities))
     difference = estimate(near - far, rules)
     under = {
         "false_clauses": false_near - false_far,
-        **{name: _difference(seen.nulls, name, rules.near) for name in ("permuted_rows", "random_network")},
+        **{name: _difference(seen.nulls, name, rules) for name in ("permuted_rows", "random_network")},
     }
     nulls = {**{name: float(values.mean()) for name, values in under.items()}, "analytic": 0.0}
     strongest = max(under, key=lambda name: nulls[name] if np.isfinite(nulls[name]) else -np.inf)
@@ -75,7 +75,7 @@ def judged(data: Data, rules: Rules) -> Finding:
         "difference": difference,
         "beyond": measured(near - far - under[strongest], rules),
         "above false": measured(near - false_near, rules),
-        "trend": measured(_falls(candidates(seen.locations)), rules),
+        "trend": measured(_falls(candidates(seen.locations, "formula", rules.polarities)), rules),
         "converged": measured(near, rules),
         "rejected": measured(1 - near, rules),
     }
@@ -86,20 +86,24 @@ def judged(data: Data, rules: Rules) -> Finding:
 
 
 def _converging(table: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
-    """P(code at the end) of near locations and of the others, by formula."""
+    """P(code at the end) of near locations and of the others, by formula: means of every template's."""
     table = table.assign(code=table["code"].astype(float))
     near = table["near"].to_numpy(dtype=bool)
-    first, second = (by_formula(table[chosen], ["code"])["code"] for chosen in (near, ~near))
+    first, second = (
+        formula_means(table[chosen], ["template"], ["code"])["code"].groupby("formula").mean()
+        for chosen in (near, ~near)
+    )
     return first, second
 
 
-def _difference(nulls: pd.DataFrame, name: str, near: int) -> pd.Series[float]:
-    """P(code | near) - P(code | not near) under a null, by formula."""
-    table = nulls[(nulls["null"] == name).to_numpy() & of_positive_template(nulls["template"]).to_numpy()]
-    keys = [key for key in (*CELL, "formula") if key in table]
-    sums = table.assign(near=table["distance"] <= near).groupby([*keys, "near"])[["codes", "locations"]].sum()
+def _difference(nulls: pd.DataFrame, name: str, rules: Rules) -> pd.Series[float]:
+    """P(code | near) - P(code | not near) under a null, by formula: means of every template's."""
+    chosen = (nulls["null"] == name).to_numpy() & of_codes(nulls["template"], rules.polarities).to_numpy()
+    table = nulls[chosen].assign(near=nulls["distance"][chosen] <= rules.near)
+    keys = [key for key in (*CELL, "template", "formula") if key in table]
+    sums = table.groupby([*keys, "near"], observed=True)[["codes", "locations"]].sum()
     shares = (sums["codes"] / sums["locations"].where(sums["locations"] > 0)).rename("share").reset_index()
-    wide = shares.pivot_table(index=keys, columns="near", values="share", dropna=False)
+    wide = shares.pivot_table(index=keys, columns="near", values="share", dropna=False, observed=True)
     wide = wide.reindex(columns=[True, False]).set_axis(["near", "far"], axis=1)
     return by_formula((wide["near"] - wide["far"]).rename("share").reset_index(), ["share"])["share"]
 
@@ -111,12 +115,12 @@ DISTANCES = 3
 def _falls(table: pd.DataFrame) -> pd.Series[float]:
     """How strictly P(code | distance) falls in each formula: minus Spearman's rank correlation of the two.
 
-    Its mean over formulas is the statistic of Page's trend test. Cells of a formula weigh the same.
+    Its mean over formulas is the statistic of Page's trend test. Cells of a formula weigh the same, and its templates.
     """
-    table = table.assign(code=table["code"].astype(float))
-    means = formula_means(table, ["hamming"], ["code"]).reset_index()
-    rates = means.pivot_table(index="formula", columns="hamming", values="code", observed=True)
-    return rates.apply(_fall, axis=1)
+    table = table.assign(code=table["code"].astype(float), template=table["template"].astype(str))
+    means = formula_means(table, ["template", "hamming"], ["code"]).reset_index()
+    rates = means.pivot_table(index=["template", "formula"], columns="hamming", values="code", observed=True)
+    return rates.apply(_fall, axis=1).groupby("formula").mean()
 
 
 def _fall(rates: pd.Series[float]) -> float:
@@ -152,6 +156,7 @@ def _convergence(verdict: Verdict, study: Tables) -> Axes:
 CLAIM = Claim(
     name="C2",
     statement="Near locations converge to codes or are rejected.",
+    reported="the abstract: dense training converges near locations to codes or rejects them; no numbers are public",
     measure="P(code at the end | near) - P(code at the end | not near), rows of the right polarity",
     choices={
         "holds": Value(0.1, "least difference for 'holds'"),

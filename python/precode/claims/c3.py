@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: RulesLike = None) -> pd.DataFrame:
     """Log-odds of rejection for one standard deviation of demand, near locations, for every cell and formula.
 
-    A logistic regression in each cell, with the controls of the rules; see `precode.claims.regression.slopes` for how
-    it is divided among formulas.
+    A logistic regression in each cell and for each template, with the controls of the rules; see
+    `precode.claims.regression.slopes` for how it is divided among formulas.
 
     Returns:
-        One row a cell and formula: the cell's columns, formula and slope; cells where one fate is too rare, or whose
-        regression cannot be estimated, are left out.
+        One row a cell, template and formula: the cell's columns, template, formula and slope; those where one fate is
+        too rare, or whose regression cannot be estimated, are left out.
 
     Example:
         >>> from precode.claims import synthetic_study
@@ -48,7 +48,7 @@ def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rule
     """
     rules = Rules.of(rules)
     own = CLAIM.own(rules)
-    near = candidates(locations, kind)
+    near = candidates(locations, kind, rules.polarities)
     near = near[near["near"]].assign(rejected=lambda t: ~t["code"].astype(bool))
     frames = []
     for cell, part in cells(near):
@@ -80,10 +80,10 @@ def dose_response(locations: pd.DataFrame, rules: RulesLike = None) -> pd.DataFr
     """
     rules = Rules.of(rules)
     own = CLAIM.own(rules)
-    near = candidates(locations)
+    near = candidates(locations, "formula", rules.polarities)
     near = near[near["near"]]
-    keys = [name for name in (*CELL, "formula") if name in near]
-    rank = near.groupby(keys)[own["demand"]].rank(pct=True)
+    keys = [name for name in (*CELL, "template", "formula") if name in near]
+    rank = near.groupby(keys, observed=True)[own["demand"]].rank(pct=True)
     near = near.assign(
         dose=np.ceil(rank * own["doses"]).astype(int),
         rejected=1.0 - near["code"].astype(float),
@@ -119,7 +119,7 @@ def judged(data: Data, rules: Rules) -> Finding:
     values = by_formula(found, ["slope"])["slope"]
     effect = estimate(values, rules)
     false = rejection_slopes(locations, "false", rules)
-    shared = [name for name in (*CELL, "formula") if name in found]
+    shared = [name for name in (*CELL, "template", "formula") if name in found]
     both = found.merge(false, on=shared, suffixes=("", "_false"))
     between = by_formula(both.assign(above=both["slope"] - both["slope_false"]), ["above"])["above"]
     above = measured(between, rules)
@@ -127,8 +127,8 @@ def judged(data: Data, rules: Rules) -> Finding:
     if above is None:
         reasons.append("too few false clauses have near locations of both fates to compare with")
     strata, parts = _strata(found, rules)
-    if left_out := len(cells(locations)) - len(cells(found)):
-        reasons.append(f"{left_out} cells are left out: one fate is too rare there")
+    if left_out := len(cells(candidates(locations, "formula", rules.polarities))) - len(cells(found)):
+        reasons.append(f"{left_out} cells and templates are left out: one fate is too rare there")
     estimates = {"slope": effect, "above false": above, "strata": parts or None}
     nulls = {
         "false_clauses": float(by_formula(false, ["slope"])["slope"].mean()) if len(false) else float("nan"),
@@ -141,7 +141,7 @@ def judged(data: Data, rules: Rules) -> Finding:
 def _permuted_slope(locations: pd.DataFrame, rules: Rules) -> float:
     """Mean slope with demand permuted among the near locations of each formula."""
     own = CLAIM.own(rules)
-    near = candidates(locations)
+    near = candidates(locations, "formula", rules.polarities)
     near = near[near["near"]].assign(rejected=lambda t: ~t["code"].astype(bool))
     rng = np.random.default_rng(rules.seed)
     found = []
@@ -185,6 +185,7 @@ def _crowded(locations: pd.DataFrame) -> NDArray[np.float64]:
 CLAIM = Claim(
     name="C3",
     statement="Rejection grows with crowding.",
+    reported="a public digest of the paper: losses concentrate on rows of high load; no numbers are public",
     measure="log-odds of rejection for one standard deviation of graded demand, near locations, with {controls} "
     "controlled; cells with fewer than {events} near locations of either fate are left out",
     choices={

@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: RulesLike = None) -> pd.DataFrame:
     """What interference adds to proximity in predicting codes of formulas that were not fitted.
 
-    Logistic regressions of "will be a code" on all `candidates` of a cell, cross-validated over formulas: one on the
+    Logistic regressions of "will be a code" on all `candidates` of a cell and
+    template, cross-validated over formulas: one on the
     proximity metrics of the rules, one on these and interference, and one with interference permuted inside every
     formula. Covariates are standardized in every formula, and slopes are those of a regression with an intercept for
     every formula, so that differences between formulas teach it nothing; formulas that were not fitted get the one
     intercept that suits all fitted ones.
 
     Returns:
-        One row a cell and formula: auc_proximity, auc_both, gain (their difference), gain_permuted and
+        One row a cell, template and formula: auc_proximity, auc_both, gain (their difference), gain_permuted and
         likelihood_gain (held-out log-likelihood for each location, nats). Formulas with one class only are left out.
 
     Raises:
@@ -58,7 +59,7 @@ def prediction_gains(locations: pd.DataFrame, kind: str = "formula", rules: Rule
     own = CLAIM.own(rules)
     rng = np.random.default_rng(rules.seed)
     rows: list[dict[str, Any]] = []
-    for cell, part in cells(candidates(locations, kind)):
+    for cell, part in cells(candidates(locations, kind, rules.polarities)):
         labels, formula = part["code"].to_numpy(dtype=bool), part["formula"].to_numpy()
         if part["formula"].nunique() < own["folds"] or labels.all() or not labels.any():
             continue
@@ -128,7 +129,7 @@ def likelihood_ratios(locations: pd.DataFrame, rules: RulesLike = None) -> pd.Da
     rules = Rules.of(rules)
     own = CLAIM.own(rules)
     rows = []
-    for cell, part in cells(candidates(locations)):
+    for cell, part in cells(candidates(locations, "formula", rules.polarities)):
         target, formula = part["code"].to_numpy(dtype=bool), part["formula"].to_numpy()
         near, crowd = (standardized(part, own[name]).to_numpy() for name in ("proximity", "interference"))
         # What never varies, such as conflicts in monotone formulas, adds no degree of freedom.
@@ -225,7 +226,7 @@ def _demand_slope(locations: pd.DataFrame, rules: Rules) -> Estimate | None:
     own = CLAIM.own(rules)
     frames = []
     covariates: Sequence[str] = [own["demand"], *own["proximity"]]
-    for cell, part in cells(candidates(locations)):
+    for cell, part in cells(candidates(locations, "formula", rules.polarities)):
         try:
             frames.append(slopes(part, "code", covariates).rename("slope").reset_index().assign(**cell))
         except NotEnoughData:
@@ -257,6 +258,7 @@ def asks(own: Mapping[str, Any]) -> Asked:
 CLAIM = Claim(
     name="C4",
     statement="A winning ticket balances proximity and interference.",
+    reported="the abstract: winning tickets are compatible locations with little interference; no numbers are public",
     measure="gain in cross-validated AUC for 'will be a code' of proximity and interference over proximity alone",
     choices={
         "holds": Value(0.01, "least gain in AUC for 'holds'"),

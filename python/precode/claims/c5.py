@@ -11,6 +11,7 @@ import pandas as pd
 from precode import plot
 from precode._internal.errors import PrecodeValueError
 from precode._internal.statistics import CELL
+from precode.claims.candidates import of_codes
 from precode.claims.conditions import Asked, Condition
 from precode.claims.records import Claim, Data, Figure, Finding, Law, Shown, Tables, Value, Verdict
 from precode.claims.rules import Rules, RulesLike
@@ -72,11 +73,13 @@ def re_expression(tickets: pd.DataFrame, transport: pd.DataFrame, rules: RulesLi
         raise PrecodeValueError(
             f"one of tickets and row transport lacks {', '.join(differ)}: both must say which cell a row is of"
         )
+    if "template" in transport:
+        transport = transport[of_codes(transport["template"], Rules.of(rules).polarities).to_numpy()]
     keys = [name for name in (*CELL, "method", "probe_epoch", "density", "formula") if name in tickets]
     if lacking := [name for name in keys if name not in transport]:
         raise PrecodeValueError(f"the table of row transport lacks {', '.join(lacking)}, which that of tickets has")
     require_one(tickets, keys, "the table of tickets")
-    counts = transport.groupby(keys)[TRANSPORT[3:]].sum()
+    counts = transport.groupby(keys, dropna=False)[TRANSPORT[3:]].sum()
     table = chosen[keys].merge(counts.reset_index(), on=keys)
     table = table[table["dense"] > 0]
     if table.empty:
@@ -171,6 +174,8 @@ def _of_ticket(table: pd.DataFrame, settings: Mapping[str, Any], name: str) -> p
 CLAIM = Claim(
     name="C5",
     statement="Sparse retraining re-expresses families on other rows.",
+    reported="the abstract: the same families on another row; a public digest: tickets have .528 and .543 of the dense "
+    "codes at the same sites, random ones .200",
     measure="how many more of the dense network's codes tickets keep as families, beyond those of another clause, "
     "than on their rows, beyond random rows",
     scope="Judged over matching tickets: accuracy within {matching} of the dense network; random ones, oracles, and "

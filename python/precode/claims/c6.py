@@ -231,6 +231,8 @@ def _wins(value: str, name: str = "") -> Callable[[Verdict, Tables], Axes]:
 CLAIM = Claim(
     name="C6",
     statement="Light feature-space probes beat weight-based methods in accuracy and in code recovery.",
+    reported="a public digest of the paper: combined rules lead in accuracy, distance and motion in exact codes, and "
+    "checkpoint magnitude catches up later; no numbers are public",
     measure="win rate of probes over weight-based methods, the smaller of accuracy and {recovery}",
     scope="Judged over all pairs of a probe and a weight-based method that took at most as many epochs of training, "
     "at the same density, cell and formula; ties count one half. What took more, such as what trains to the end, "

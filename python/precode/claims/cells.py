@@ -15,9 +15,10 @@ from precode._internal.errors import PrecodeValueError
 from precode.claims.observations import observe, snapshot_steps
 from precode.claims.similarity import similarity
 from precode.claims.transport import transport_matrix, transport_tickets
+from precode.codes import embedding as embeddings
 from precode.formulas.dnf import Dnf
 from precode.networks.training import Runs, train
-from precode.tickets.registry import resolve_methods
+from precode.tickets.registry import record, resolve_methods
 from precode.tickets.search import find_tickets
 
 if TYPE_CHECKING:
@@ -80,19 +81,26 @@ def points(config: StudyConfig) -> Iterator[Settings]:
 
 
 def ticket_points(config: StudyConfig) -> Iterator[Settings]:
-    """The settings of the cells of tickets: one for every point and method.
+    """The settings of the cells of tickets: one for every point and method, and epoch that it is read after.
 
     Raises:
-        PrecodeValueError: an unknown method, or a density that keeps no weight of the smallest width.
+        PrecodeValueError: an unknown method, a density that keeps no weight of the smallest width, or an epoch beyond
+            the run.
     """
     methods = resolve_methods(config.methods, clauses=True)
-    weights = min(config.hidden) * SETTING["variables"]
+    if late := [epoch for epoch in config.probe_epochs if epoch > config.epochs]:
+        raise PrecodeValueError(f"probe_epochs = {late[0]}: the networks are trained for {config.epochs} epochs")
+    inputs = {name: embeddings.resolve(name, SETTING["variables"]).rows for name in config.embeddings}
+    weights = min(config.hidden) * min(inputs.values())
     if round(min(config.densities) * weights) < 1:
         raise PrecodeValueError(
             f"densities = {min(config.densities)}: keeps none of the {weights} weights of hidden = {min(config.hidden)}"
         )
     for settings, method in product(points(config), methods):
-        yield {**settings, "method": method, "test": TEST}
+        early = record(method)["early"] and config.probe_epochs
+        for epoch in config.probe_epochs if early else (None,):
+            read = {} if epoch is None else {"probe_epoch": epoch}
+            yield {**settings, "method": method, **read, "test": TEST}
 
 
 def code_parts(config: StudyConfig) -> dict[str, range]:
@@ -142,11 +150,12 @@ def tickets(settings: Settings, parts: Parts) -> Results:
         it, by method and density, those of `MOVES`, (1, j, j); see `precode.claims.transport_matrix`.
     """
     formulas, densities, floor = parts["formula"], parts["density"], settings["relative_floor"]
-    found = find_tickets(_train(settings, formulas), settings["method"], densities, seed=settings["seed"])
+    at = settings.get("probe_epoch")
+    found = find_tickets(_train(settings, formulas), settings["method"], densities, at=at, seed=settings["seed"])
     retrained = found.retrain(test=settings["test"], relative_floor=floor)
     moves = transport_tickets(retrained, relative_floor=floor)
-    keys = ["method", "density", "formula", "template"]
-    sums = moves.drop(columns="clause").groupby(keys, sort=False).sum(min_count=1).reset_index()
+    keys = ["method", "density", "probe_epoch", "formula", "template"]
+    sums = moves.drop(columns="clause").groupby(keys, sort=False, dropna=False).sum(min_count=1).reset_index()
     results: dict[str, Any] = {
         "tickets": _placed(settings, _numbered(retrained.table().drop(columns="seconds"), formulas)),
         "transport": _placed(settings, _numbered(sums, formulas)),
@@ -217,7 +226,7 @@ def tickets_seconds(settings: Settings, parts: Parts) -> float:
     return PREPARING * len(parts["formula"]) + trained + measured
 
 
-CODES = Kind("codes", points, codes, codes_seconds, axes=("formula",), parts=code_parts, version=3)
+CODES = Kind("codes", points, codes, codes_seconds, axes=("formula",), parts=code_parts, version=4)
 """Cells of codes: one for every width, number of clauses and embedding."""
 
 TICKETS = Kind(
@@ -227,6 +236,6 @@ TICKETS = Kind(
     tickets_seconds,
     axes=("density", "formula"),
     parts=ticket_parts,
-    version=3,
+    version=4,
 )
-"""Cells of tickets: one for every width, number of clauses, embedding and method."""
+"""Cells of tickets: one for every width, number of clauses, embedding and method, and epoch that it is read after."""

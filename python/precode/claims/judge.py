@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.progress import Progress, tracked
 from precode._internal.statistics import CELL
+from precode.claims.candidates import of_codes
 from precode.claims.observations import Observations
 from precode.claims.records import Claim, Data, Verdict
 from precode.claims.registry import CLAIMS
@@ -92,51 +94,108 @@ def _chosen(claims: str | Iterable[str] | None) -> list[Claim]:
     return [known[name] for name in names]
 
 
-def judge_parts(
+HEAD = "projection-16"
+"""The embedding of the paper's setting, in which claims are judged first; see `precode.experiments.paper`."""
+
+PARTS = ["by", "part", "name", "verdict", "effect", "low", "high", "formulas", "reason"]
+"""Columns of the parts of a study."""
+
+
+def judge_setting(
     observations: Observations,
     tickets: pd.DataFrame | None = None,
     transport: pd.DataFrame | None = None,
     *,
+    head: str | None = None,
     rules: RulesLike = None,
     progress: Progress = False,
-) -> pd.DataFrame:
-    """Judges every claim again in parts of a study: each width, number of clauses and embedding by itself.
+) -> dict[str, Verdict]:
+    """Judges every claim in one setting, the paper's where it is there, and shows the others beside it.
 
-    A claim may hold in one part and fail in another. These are many looks at the same networks, without a correction:
-    they say where to look next, and no verdict rests on them.
+    The verdict is that of the cells of one embedding, over all widths and numbers of clauses. Other embeddings, and
+    codes of each polarity alone, are judged by themselves: a mean over settings that give opposite answers is none.
 
     Args:
         observations: see `judge`.
         tickets: see `judge`.
         transport: see `judge`.
+        head: the embedding whose cells give the verdict; by default `HEAD` where there are such cells, else the first.
         rules: see `judge`.
         progress: True for a bar, or a function of (parts judged, parts).
 
     Returns:
-        One row a part and claim: by (the column that the parts differ in), part (its value, as text), name, verdict,
-        effect, low, high, formulas and reason. Columns in which a study has one value make no parts.
+        The verdicts by the claim's name. Their `setting` is the head, `elsewhere` the other embeddings and each
+        polarity, and their tables have ``parts``: all of these, and each width and number of clauses of the head. These
+        are many looks at the same networks, without a correction.
+
+    Raises:
+        PrecodeValueError: no cells of the head; else as `judge`.
 
     Example:
         >>> from precode.claims import Observations, synthetic_study
         >>> studies = [synthetic_study("planted", formulas=10, hidden=hidden) for hidden in (24, 32)]
-        >>> both = Observations.concat([study.observations for study in studies])
-        >>> judge_parts(both).query("name == 'C1'")[["by", "part", "verdict"]].values.tolist()
-        [['hidden', '24', 'holds'], ['hidden', '32', 'holds']]
+        >>> verdict = judge_setting(Observations.concat([study.observations for study in studies]))["C1"]
+        >>> verdict.setting, [(part["setting"], part["verdict"]) for part in verdict.elsewhere]
+        ('identity', [('4P alone', 'holds'), ('3N1P alone', 'holds')])
+        >>> verdict.table("parts")[["by", "part"]].values.tolist()
+        [['codes', '4P alone'], ['codes', '3N1P alone'], ['hidden', '24'], ['hidden', '32']]
     """
-    _check(Data(observations, tickets, transport), Rules.of(rules))
-    values = {name: observations.locations[name].unique() for name in CELL if name in observations.locations}
-    parts = [(name, value) for name, found in values.items() if len(found) > 1 for value in sorted(found)]
-    frames = []
-    for name, value in tracked(parts, progress, "part"):
+    shared = Rules.of(rules)
+    data = Data(observations, tickets, transport)
+    _check(data, shared)
+    found = list(dict.fromkeys(observations.locations["embedding"])) if "embedding" in observations.locations else []
+    chosen = head or (HEAD if HEAD in found else found[0] if found else "")
+    if found and chosen not in found:
+        raise PrecodeValueError(f"head = {chosen!r}: there are cells of {', '.join(found)}")
+    first = _of(data, "embedding", chosen) if found else data
+    verdicts = {claim.name: claim.judge(first, shared) for claim in CLAIMS}
+    looks = [("embedding", str(name), _of(data, "embedding", name), shared, CLAIMS) for name in found if name != chosen]
+    # Claims about tickets do not look at single templates.
+    seen = [claim for claim in CLAIMS if claim.needs == ("observations",)]
+    looks += [
+        ("codes", f"{template} alone", first, replace(shared, polarities=(polarity,)), seen)
+        for polarity, template in _templates(first, shared)
+    ]
+    for name in ("hidden", "clauses"):
+        values = sorted(first.observations.locations[name].unique()) if name in first.observations.locations else []
+        looks += [(name, str(value), _of(first, name, value), shared, CLAIMS) for value in values if len(values) > 1]
+    frames = [pd.DataFrame(columns=PARTS)]
+    for by, part, some, own, claims in tracked(looks, progress, "part"):
+        table = claims_table({claim.name: claim.judge(some, own) for claim in claims})
+        frames.append(table.assign(by=by, part=part)[PARTS])
+    parts = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+    return {name: _beside(verdict, chosen, parts[parts["name"] == name]) for name, verdict in verdicts.items()}
 
-        def of_part(table: pd.DataFrame | None, name: str = name, value: Any = value) -> Any:
-            return None if table is None else table[table[name] == value]
 
-        seen = Observations(**{key: of_part(table) for key, table in vars(observations).items()})
-        verdicts = claims_table(judge(seen, of_part(tickets), of_part(transport), rules=rules))
-        frames.append(verdicts.drop(columns=["statement", "rule"]).assign(by=name, part=str(value)))
-    columns = ["by", "part", "name", "verdict", "effect", "low", "high", "formulas", "reason"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+def _templates(data: Data, rules: Rules) -> list[tuple[str, str]]:
+    """The polarities of codes with their templates, where there are several."""
+    names = data.observations.locations["template"].astype(str).unique()
+    found = [
+        (polarity, name)
+        for polarity in rules.polarities
+        for name in names
+        if of_codes(pd.Series([name]), [polarity]).item()
+    ]
+    return found if len(found) > 1 else []
+
+
+def _of(data: Data, column: str, value: Any) -> Data:
+    """The rows of all tables that have a value in a column."""
+
+    def some(table: pd.DataFrame | None) -> Any:
+        return None if table is None else table[table[column] == value]
+
+    seen = Observations(**{name: some(table) for name, table in vars(data.observations).items()})
+    return Data(seen, some(data.tickets), some(data.transport))
+
+
+def _beside(verdict: Verdict, setting: str, parts: pd.DataFrame) -> Verdict:
+    """A verdict with where it was reached, and what was found elsewhere."""
+    parts = parts.drop(columns="name").reset_index(drop=True)
+    others = parts[parts["by"].isin(["embedding", "codes"])].rename(columns={"part": "setting"})
+    columns = ["setting", "verdict", "effect", "low", "high", "formulas"]
+    elsewhere = [{str(name): value for name, value in row.items()} for row in others[columns].to_dict("records")]
+    return replace(verdict, setting=setting, elsewhere=elsewhere, tables={**verdict.tables, "parts": parts})
 
 
 def claims_table(verdicts: Mapping[str, Verdict]) -> pd.DataFrame:

@@ -401,10 +401,12 @@ def _euclidean(
     literals = np.array(source.sets)
     variables, signs = np.where(literals < 0, ~literals, literals), np.where(literals < 0, -1.0, 1.0)
     target *= signs[:, :, None] * scale[:, None, None, None]
-    back = np.linalg.pinv(networks.embedding.matrix.astype(np.float64))  # (n, m)
+    c0 = networks.c0.detach().cpu().double().numpy()
+    back = np.broadcast_to(np.linalg.pinv(c0), (len(networks), *c0.shape[:-3:-1]))  # (R, n, m)
     w1 = networks.weights["w1"].detach().cpu().double().numpy()
-    projected = (w1 @ back.T)[np.arange(len(w1))[:, None, None], :, variables]  # (R, C, k, j)
-    gram = (back @ back.T)[variables[..., None], variables[:, :, None]]  # (R, C, k, k)
+    across, number = back.transpose(0, 2, 1), np.arange(len(w1))[:, None, None]
+    projected = (w1 @ across)[number, :, variables]  # (R, C, k, j)
+    gram = (back @ across)[number[..., None], variables[..., None], variables[:, :, None]]  # (R, C, k, k)
     square = (
         (w1**2).sum(-1)[:, None]
         - 2 * np.einsum("rcjk,rckj->rcj", target, projected)

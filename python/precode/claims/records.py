@@ -153,6 +153,7 @@ class Claim:
         law: how a synthetic study is made in which the claim is true; None where it needs no law of its own.
         needs: tables that it cannot be judged without: attributes of `Data`.
         chance: the entry of `Verdict.nulls` that the effect would be by chance; 0 where empty.
+        reported: what the paper reports of it, in words, with its source.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Claim:
     scope: str = ""
     needs: Sequence[str] = ("observations",)
     chance: str = ""
+    reported: str = ""
 
     def _repr_html_(self) -> str:
         shown = {"claim": self.statement, "question": self.question, "test": self.words, "rule": self.rule()}
@@ -277,6 +279,9 @@ class Verdict:
         details: the table behind the effect.
         tables: further tables by name.
         reason: why there are not enough data, or what limits the verdict; empty if nothing does.
+        setting: the embedding of the cells that it was reached on; empty where that was not asked.
+        elsewhere: the claim in other embeddings, and for codes of each polarity alone: setting, verdict, effect, low,
+            high and formulas of each.
 
     Example:
         >>> verdict = Verdict("C1", "s", "m", "holds", 0.2, 0.1, 0.3, 12, {"random": 0.0}, {"low > 0": "met"}, "r")
@@ -300,6 +305,8 @@ class Verdict:
     details: pd.DataFrame = field(default_factory=pd.DataFrame)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     reason: str = ""
+    setting: str = ""
+    elsewhere: Sequence[Mapping[str, Any]] = ()
 
     def table(self, name: str) -> pd.DataFrame:
         """A further table by its name.
@@ -315,6 +322,7 @@ class Verdict:
         """Everything but the tables, as plain values for JSON; what is not a number becomes None."""
         values = {name: value for name, value in vars(self).items() if name not in ("details", "tables")}
         values["nulls"], values["conditions"] = dict(self.nulls), dict(self.conditions)
+        values["elsewhere"] = [dict(part) for part in self.elsewhere]
         return {name: _plain(value) for name, value in values.items()}
 
     def __repr__(self) -> str:
@@ -334,4 +342,6 @@ class Verdict:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

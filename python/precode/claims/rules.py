@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.statistics import CONFIDENCE, RESAMPLES
+from precode.claims.candidates import POLARITIES
 from precode.codes.interference import NEAR
 from precode.tickets.recoveries import RELATIVE_FLOOR
 
@@ -28,6 +29,8 @@ class Rules:
         relative_floor: codes need weights above this fraction of a network's mean magnitude in feature space: what
             observations and recoveries are to be made with.
         alpha: level of tests that are corrected for their number.
+        polarities: of the codes that claims are judged on, positive (4P) and negative (3N1P); both count
+            [reported by a public digest of arXiv 2605.17704].
         own: by a claim's name, its values that differ from its record, by name.
 
     Example:
@@ -43,6 +46,7 @@ class Rules:
     near: int = NEAR
     relative_floor: float = RELATIVE_FLOOR
     alpha: float = 0.05
+    polarities: tuple[str, ...] = POLARITIES
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
@@ -64,6 +68,8 @@ class Rules:
         shared = {name: value for name, value in rules.items() if not isinstance(value, Mapping)}
         if unknown := sorted(map(str, set(shared) - set(cls.shared()))):
             raise PrecodeValueError(f"rules have no {', '.join(unknown)}: all claims share {', '.join(cls.shared())}")
+        if "polarities" in shared:
+            shared["polarities"] = tuple(shared["polarities"])
         return cls(**shared, own={name: value for name, value in rules.items() if isinstance(value, Mapping)})
 
     @classmethod

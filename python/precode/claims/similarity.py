@@ -88,7 +88,8 @@ def svcca(first: ArrayLike, second: ArrayLike, *, variance: float = 0.99) -> flo
 def _hidden(networks: Networks, number: int, inputs: NDArray[Any]) -> NDArray[np.float64]:
     """Hidden activations of one network on embedded inputs, (samples, j)."""
     w1, b1 = (networks.weights[name][number].detach().cpu().double().numpy() for name in ("w1", "b1"))
-    return np.asarray(np.maximum(inputs @ networks.embedding.matrix.T @ w1.T + b1, 0))
+    c0 = networks.c0.detach().cpu().double().numpy()
+    return np.asarray(np.maximum(inputs @ (c0[number] if c0.ndim == 3 else c0).T @ w1.T + b1, 0))
 
 
 def similarity(runs: Runs) -> pd.DataFrame:

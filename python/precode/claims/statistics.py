@@ -214,13 +214,14 @@ def standardized(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def cells(table: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Every cell of a table: its columns' values by name, and its rows.
+    """Every cell of a table, each template by itself: its columns' values by name, and its rows.
 
     Example:
         >>> [cell for cell, _ in cells(pd.DataFrame({"hidden": [16, 32], "x": [0, 1]}))]
         [{'hidden': 16}, {'hidden': 32}]
     """
-    keys = [name for name in CELL if name in table]
+    keys = [name for name in (*CELL, "template") if name in table]
     if not keys:
         return [({}, table)]
-    return [(dict(zip(keys, values, strict=True)), part) for values, part in table.groupby(keys, sort=True)]
+    groups = table.groupby(keys, sort=True, observed=True)
+    return [(dict(zip(keys, values, strict=True)), part) for values, part in groups]

@@ -157,7 +157,7 @@ def transport_matrix(
 
 
 def transport_tickets(retrained: Retrained, *, relative_floor: float = RELATIVE_FLOOR, output: int = 0) -> pd.DataFrame:
-    """`transport` of all tickets, with their method and density as in `Retrained.table`.
+    """`transport` of all tickets, with their method, density and probe_epoch as in `Retrained.table`.
 
     Args:
         retrained: from `Tickets.retrain`.
@@ -173,8 +173,9 @@ def transport_tickets(retrained: Retrained, *, relative_floor: float = RELATIVE_
     """
     frames = []
     for item in retrained.tickets.found:
-        sparse = retrained.networks(item.method, item.density)
+        sparse = retrained.networks(item.method, item.density, item.probe_epoch)
         table = transport(retrained.tickets.dense, sparse, item.masks, relative_floor=relative_floor, output=output)
+        table.insert(0, "probe_epoch", float("nan") if item.probe_epoch is None else float(item.probe_epoch))
         table.insert(0, "density", item.density)
         table.insert(0, "method", item.method)
         frames.append(table)

@@ -11,8 +11,14 @@ from click.core import ParameterSource
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
-from precode.cli.options import Numbers
+from precode.cli.options import Fractions, Names, Numbers
 from precode.cli.output import as_json, check_folder
+
+OTHER_TABLES = {
+    "pairs": ("pairs", "repeats", "json_file"),
+    "sampling": ("sampling", "variables", "clauses", "samples", "repeats", "json_file"),
+}
+"""Options that measure something else than training, with the options that go with them."""
 
 
 @click.command(name="bench")
@@ -32,6 +38,22 @@ from precode.cli.output import as_json, check_folder
     show_default="adam",
     help="Update rule; may be given several times.",
 )
+@click.option(
+    "--embedding",
+    type=Names(),
+    multiple=True,
+    default=(("identity",),),
+    show_default="identity",
+    help="identity; projection-16, a trained C0 of 16 rows for each network; projection-16-fixed, a fixed one; or "
+    "another number of rows. Several with commas, or given several times.",
+)
+@click.option(
+    "--densities",
+    type=Fractions(),
+    default=(),
+    help="Also measure the fused engine with random masks that keep these fractions of W1, such as 0.5,0.125.",
+)
+@click.option("--sampling", is_flag=True, help="Measure drawing of formulas and samples instead of training.")
 @click.option("--pairs", is_flag=True, help="Measure Hamming distances between all pairs of codes instead of training.")
 @click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Times each contestant is measured."
@@ -54,13 +76,16 @@ def bench_command(
     batch: tuple[int, ...],
     samples: int,
     optimizer: tuple[str, ...],
+    embedding: tuple[tuple[str, ...], ...],
+    densities: tuple[float, ...],
+    sampling: bool,
     pairs: bool,
     repeats: int,
     json_file: Path | None,
 ) -> None:
     """Measures microseconds per network-step of every engine, in turn in one run.
 
-    Settings given as several numbers are all combined. Prints medians over the repeats with the least and the most;
+    Settings given as several values are all combined. Prints medians over the repeats with the least and the most;
     what is measured and how is written in the documentation, under performance. Other work on the machine spoils the
     figures.
     """
@@ -69,11 +94,12 @@ def bench_command(
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
-    if pairs:
-        other = [name for name in sorted(ctx.params) if name not in ("pairs", "repeats", "json_file")]
-        given = [name for name in other if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if given:
-            raise click.UsageError(f"--pairs does not train anything: leave out --{', --'.join(given)}")
+    def given(name: str) -> bool:
+        return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    for table_name, own in OTHER_TABLES.items():
+        if given(table_name) and (extra := [name for name in sorted(ctx.params) if name not in own and given(name)]):
+            raise click.UsageError(f"--{table_name} does not train anything: leave out --{', --'.join(extra)}")
     sidecar = json_file and json_file.with_name(f"{json_file.name}.environment.json")
     for file in filter(None, (json_file, sidecar)):
         check_folder(file)
@@ -84,14 +110,22 @@ def bench_command(
     try:
         if pairs:
             table = bench.pairs(repeats=repeats, report=tell)
+        elif sampling:
+            drawn = [
+                bench.Cell(variables=n, clauses=count, samples=samples, batch=1)
+                for n, count in itertools.product(variables, clauses)
+            ]
+            table = bench.sampling(drawn, repeats=repeats, report=tell)
         else:
-            combined = itertools.product(hidden, variables, clauses, batch, [samples], optimizer)
+            embeddings = itertools.chain.from_iterable(embedding)
+            combined = itertools.product(hidden, variables, clauses, batch, [samples], optimizer, embeddings)
             cells = [bench.Cell(*cell) for cell in combined]
             table = bench.training(
                 cells,
                 nets,
                 peers=bench.PEERS if peers else (),
                 levels=levels,
+                densities=densities,
                 repeats=repeats,
                 report=tell,
             )

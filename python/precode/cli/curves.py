@@ -10,9 +10,8 @@ import click
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
-from precode.cli.options import Numbers
+from precode.cli.options import EMBEDDING_HELP, EmbeddingName, Numbers
 from precode.cli.output import as_json, check_folder, make_folder, need_figures, save_figure
-from precode.codes import embedding as embeddings
 from precode.experiments import published
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(1), default=100, show_default=True, help="Most passes over the data.")
 @click.option(
     "--embedding",
-    type=click.Choice(embeddings.NAMES),
+    type=EmbeddingName(),
     default="identity",
     show_default=True,
-    help="Fixed map in front of the network.",
+    help=EMBEDDING_HELP,
 )
 @click.option("--negated", type=click.IntRange(0), default=0, show_default=True, help="Negated literals a clause.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random numbers.")

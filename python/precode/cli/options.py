@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from precode.codes import embedding as embeddings
+
 
 class Numbers(click.ParamType[tuple[int, ...]]):
     """Comma-separated positive integers."""
@@ -56,3 +58,21 @@ class Names(click.ParamType[tuple[str, ...]]):
         if not all(names):
             self.fail(f"{value!r}: expected names separated by commas, such as imp,snip", param, ctx)
         return names
+
+
+EMBEDDING_HELP = (
+    "Map in front of the network: identity, hadamard, hadamard-raw, random; or projection-M, learnable and of M rows "
+    "(projection-M-fixed: not trained; projection-M-dense: by the dense run alone)."
+)
+
+
+class EmbeddingName(click.ParamType[str]):
+    """The name of an embedding."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name, or a usage error naming what came."""
+        if not embeddings.is_name(str(value)):
+            self.fail(f"{value!r}: expected one of {embeddings.ALLOWED}", param, ctx)
+        return str(value)

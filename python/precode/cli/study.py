@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="study")
-@click.option("--preset", help="quick (a few minutes) or paper (see the estimate that --dry-run prints).")
+@click.option("--preset", help="quick, paper, or robust; --dry-run prints an estimate of the time.")
 @click.option(
     "--config",
     "config_file",
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @click.option("--densities", type=Fractions(), help="Fractions of the first layer's weights that are kept.")
 @click.option("--hidden", type=Numbers(), help="Hidden widths.")
 @click.option("--clauses", type=Numbers(), help="Numbers of clauses.")
-@click.option("--embeddings", type=Names(), help="Names of fixed maps in front of the networks.")
+@click.option("--embeddings", type=Names(), help="Names of maps in front of the networks.")
+@click.option("--probe-epochs", type=Numbers(), help="Epochs of the dense run after which methods are read.")
+@click.option("--experiments", type=Names(), help="Names of the paper's experiments that are part of the study.")
 @click.option("--formulas", type=click.IntRange(1), help="Random formulas for each width, clauses and embedding.")
 @click.option("--epochs", type=click.IntRange(1), help="Most passes over the data.")
 @click.option("--samples", type=click.IntRange(1), help="Training samples of each network.")
@@ -216,7 +218,7 @@ def judging_seconds(config: StudyConfig) -> float:
     points = sum(config.hidden) * sum(config.clauses) * len(config.embeddings)
     locations = 2 * TEMPLATES * points * config.formulas
     start, location = JUDGING
-    judged = 0 if _too_few(config) else start * (1 + sum(parts))
+    judged = 0 if _too_few(config) else start * (3 + sum(parts))
     return judged + location * locations * (1 + len(parts)) + DRAWING
 
 

@@ -8,9 +8,8 @@ import click
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
-from precode.cli.options import Fractions
+from precode.cli.options import EMBEDDING_HELP, EmbeddingName, Fractions
 from precode.cli.output import as_json, check_folder
-from precode.codes import embedding as embeddings
 
 
 @click.command(name="tickets")
@@ -33,10 +32,10 @@ from precode.codes import embedding as embeddings
 @click.option("--epochs", type=click.IntRange(1), default=25, show_default=True, help="Most passes over the data.")
 @click.option(
     "--embedding",
-    type=click.Choice(embeddings.NAMES),
+    type=EmbeddingName(),
     default="identity",
     show_default=True,
-    help="Fixed map in front of the network.",
+    help=EMBEDDING_HELP,
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random numbers.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the table to this file.")

@@ -40,7 +40,8 @@ def decode(
         clauses: a `Dnf`, or clauses as sequences of integers; or one of either for each network. Networks of a
             complemented formula (a CNF) compute the negation of what its clauses say, so that their w2 is read with the
             opposite sign: a CNF is read as its dual DNF with w2 negated.
-        embedding: C0, by name or as a matrix (inputs, variables), where the network sees ``C0 x``; codes are then
+        embedding: C0, by name, as a matrix (inputs, variables) or as one of each network (networks, inputs,
+            variables), where the network sees ``C0 x``; codes are then
             read in ``w1 @ C0``. None: w1 acts on the variables themselves.
         floor: magnitudes up to this count as zero.
         output: which output, where there are several.
@@ -195,18 +196,18 @@ class Codes:
         table.columns.name = None
         return table.reset_index()
 
-    def locations(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+    def locations(self, templates: Sequence[str] | None = None) -> pd.DataFrame:
         """Every occupied location: columns network, clause, template, row (our term: clause, template, row)."""
         frames = []
-        for name in self.templates if names is None else names:
+        for name in self.templates if templates is None else templates:
             channels = self.channels(name) if self._readout.stacked else self.channels(name)[None]
             network, clause, row = np.nonzero(channels)
             frames.append(pd.DataFrame({"network": network, "clause": clause, "template": name, "row": row}))
         return pd.concat(frames, ignore_index=True)
 
-    def families(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+    def families(self, templates: Sequence[str] | None = None) -> pd.DataFrame:
         """Every occupied family, a location without its row: columns network, clause, template, rows (their number)."""
-        grouped = self.locations(names).groupby(["network", "clause", "template"], sort=True)
+        grouped = self.locations(templates).groupby(["network", "clause", "template"], sort=True)
         return grouped.size().rename("rows").reset_index()
 
     def distance(

@@ -22,7 +22,9 @@ from precode.codes.readouts import (
     as_floats,
     read,
     readout,
-    templates,
+)
+from precode.codes.readouts import (
+    templates as templates_of,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def conflicts(
     w2: Weights | None = None,
     clauses: ClauseSets | None = None,
     *,
-    names: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
     near: int = NEAR,
     embedding: EmbeddingLike = None,
     output: int | None = None,
@@ -96,14 +98,14 @@ def conflicts(
         w1: see `precode.decode`; or `Codes`, `Networks` or `Runs` alone, which bring w2, clauses and embedding along.
         w2: see `precode.decode`.
         clauses: see `precode.decode`.
-        names: templates that locations may have, by default `templates` of the clauses' width; each location takes the
+        templates: that locations may have, by default all of the clauses' width; each location takes the
             nearest of its row's polarity.
         near: wrong signs up to which a location counts as near.
         embedding: see `precode.decode`.
         output: see `precode.decode`; the first by default.
 
     Raises:
-        PrecodeValueError: no names, an unknown one, or `near` out of range.
+        PrecodeValueError: no templates, an unknown one, or `near` out of range.
 
     Example:
         >>> import torch
@@ -113,11 +115,12 @@ def conflicts(
                [1]], dtype=uint32)
     """
     source = read(w1, w2, clauses, embedding, output)
-    if isinstance(names, str):
-        raise PrecodeTypeError(f"names must be a sequence of templates, not the string {names!r}")
-    chosen = list(templates(source.width) if names is None else names)
+    if isinstance(templates, str):
+        raise PrecodeTypeError(f"templates must be a sequence of names, not the string {templates!r}")
+    known = templates_of(source.width)
+    chosen = list(known if templates is None else templates)
     if not chosen:
-        raise PrecodeValueError(f"names = []: expected at least one template, such as {templates(source.width)[0]!r}")
+        raise PrecodeValueError(f"templates = []: expected at least one, such as {known[0]!r}")
     return source.squeeze(_precode.conflicts(source.networks, source.sets, chosen, integer(near, "near", 0, COUNT)))
 
 

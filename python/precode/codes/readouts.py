@@ -225,9 +225,29 @@ def _in_feature_space(first: NDArray[Any], embedding: EmbeddingLike, variables: 
         raise PrecodeValueError("embedding 'random' has a seed that a name does not tell: pass its matrix")
     if len(set(variables)) > 1:
         raise PrecodeShapeError(f"tasks of {min(variables)} and {max(variables)} variables: decode them one at a time")
+    own = embedding if isinstance(embedding, torch.Tensor | np.ndarray) and embedding.ndim == 3 else None
+    if own is not None:
+        return _projected(first, as_floats(own, "embedding"), variables)
     c0 = embeddings.resolve(embedding, variables[0] if variables else inputs)
     if c0.rows != inputs:
         raise PrecodeShapeError(
             f"w1 of shape {first.shape} takes {inputs} inputs, but the embedding has {c0.rows} rows"
         )
+    if c0.matrix is None:
+        raise PrecodeValueError(f"each network has its own {c0.name}: pass its values, weights['c0']")
     return np.asarray(first @ c0.matrix.astype(first.dtype))
+
+
+def _projected(first: NDArray[Any], c0: NDArray[Any], variables: Sequence[int]) -> NDArray[Any]:
+    """C1 = W1 C0 with a C0 (R, inputs, n) of each network.
+
+    Raises:
+        PrecodeShapeError: weights, C0 and tasks do not fit together.
+    """
+    n = variables[0] if variables else c0.shape[2]
+    if first.ndim != 3 or c0.shape != (len(first), first.shape[2], n):
+        raise PrecodeShapeError(
+            f"embedding of shape {c0.shape} for w1 of shape {first.shape}: a C0 of each network is "
+            f"(networks, inputs of w1, {n if variables else 'variables'})"
+        )
+    return np.asarray(first @ c0.astype(first.dtype))

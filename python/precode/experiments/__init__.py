@@ -7,7 +7,18 @@ from typing import Any
 
 from precode._internal.cells import Kind
 from precode._internal.errors import PrecodeValueError
-from precode.experiments import founding_curves, published
+from precode.experiments import (
+    founding_curves,
+    paper_budget,
+    paper_choices,
+    paper_cycle,
+    paper_fates,
+    paper_identity,
+    paper_precursors,
+    paper_scale,
+    paper_sweep,
+    published,
+)
 from precode.experiments.cells import Finished
 from precode.experiments.comparison import Reported, place
 from precode.experiments.founding_curves import Curves
@@ -16,6 +27,14 @@ from precode.experiments.setting import Setting
 
 EXPERIMENTS: list[Experiment] = [
     founding_curves.EXPERIMENT,
+    paper_cycle.EXPERIMENT,
+    paper_fates.EXPERIMENT,
+    paper_budget.EXPERIMENT,
+    paper_identity.EXPERIMENT,
+    paper_precursors.EXPERIMENT,
+    paper_sweep.EXPERIMENT,
+    paper_scale.EXPERIMENT,
+    paper_choices.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 

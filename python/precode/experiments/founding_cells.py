@@ -74,8 +74,8 @@ def _check(setting: Mapping[str, Any]) -> None:
     for name in ("hidden", "clauses"):
         if not setting[name]:
             raise PrecodeValueError(f"{name} = []: expected at least one number")
-    if setting["embedding"] not in embeddings.NAMES:
-        raise PrecodeValueError(f"embedding {setting['embedding']!r}: use one of {', '.join(embeddings.NAMES)}")
+    if not embeddings.is_name(setting["embedding"]):
+        raise PrecodeValueError(f"embedding {setting['embedding']!r}: use one of {embeddings.ALLOWED}")
     _stopping(setting["early_stopping"])
     # An impossible formula is refused before any training.
     counts = {*setting["clauses"], *([setting["scaling_clauses"]] if setting["scaling"] else [])}

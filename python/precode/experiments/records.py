@@ -50,6 +50,11 @@ class Interrupted(KeyboardInterrupt):
         self.finished = finished
 
 
+def nothing(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What compares with reported numbers where there are none."""
+    return pd.DataFrame(columns=[*KEYS, "formula", "value"])
+
+
 @dataclass(frozen=True)
 class Experiment:
     """An experiment of a paper, or one beside it. Calling it runs it.
@@ -64,10 +69,10 @@ class Experiment:
         kind: its cells, whose results are tables; see `precode.experiments.Kind`. Its functions get the `Setting` as
             configuration, and refuse an impossible one when the cells are listed.
         tables: from the finished cells, in their order, tables by name; the first is the experiment's table.
+        figures: by name, what draws a figure of a result: a function of (result, axes or None).
+        reported: the published numbers; none where a source tells its findings in words.
         measured: from the tables, what compares with the reported numbers: columns figure, quantity, at (see
             `precode.experiments.place`), formula and value.
-        reported: the published numbers.
-        figures: by name, what draws a figure of a result: a function of (result, axes or None).
         result: the class of its result.
 
     Example:
@@ -84,9 +89,9 @@ class Experiment:
     quick: Mapping[str, Any]
     kind: Kind
     tables: Callable[[Sequence[Finished]], Tables]
-    measured: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]
-    reported: tuple[Reported, ...]
     figures: Mapping[str, Callable[[Any, Axes | None], Axes]]
+    reported: tuple[Reported, ...] = ()
+    measured: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame] = nothing
     result: type[Result] = field(default_factory=lambda: Result)
 
     def __post_init__(self) -> None:

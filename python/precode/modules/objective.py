@@ -18,6 +18,7 @@ from precode._internal.errors import (
     UnsupportedError,
 )
 from precode.modules.batches import SCORING, Batches, isolated, reseed, samples
+from precode.modules.layers import Watch
 from precode.tickets import masked
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -130,6 +131,51 @@ class ModuleObjective:
             self._module.eval()
             total = self._output(call(self._module, self._ones(kind), state)).sum()
             return self._gradients(total, list(leaves.values()), self._names)
+
+    def input_moments(self, at: Tensors) -> Tensors:
+        """E[z z'] of what each prunable weight is multiplied with, (groups, inputs, inputs), float64, on all data.
+
+        The moments of the positions of a sequence or an image are added up. Our definition, so that layers can be
+        compared: then it is the squared error of a sample that each layer's Hessian is of.
+        """
+        moments: list[Any] = [0.0] * len(self._prunable)
+        count = 0
+        with isolated(self._device), Watch(self._slots, self._prunable) as watch:
+            for x, _ in self._data().epoch(SCORING):
+                with torch.inference_mode(False), torch.no_grad():
+                    self._module.train()
+                    call(self._module, x, self._state(at))
+                    for place, (inputs, _) in enumerate(watch.taken()):
+                        moments[place] += torch.einsum("spgi,spgj->gij", inputs, inputs)
+                count += samples(x)
+        return [moment / count for moment in moments]
+
+    def fisher(self, at: Tensors) -> torch.Tensor:
+        """Empirical Fisher matrix of all prunable weights together, (weights, weights), float64, on all data.
+
+        The gradient of a sample is its own term in the gradient of the batch, times the samples of the batch; without
+        batch normalization, that is the gradient of its loss alone.
+        """
+        fisher = torch.zeros((), dtype=torch.float64)
+        count = 0
+        with isolated(self._device), Watch(self._slots, self._prunable) as watch:
+            for x, y in self._data().epoch(SCORING):
+                with torch.inference_mode(False), torch.enable_grad():
+                    self._module.train()
+                    loss = self._loss_of(call(self._module, x, self._state(at, gradients=True)), y)
+                    parts = watch.gradients(loss)
+                rows = torch.cat([part.flatten(1) for part in parts], 1) * samples(x)
+                fisher = fisher + rows.T @ rows
+                count += samples(x)
+        return fisher / count
+
+    def _state(self, at: Tensors, *, gradients: bool = False) -> dict[str, torch.Tensor]:
+        """Other values with copies of the buffers, because normalization updates them."""
+        values = {
+            name: value.detach().to(slot.parameter.dtype).clone().requires_grad_(gradients)
+            for (name, slot), value in zip(self._slots.items(), at, strict=True)
+        }
+        return values | {name: buffer.clone() for name, buffer in self._module.named_buffers()}
 
     def train(
         self,

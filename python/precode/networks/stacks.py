@@ -30,18 +30,21 @@ else:
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def named(layers: Layers) -> dict[str, torch.Tensor]:
-    """Layers as ``w1``, ``b1``, ``w2``, ``b2``, ...; with one output, the last pair loses its output axis."""
-    weights = {}
+def named(layers: Layers, c0: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    """Layers as ``w1``, ``b1``, ``w2``, ``b2``, ...; with one output, the last pair loses its output axis.
+
+    The networks' own C0, where they have some, comes last as ``c0``.
+    """
+    weights: dict[str, torch.Tensor] = {}
     for number, (weight, bias) in enumerate(layers, start=1):
         last = number == len(layers) and weight.shape[1] == 1
         weights[f"w{number}"] = weight[:, 0] if last else weight
         weights[f"b{number}"] = bias[:, 0] if last else bias
-    return weights
+    return weights if c0 is None else {**weights, "c0": c0}
 
 
 def layered(weights: Mapping[str, torch.Tensor]) -> Layers:
-    """The inverse of `named`.
+    """The layers of what `named` makes of them; a ``c0`` among the weights is checked.
 
     Raises:
         PrecodeValueError: a name is missing or one too many.
@@ -50,10 +53,13 @@ def layered(weights: Mapping[str, torch.Tensor]) -> Layers:
     """
     if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
         raise PrecodeTypeError(f"weights must be tensors by name (w1, b1, w2, b2, ...), not {type(weights).__name__}")
-    depth = len(weights) // 2
+    own = "c0" in weights
+    depth = (len(weights) - own) // 2
     expected = [f"{kind}{number}" for number in range(1, depth + 1) for kind in "wb"]
-    if not depth or set(weights) != set(expected):
-        raise PrecodeValueError(f"weights named {', '.join(weights) or 'nothing'}: expected w1, b1, w2, b2, ...")
+    if not depth or set(weights) - {"c0"} != set(expected):
+        raise PrecodeValueError(
+            f"weights named {', '.join(weights) or 'nothing'}: expected w1, b1, w2, b2, ..., and c0 behind a projection"
+        )
     for name, tensor in weights.items():
         if not isinstance(tensor, torch.Tensor):
             raise PrecodeTypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}")
@@ -71,6 +77,13 @@ def layered(weights: Mapping[str, torch.Tensor]) -> Layers:
                 "all layers and inputs the outputs of the layer before"
             )
         width = weight.shape[1]
+    if own:
+        c0, first = weights["c0"], layers[0][0]
+        if c0.ndim != 3 or c0.shape[:2] != (networks, first.shape[2]) or not c0.shape[2]:
+            raise PrecodeShapeError(
+                f"c0 of shape {tuple(c0.shape)}: expected one C0 of each network, (R, inputs of w1, variables) = "
+                f"({networks}, {first.shape[2]}, n)"
+            )
     return layers
 
 
@@ -79,9 +92,14 @@ class Networks:
 
     Attributes:
         weights: ``w1`` (R, j, m), ``b1`` (R, j), ``w2`` (R, j), ``b2`` (R,) as torch tensors; with several outputs
-            ``w2`` (R, o, j) and ``b2`` (R, o); deeper networks have ``w3``, ...
+            ``w2`` (R, o, j) and ``b2`` (R, o); deeper networks have ``w3``, ...; behind a `precode.Projection`, the
+            C0 of each network is ``c0``, (R, m, n).
         tasks: the formula of each network, or None where data were given without one.
-        embedding: C0.
+        embedding: what C0 is.
+
+    Raises:
+        PrecodeValueError: weights without the C0 that the embedding says they have, or with one that it does not.
+        PrecodeShapeError: weights that do not fit together or to the embedding.
 
     Example:
         >>> from precode import Dnf, train
@@ -100,6 +118,12 @@ class Networks:
         self.tasks = None if tasks is None else tuple(tasks)
         self.embedding = embedding
         self._layers = layered(self.weights)
+        embedding.argument(self.weights.get("c0"))
+        if (c0 := self.weights.get("c0")) is not None and c0.shape[1:] != (embedding.rows, embedding.variables):
+            raise PrecodeShapeError(
+                f"c0 of shape {tuple(c0.shape)}: behind {embedding.name} of {embedding.variables} variables, expected "
+                f"({len(self)}, {embedding.rows}, {embedding.variables})"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_layers"}
@@ -159,9 +183,14 @@ class Networks:
     def features(self) -> torch.Tensor:
         """The first layer in feature space, C1 = W1 C0, (R, j, n)."""
         w1 = self.weights["w1"]
-        if self.embedding.name == "identity":
-            return w1
-        return w1 @ torch.from_numpy(self.embedding.matrix).to(w1)
+        return w1 if self.embedding.name == "identity" else w1 @ self.c0
+
+    @property
+    def c0(self) -> torch.Tensor:
+        """C0 of all networks, (m, n), or of each, (R, m, n), where they have their own."""
+        if self.embedding.matrix is None:
+            return self.weights["c0"]
+        return torch.from_numpy(self.embedding.matrix).to(self.weights["w1"], copy=True)
 
     def read_out(self, output: int | None = None) -> Readout:
         """What codes are read from, for one output, the first by default; see `precode.codes.readouts.Readout`.
@@ -192,6 +221,11 @@ class Networks:
         """Distance of every location from a template, (R, C, j); see `precode.distance`."""
         return distances(self.read_out(output), template, metric, scale, polarity)
 
+    @property
+    def _embedding(self) -> str | NDArray[np.float32] | tuple[torch.Tensor, bool]:
+        """The embedding as the extension takes it."""
+        return self.embedding.argument(self.weights.get("c0"))
+
     def evaluate(self, data: Dataset | Sequence[Dataset]) -> pd.DataFrame:
         """Loss and error of every network.
 
@@ -207,7 +241,7 @@ class Networks:
         """
         sets = data_sets(data, len(self))
         loss, error = _precode.evaluate(
-            self._layers, [item._packed for item in sets], self.embedding.argument, self.embedding.seed
+            self._layers, [item._packed for item in sets], self._embedding, self.embedding.seed
         )
         return pd.DataFrame({"network": range(len(self)), "loss": loss, "error": error})
 
@@ -215,8 +249,9 @@ class Networks:
         """A copy of one network as a PyTorch module on raw inputs x, with the network's own logits.
 
         Its layers are named ``"0"``, ``"1"``, ..., and its parameters as in tickets, ``"0.weight"``, ``"0.bias"``,
-        ``"2.weight"``, ... Behind another embedding than the identity, the fixed map C0 stands in front of them, named
-        ``"embedding"``: a linear layer without bias whose weight is a buffer, so that nothing trains or prunes it.
+        ``"2.weight"``, ... Behind another embedding than the identity, C0 stands in front of them, named
+        ``"embedding"``: a linear layer without bias. The weight of a fixed map is a buffer, so that nothing trains or
+        prunes it; the network's own C0 is a parameter, without gradients where it is held fixed, and is never pruned.
 
         Raises:
             PrecodeIndexError: there is no such network.
@@ -235,9 +270,10 @@ class Networks:
         """
         network = self._number(integer_of(network, "network"))
         modules: OrderedDict[str, nn.Module] = OrderedDict()
-        if self.embedding.name != "identity":
-            first = self._layers[0][0]
-            modules["embedding"] = _fixed(torch.from_numpy(self.embedding.matrix).to(first, copy=True))
+        if self.embedding.matrix is None:
+            modules["embedding"] = _projection(self.c0[network].detach().clone(), self.embedding.trained)
+        elif self.embedding.name != "identity":
+            modules["embedding"] = _fixed(self.c0)
         for number, (weight, bias) in enumerate(self._layers):
             if number:
                 modules[str(2 * number - 1)] = nn.ReLU()
@@ -253,6 +289,14 @@ def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
     """A linear layer that has these tensors as its parameters."""
     linear = _empty(weight, bias=True)
     linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return linear
+
+
+def _projection(weight: torch.Tensor, trained: bool) -> nn.Linear:
+    """A linear layer without bias that is not pruned where layers are not named."""
+    linear = _empty(weight, bias=False)
+    linear.weight = nn.Parameter(weight, requires_grad=trained)
+    linear.prunable = False  # type: ignore[assignment]  # see `precode.tickets.masked.layer_weights`
     return linear
 
 

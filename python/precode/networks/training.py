@@ -61,7 +61,7 @@ class Runs(Networks):
         validation: validation data of each network; empty if there are none.
         engine: name of the engine that ran.
         engine_reason: why it was chosen.
-        seed: key of the data, initial weights, order and random embedding.
+        seed: key of the data, initial weights and projections, order and random embedding.
         streams: number of each network's random streams.
         sampler: what the data were drawn by; None if they were given.
         seconds: wall-clock time of training.
@@ -78,7 +78,7 @@ class Runs(Networks):
     def __init__(
         self,
         outcome: _precode.Outcome,
-        start: Layers,
+        start: Mapping[str, torch.Tensor],
         tasks: Sequence[Dnf] | None,
         embedding: embeddings.Embedding,
         data: Sequence[Dataset],
@@ -89,8 +89,8 @@ class Runs(Networks):
         sampler: str | samplers.Sampler | None,
         seconds: float,
     ) -> None:
-        super().__init__(named(outcome["weights"]), tasks, embedding)
-        self.start = Networks(named(start), tasks, embedding)
+        super().__init__(named(outcome["weights"], outcome["c0"]), tasks, embedding)
+        self.start = Networks(start, tasks, embedding)
         self.data = tuple(data)
         self.validation = tuple(validation)
         self.settings = settings
@@ -101,7 +101,8 @@ class Runs(Networks):
         self.engine = outcome["engine"]
         self.engine_reason = outcome["reason"]
         self.seconds = seconds
-        self._snapshots = dict(zip(settings.snapshots, outcome["snapshots"], strict=True))
+        kept = zip(outcome["snapshots"], outcome["c0_snapshots"], strict=True)
+        self._snapshots = dict(zip(settings.snapshots, kept, strict=True))
         losses = [outcome["train_loss"], *([outcome["validation_loss"]] if self.validation else [])]
         sound = divergence.finite(self.weights.values())
         self.diverged = divergence.first_epochs(losses, self.epochs_run, sound)
@@ -127,7 +128,7 @@ class Runs(Networks):
         if step not in self._snapshots:
             kept = ", ".join(map(str, self._snapshots)) or "none"
             raise PrecodeValueError(f"no snapshot at step {step} (kept: {kept}): pass snapshots=[{step}] to train")
-        return Networks(named(self._snapshots[step]), self.tasks, self.embedding)
+        return Networks(named(*self._snapshots[step]), self.tasks, self.embedding)
 
     def evaluate(self, data: Dataset | Sequence[Dataset] | None = None) -> pd.DataFrame:
         """Loss and error of the final weights, on the training data by default; see `Networks.evaluate`."""
@@ -197,7 +198,7 @@ def train(
     validation: int | Dataset | Iterable[Dataset] = 0,
     init: Mapping[str, torch.Tensor] | None = None,
     masks: Mapping[str, Any] | None = None,
-    embedding: str | embeddings.Embedding | Any = "identity",
+    embedding: str | embeddings.Embedding | embeddings.Projection | Any = "identity",
     epochs: int = 100,
     batch: int = 64,
     optimizer: str | Optimizer = "adam",
@@ -219,15 +220,17 @@ def train(
     Args:
         tasks: one `Dnf`, or one for each network. None only with `data`.
         hidden: width of the hidden layer, j, or of several hidden layers; 32, or the widths of `init`, by default.
-        seed: key of data, initial weights, order and random embedding.
+        seed: key of data, initial weights and projections, order and random embedding.
         samples: training samples of each network.
         sampler: see `Dnf.sample`.
         data: training data instead: one data set for all networks, or one for each.
         validation: samples drawn for validation, or validation data as for `data`.
-        init: initial weights as in `Networks.weights`; by default PyTorch's of ``nn.Linear``. They are copied.
+        init: initial weights as in `Networks.weights`, with ``c0`` behind a projection; by default PyTorch's of
+            ``nn.Linear``. They are copied.
         masks: by weight name, Boolean arrays of the weight's shape: False weights start at zero and stay there.
-        embedding: fixed map in front of the network: ``"identity"``, ``"hadamard"`` (unit columns),
-            ``"hadamard-raw"`` (±1), ``"random"`` (orthogonal), or a matrix (inputs, variables).
+        embedding: map in front of the network: fixed, ``"identity"``, ``"hadamard"`` (unit columns),
+            ``"hadamard-raw"`` (±1), ``"random"`` (orthogonal), or a matrix (inputs, variables); or a
+            `precode.Projection` of each network's own, by name such as ``"projection-16"``.
         epochs: most passes over the data.
         batch: samples a step.
         optimizer: ``"adam"``, ``"adamw"`` (weight decay 0.01, as in torch), ``"sgd"``, or an `Optimizer`.
@@ -277,6 +280,8 @@ def train(
     )
     c0 = embeddings.resolve(embedding, work.variables, seed)
     widths = _widths(hidden, initial, c0.rows, work.outputs)
+    if init is not None:
+        Networks(init, None, c0)  # refuses an initial C0 that does not fit
     # Data that were given are in memory already.
     drawn = samples if data is None else 0
     held_out_samples, held_out_drawn = (
@@ -287,6 +292,7 @@ def train(
     memory.check(
         _precode.memory_needed(
             widths,
+            0 if c0.projection is None else c0.rows * c0.variables,
             work.networks,
             work.variables,
             (work.data[0].samples if work.data else samples, held_out_samples),
@@ -300,6 +306,10 @@ def train(
         "train fewer at a time" + (", on fewer samples, or on one data set (data=)" if drawn else " or narrower ones"),
     )
     start = _on_device(initial or _precode.linear_init(widths, seed, work.streams), target, kind)
+    own = None
+    if c0.projection is not None:
+        drawn_c0 = init["c0"] if init else _precode.projection_init(c0.rows, c0.variables, seed, work.streams)
+        own = drawn_c0.detach().to(device=target, dtype=kind, copy=True)
     flat_masks = _masks(masks, start)
     sets, held_out = work.draw(samples, sampler, seed)
     steps = work.networks * settings.epochs * -(-sets[0].samples // settings.batch)
@@ -309,7 +319,7 @@ def train(
             start,
             [item._packed for item in sets],
             [item._packed for item in held_out],
-            c0.argument,
+            c0.argument(own),
             c0.seed,
             flat_masks,
             settings,
@@ -319,7 +329,7 @@ def train(
     seconds = time.perf_counter() - began
     runs = Runs(
         outcome,
-        _masked(start, flat_masks),
+        named(_masked(start, flat_masks), own),
         work.tasks,
         c0,
         sets,

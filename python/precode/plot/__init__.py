@@ -4,6 +4,7 @@ Figures of the claims draw tables of `precode.claims`, with their nulls. "Our de
 of arXiv 2605.17704 is not public. Published points are drawn where a figure is given a table of them.
 """
 
+from precode.plot.beside import beside
 from precode.plot.code_maps import channels, weights
 from precode.plot.nearness import convergence, distances, metrics, motion, similarity
 from precode.plot.pressure import crowding, gains, slopes
@@ -12,6 +13,7 @@ from precode.plot.trajectories import curves, dynamics, scaling
 from precode.plot.verdicts import parts
 
 __all__ = [
+    "beside",
     "channels",
     "convergence",
     "crowding",

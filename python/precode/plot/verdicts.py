@@ -39,7 +39,7 @@ def parts(table: pd.DataFrame, null: float = 0.0, whole: float | None = None, *,
     study; dotted: the null.
 
     Args:
-        table: from `precode.claims.judge_parts`, of one claim, or ``parts`` of a claim.
+        table: ``parts`` of a claim, from `precode.claims.judge_setting`.
         null: the effect where there is nothing to find.
         whole: the effect in the whole study.
         ax: axes to draw on.

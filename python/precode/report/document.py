@@ -21,9 +21,11 @@ from precode.claims import Verdict
 from precode.claims.records import Figure, Shown, interval_sentence
 from precode.claims.registry import CLAIMS, record_of, rules_version
 from precode.claims.rules import Rules
+from precode.experiments import Result
 from precode.plot.axes import pyplot
 from precode.study import Study
 from precode.study.folder import explained
+from precode.study.reproduction import reproduced
 from precode.study.verdicts import rules_note
 from precode.tickets.registry import controls, methods
 
@@ -88,6 +90,7 @@ def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, p
     figures: dict[str, list[dict[str, Any]]] = {claim.name: [] for claim in claims}
     for claim, figure in tracked([(one, item) for one in claims for item in figures_of(one.name)], progress, "figure"):
         figures[claim.name].append(_figure(figure, claim, study))
+    experiments = [_experiment(result) for result in reproduced(study).values()]
     planned, judged = study.rules, rules_version()
     text = _template().render(
         claims=claims,
@@ -95,6 +98,7 @@ def write_report(study: Study, claims: Iterable[Verdict], path: str | Path, *, p
         nulls=_nulls(),
         rules=Rules(),
         figures=figures,
+        experiments=experiments,
         study=study,
         config={name: getattr(study.config, name) for name in study.config.names()},
         methods=_methods(study),
@@ -155,6 +159,25 @@ def _figure(figure: Figure, claim: Verdict, study: Study) -> dict[str, Any]:
         return {**described, "image": _svg(lambda: figure.draw(claim, study))}
     except PrecodeValueError as error:
         return {**described, "missing": str(error)}
+
+
+def _experiment(result: Result) -> dict[str, Any]:
+    """An experiment of the paper: its record, the reported numbers beside ours, and its figures."""
+    beside = result.reported
+    figures = []
+    for name in result.figures:
+        described = {"caption": f"{result.experiment.title}: {name}.", "wide": True}
+        try:
+            figures.append({**described, "image": _svg(lambda name=name: result.plot(name))})  # type: ignore[misc]
+        except PrecodeValueError as error:
+            figures.append({**described, "missing": str(error)})
+    return {
+        "record": result.experiment,
+        "setting": {name: _joined(value) for name, value in result.setting.items()},
+        "numbers": beside[beside["measured"].notna()].to_dict("records"),
+        "figures": figures,
+        "part": "" if result.done == result.planned else f"{result.done} of {result.planned} cells are finished",
+    }
 
 
 def _svg(draw: Callable[[], Axes]) -> str:

@@ -12,6 +12,7 @@ from precode._internal.cells import Axis, Cell, Job, Kind, training_seconds
 from precode.claims.cells import CODES, TICKETS
 from precode.study.config import PRESETS, StudyConfig
 from precode.study.planning import KINDS, Plan, duration, plan, register
+from precode.study.reproduction import reproduced
 from precode.study.results import Study
 from precode.study.runner import run
 from precode.study.store import Store
@@ -35,6 +36,7 @@ __all__ = [
     "observations",
     "plan",
     "register",
+    "reproduced",
     "rules_note",
     "run",
     "training_seconds",

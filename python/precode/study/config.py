@@ -9,28 +9,50 @@ from typing import Any
 
 from precode._internal.cells import canonical, digest
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
-from precode.codes.embedding import NAMES as EMBEDDINGS
+from precode.codes import embedding as embeddings_of
+from precode.experiments import EXPERIMENTS
 from precode.tickets.registry import records
 
-VERSION = 2
+VERSION = 3
 """The version of the configuration's form."""
+
+COMPARED = (
+    *("random", "magnitude", "obs", "imp", "checkpoint-magnitude", "early-bird", "snip", "grasp", "synflow"),
+    *("distance", "distance-plain", "motion", "motion-plain", "distance+motion", "distance+motion-plain", "oracle"),
+)
+"""Methods that are compared in the paper's setting: those of the digest, probes, and references."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "hidden": (32,),
-        "clauses": (8, 16, 32),
-        "embeddings": ("identity", "hadamard"),
-        "formulas": 12,
-        "densities": (0.25, 0.125),
+        "clauses": (8, 32),
+        "embeddings": ("projection-16", "projection-16-fixed", "identity"),
+        "formulas": 20,
+        "densities": (0.5, 0.1),
         "methods": (
-            *("random", "magnitude", "imp", "snip", "grasp", "synflow", "edge-popup"),
-            *("distance", "distance-plain", "distance-blind", "motion", "distance+motion", "oracle"),
+            *("random", "magnitude", "obs", "checkpoint-magnitude", "snip", "grasp", "synflow"),
+            *("distance", "distance-plain", "motion", "distance+motion"),
         ),
-        "epochs": 25,
-        "samples": 20_000,
+        "probe_epochs": (0, 2),
+        "experiments": ("ticket_cycle", "fates", "fixed_budget", "identity", "precursors"),
+        "epochs": 100,
+        "samples": 2000,
         "seed": 0,
     },
     "paper": {
+        "hidden": (16, 32),
+        "clauses": (8, 16, 32),
+        "embeddings": ("projection-16", "projection-16-fixed"),
+        "formulas": 20,
+        "densities": (0.5, 0.25, 0.1),
+        "methods": COMPARED,
+        "probe_epochs": (0, 1, 2, 5, 10, 20),
+        "experiments": ("ticket_cycle", "fates", "fixed_budget", "identity", "precursors", "scale"),
+        "epochs": 100,
+        "samples": 2000,
+        "seed": 0,
+    },
+    "robust": {
         "hidden": (16, 32, 64),
         "clauses": (4, 8, 16, 32),
         "embeddings": ("identity", "hadamard", "random"),
@@ -42,7 +64,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "seed": 0,
     },
 }
-"""Named configurations. Without methods, all there are."""
+"""Named configurations: ``quick`` and ``paper`` in the setting of arXiv 2605.17704 as a public digest reports it,
+``robust`` in others. Without methods, all there are."""
 
 MOST = 65_536
 """Most hidden rows, and most clauses."""
@@ -68,14 +91,18 @@ class StudyConfig:
     Attributes:
         hidden: hidden widths, j, from 1 to 65,536 (kept ascending).
         clauses: numbers of clauses, C, from 1 to 65,536 (kept ascending).
-        embeddings: fixed maps in front of the networks: ``"identity"``, ``"hadamard"``, ``"hadamard-raw"``,
-            ``"random"``.
+        embeddings: maps in front of the networks: ``"identity"``, ``"hadamard"``, ``"hadamard-raw"``, ``"random"``, or
+            the name of a `precode.Projection` such as ``"projection-16"``.
         formulas: random formulas for each width, number of clauses and embedding, from 1 to 2²⁰.
         densities: fractions of the prunable weights that tickets keep, in (0, 1] (kept descending).
         methods: names of ticket methods, with or without a control (kept in alphabetical order).
         epochs: most passes over the data.
         samples: training samples of each network.
         seed: key of all random numbers, below 2⁶⁴.
+        probe_epochs: epochs of the dense run after which methods that can be are read, in place of their own moment
+            (kept ascending); none for that moment alone.
+        experiments: names of experiments that are part of the study (kept in their order); see
+            `precode.experiments.EXPERIMENTS`. Each runs in its own setting, with the study's formulas and seed.
         version: of this form.
         key: SHA-256, in hexadecimal, of the canonical JSON.
 
@@ -97,6 +124,8 @@ class StudyConfig:
     epochs: int
     samples: int
     seed: int
+    probe_epochs: tuple[int, ...] = ()
+    experiments: tuple[str, ...] = ()
     version: int = VERSION
     key: str = field(init=False, repr=False, compare=False)
     _json: str = field(init=False, repr=False, compare=False)
@@ -186,16 +215,20 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """The values in canonical order, refused where one is not allowed."""
     _version(values["version"])
     wide = f"from 1 to {MOST}"
-    fraction, allowed = "above 0 and at most 1", f"one of {', '.join(EMBEDDINGS)}"
+    fraction, allowed = "above 0 and at most 1", f"one of {embeddings_of.ALLOWED}"
     named = "the name of a method such as snip, or snip:shuffle-row"
+    names = [experiment.name for experiment in EXPERIMENTS]
+    later, known, there, order = f"from 0 to {COUNT}", f"one of {', '.join(names)}", names.__contains__, names.index
     numbers = {name: _each(name, values[name], _integer, wide, _within(1, MOST)) for name in ("hidden", "clauses")}
     densities = _each("densities", values["densities"], _number, fraction, lambda value: 0 < value <= 1)
-    embeddings = _each("embeddings", values["embeddings"], _text, allowed, EMBEDDINGS.__contains__)
+    embeddings = _each("embeddings", values["embeddings"], _text, allowed, embeddings_of.is_name)
     return {
         **{name: tuple(sorted(found)) for name, found in numbers.items()},
-        "embeddings": tuple(sorted(embeddings, key=EMBEDDINGS.index)),
+        "embeddings": tuple(sorted(embeddings, key=embeddings_of.order)),
         "formulas": _one("formulas", values["formulas"], 1, FORMULAS),
         "densities": tuple(sorted(densities, reverse=True)),
+        "probe_epochs": tuple(sorted(_any("probe_epochs", values["probe_epochs"], _integer, later, _within(0, COUNT)))),
+        "experiments": tuple(sorted(_any("experiments", values["experiments"], _text, known, there), key=order)),
         "methods": tuple(sorted(_each("methods", values["methods"], _text, named, _is_method))),
         "epochs": _one("epochs", values["epochs"], 1, COUNT),
         "samples": _one("samples", values["samples"], 1, COUNT),
@@ -237,6 +270,11 @@ def _each(
         if value in found[:place]:
             raise PrecodeValueError(f"{name} = {found}: {value} stands twice")
     return found
+
+
+def _any(name: str, values: Any, *how: Any) -> list[Any]:
+    """A list as of `_each` that may be empty."""
+    return [] if values == [] else _each(name, values, *how)
 
 
 def _integer(name: str, value: Any) -> int:

@@ -11,7 +11,7 @@ from precode._internal.errors import PrecodeFileError
 from precode.study.config import StudyConfig
 from precode.study.contents import Contents
 
-LISTS = ("hidden", "clauses", "embeddings", "densities", "methods")
+LISTS = ("hidden", "clauses", "embeddings", "densities", "methods", "probe_epochs", "experiments")
 """What a configuration may have more of, beside formulas."""
 
 FIXED = ("epochs", "samples", "seed")

@@ -11,8 +11,9 @@ from precode._internal.cells import Cell, Job, Kind
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode.claims.cells import CODES, TICKETS
 from precode.study.config import StudyConfig
+from precode.study.reproduction import KIND as EXPERIMENTS
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (CODES, TICKETS)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (CODES, TICKETS, EXPERIMENTS)}
 """The kinds that a study consists of, by name, in the order of computation; see `register`."""
 
 
@@ -35,7 +36,7 @@ class Plan:
     Example:
         >>> planned = plan(StudyConfig.preset("quick", methods=["imp", "snip"]))
         >>> planned.table()["kind"].value_counts().to_dict()
-        {'tickets': 12, 'codes': 6}
+        {'tickets': 12, 'codes': 6, 'experiment': 6}
     """
 
     cells: tuple[Cell, ...]

@@ -117,13 +117,7 @@ class Study:
             PrecodeValueError: there is none of that name; the message lists those there are.
             PrecodeFileError: a file is missing or was altered.
         """
-        tables = []
-        for cell, files in self._of(name, encoding.TABLE):
-            parts = [self._table(file) for file in files]
-            try:
-                tables.append(encoding.joined(parts, cell.axes))
-            except (KeyError, pa.ArrowException) as error:
-                raise damaged(self.folder, f"table {name!r} of {cell}: {error}") from error
+        tables = [self._joined(name, cell, files) for cell, files in self._of(name, encoding.TABLE)]
         table: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
         return table
 
@@ -148,6 +142,24 @@ class Study:
                     )
                 found.update(arrays)
             yield cell.settings, dict(sorted(found.items()))
+
+    def cells(self, kind: str) -> Iterator[tuple[dict[str, Any], dict[str, pd.DataFrame], float]]:
+        """Every cell of a kind of which something is finished: its settings, its tables by name, and seconds it took.
+
+        Raises:
+            PrecodeFileError: a file is missing or was altered.
+        """
+        spent = self.timings[self.timings["kind"] == kind].groupby("settings")["seconds"].sum()
+        for key, cell in self._cells.items():
+            if cell.kind != kind:
+                continue
+            files: dict[str, list[Kept]] = {}
+            for file in self._files:
+                if file.cell == key and file.ending == encoding.TABLE:
+                    files.setdefault(file.name, []).append(file)
+            if files:
+                tables = {name: self._joined(name, cell, some).to_pandas() for name, some in files.items()}
+                yield cell.settings, tables, float(spent.get(cell.text, 0.0))
 
     def export(self, folder: str | Path, *, progress: Progress = False) -> list[Path]:
         """Writes every table as Parquet and as CSV; the same results give the same bytes.
@@ -180,6 +192,14 @@ class Study:
             there = ", ".join(self._names(ending)) or "none"
             raise PrecodeValueError(f"nothing that is finished has {name!r}: there are {there}")
         return [(cell, found[key]) for key, cell in self._cells.items() if key in found]
+
+    def _joined(self, name: str, cell: Cell, files: list[Kept]) -> pa.Table:
+        """A table of one cell from the files of its jobs."""
+        parts = [self._table(file) for file in files]
+        try:
+            return encoding.joined(parts, cell.axes)
+        except (KeyError, pa.ArrowException) as error:
+            raise damaged(self.folder, f"table {name!r} of {cell}: {error}") from error
 
     def _table(self, file: Kept) -> pa.Table:
         try:

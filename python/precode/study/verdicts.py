@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from precode.claims.cells import SETTING
 from precode.claims.registry import rules_version
 from precode.codes.readouts import templates
 from precode.study.folder import explained
+from precode.study.reproduction import reproduced
 from precode.study.results import Study, write_table
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdic
         progress: True for a bar, or a function of (parts of the study judged, parts).
 
     Returns:
-        The claims by name, C1 to C6; see `precode.claims.judge`. Their tables have ``parts``, the claim in each part of
-        the study by itself, see `precode.claims.judge_parts`; empty where the study has no parts.
+        The claims by name, C1 to C6, in the paper's setting where the study has it, with other settings beside; see
+        `precode.claims.judge_setting`.
 
     Raises:
         PrecodeTypeError: not a study.
@@ -138,7 +138,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdic
         ...     judge_study(study)["C1"]
         Verdict(C1 not enough data: 2 formulas with a value, 10 are needed)
     """
-    from precode.claims import judge, judge_parts  # isort: skip - says what is not installed
+    from precode.claims import judge_setting  # isort: skip - says what is not installed
     from threadpoolctl import threadpool_limits
 
     if not isinstance(study, Study):
@@ -150,9 +150,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdic
     tables = observations(study), study.table("tickets"), study.table("transport")
     # Matrices are small: several threads would wait for each other, much so beside other work.
     with threadpool_limits(1):
-        claims, parts = judge(*tables), judge_parts(*tables, progress=progress)
-    own = {name: parts[parts["name"] == name].drop(columns="name").reset_index(drop=True) for name in claims}
-    return {name: replace(claim, tables={**claim.tables, "parts": own[name]}) for name, claim in claims.items()}
+        return judge_setting(*tables, progress=progress)
 
 
 def write_claims(
@@ -193,6 +191,9 @@ def write_claims(
         for label, table in tables.items():
             if len(table):
                 written += write_table(folder / TABLES, label, table)
+    for name, result in reproduced(study).items():
+        if len(result.reported):
+            written += write_table(folder / TABLES, f"{name}_reported", result.reported)
     record = {
         "study": study.config.key,
         "config": json.loads(study.config.to_json()),

@@ -14,6 +14,7 @@ from precode._internal.lazy import Lazy
 from precode.formulas.datasets import Dataset, data_sets
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs, train
+from precode.tickets.search import holds_projection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,9 @@ def path(first: Networks, second: Networks, data: Dataset | Sequence[Dataset], *
     """
     points = integer(points, "points", 2, COUNT)
     shapes = [{name: tuple(value.shape) for name, value in side.weights.items()} for side in (first, second)]
-    if shapes[0] != shapes[1] or not np.array_equal(first.embedding.matrix, second.embedding.matrix):
+    own = [side.embedding.matrix is None for side in (first, second)]
+    same = own[0] if own[0] == own[1] else False
+    if shapes[0] != shapes[1] or not (same or (not any(own) and torch.equal(first.c0, second.c0.to(first.c0)))):
         raise PrecodeShapeError(f"{first} and {second}: a line needs networks of the same widths and embedding")
     sets = data_sets(data, len(first))
     alphas = np.linspace(0, 1, points)
@@ -117,7 +120,7 @@ def instability(
         runs: trained networks with a snapshot at the end of epoch `epoch` (0: their start).
         epoch: epochs behind theta_k; the copies are trained for the rest of the budget, without early stopping.
         order_seeds: keys of the two orders.
-        masks: see `train`; both copies are pruned so.
+        masks: see `train`; both copies are pruned so, behind the C0 that tickets of the run have.
         data: where the barrier is measured, by default the training data.
         points: see `path`.
 
@@ -135,13 +138,16 @@ def instability(
     """
     epoch = integer(epoch, "epoch", 0, runs.settings.epochs - 1)
     start = runs.start if epoch == 0 else runs.at(epoch * runs.steps_per_epoch)
+    weights, embedding = start.weights, runs.embedding
+    if masks is not None and holds_projection(runs):
+        weights, embedding = {**weights, "c0": runs.weights["c0"]}, embedding.fixed
     first, second = (
         train(
             runs.tasks,
             data=runs.data,
-            init=start.weights,
+            init=weights,
             masks=masks,
-            embedding=runs.embedding,
+            embedding=embedding,
             epochs=runs.settings.epochs - epoch,
             batch=runs.settings.batch,
             optimizer=runs.settings.optimizer,

@@ -159,8 +159,12 @@ def slots(module: nn.Module) -> dict[str, Slot]:
 
 
 def layer_weights(module: nn.Module) -> list[str]:
-    """Names of the weights of all linear and convolutional layers, shared layers once."""
-    return [f"{prefix}weight" for prefix, layer in _layers(module, "", set()) if isinstance(layer, PRUNABLE_LAYERS)]
+    """Names of the weights of all linear and convolutional layers, shared layers once.
+
+    A layer that says ``prunable = False``, such as the C0 of `precode.Networks.module`, is left out.
+    """
+    layers = ((prefix, layer) for prefix, layer in _layers(module, "", set()) if isinstance(layer, PRUNABLE_LAYERS))
+    return [f"{prefix}weight" for prefix, layer in layers if getattr(layer, "prunable", True)]
 
 
 def check_free(slot: Slot) -> None:

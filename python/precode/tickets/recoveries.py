@@ -5,7 +5,7 @@ Exact recovery is defined in our words: the definition of arXiv 2605.17704 is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from precode import _precode
 from precode._internal.check import booleans, numbers
 from precode._internal.errors import PrecodeShapeError
 from precode._internal.lazy import Lazy
-from precode.codes.readouts import templates
+from precode.codes.locating import code_templates
 from precode.networks.stacks import Networks
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def recovery(
     masks: Mapping[str, Any],
     *,
     relative_floor: float = RELATIVE_FLOOR,
+    templates: Sequence[str] | None = None,
     output: int = 0,
 ) -> pd.DataFrame:
     """Codes of sparse networks compared with those of their dense parents. Our definitions.
@@ -52,6 +53,8 @@ def recovery(
         masks: by weight name, the weights that are alive, Boolean (R, ...); a weight without a mask is.
         relative_floor: weights up to this fraction of the mean magnitude (of the live weights, in feature space) are
             noise.
+        templates: names of those that count; by default of both polarities, 4P and 3N1P of four literals [reported by a
+            public digest of arXiv 2605.17704].
         output: the output whose weights give rows their polarity.
 
     Returns:
@@ -64,7 +67,8 @@ def recovery(
     Raises:
         PrecodeShapeError: networks of different sizes, of other than one hidden layer, or not of a mask's shape.
         PrecodeTypeError: a mask that is not Boolean.
-        PrecodeValueError: the networks have no tasks, or weights that are not finite; a negative relative_floor.
+        PrecodeValueError: the networks have no tasks, or weights that are not finite; a negative relative_floor; an
+            unknown template.
 
     Example:
         >>> from precode import Dnf, train
@@ -85,7 +89,7 @@ def recovery(
         other.networks,
         cells_alive(sparse, masks),
         source.sets,
-        templates(source.width),
+        code_templates(source.width, templates),
         relative_floor,
     )
     _, dead_rows, live_paths = _precode.liveness(first, np.ascontiguousarray(outputs)).T
@@ -106,7 +110,7 @@ def cells_alive(networks: Networks, masks: Mapping[str, Any]) -> NDArray[np.bool
     weights = _mask(masks, "w1", networks.weights["w1"])
     if networks.embedding.name == "identity":
         return weights
-    return np.repeat(weights.max(2, keepdims=True), networks.embedding.matrix.shape[1], axis=2)
+    return np.repeat(weights.max(2, keepdims=True), networks.embedding.variables, axis=2)
 
 
 def _ratios(counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

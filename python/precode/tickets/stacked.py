@@ -46,6 +46,8 @@ class Found:
             used.
         seconds: wall-clock time of the search, divided among the tickets found together.
         notes: what the method reports of itself, by name, (R,).
+        probe_epoch: epochs of the dense run after which the method read the networks; None where it reads them at the
+            end or not at all, or says itself when it did.
 
     Example:
         >>> from precode import Dnf, find_tickets, train
@@ -65,6 +67,7 @@ class Found:
     epochs: NDArray[np.float64]
     seconds: float
     notes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    probe_epoch: int | None = None
 
     @property
     def kept(self) -> NDArray[np.int64]:
@@ -90,11 +93,11 @@ class Found:
 class Tickets:
     """Tickets of a stack of trained networks; made by `find_tickets`.
 
-    Iterating gives one `Found` for each method and density.
+    Iterating gives one `Found` for each method, epoch of reading and density.
 
     Attributes:
         dense: the dense run they were found in.
-        found: in the order of the methods, then of the densities.
+        found: in the order of the methods, then of the epochs that they were read after, then of the densities.
         granularity: what was kept as one.
         scope: over what scores were compared.
 
@@ -120,20 +123,27 @@ class Tickets:
     def __len__(self) -> int:
         return len(self.found)
 
-    def get(self, method: str, density: float) -> Found:
-        """The tickets of one method at one density.
+    def get(self, method: str, density: float, at: int | None = None) -> Found:
+        """The tickets of one method at one density; of a method that was read several times, those read at one epoch.
 
         Raises:
-            PrecodeValueError: there are none; the message lists those there are.
+            PrecodeValueError: there are none, or several; the message lists those there are.
         """
         wanted = fraction(density, "density")
-        for item in self.found:
-            if item.method == method and item.density == wanted:
-                return item
-        there = ", ".join(f"{item.method} at {item.density:g}" for item in self.found)
-        raise PrecodeValueError(f"no tickets of {method!r} at density {wanted:g}: there are {there}")
+        epoch = None if at is None else integer(at, "at", 0, COUNT)
+        fitting = [item for item in self.found if item.method == method and item.density == wanted]
+        if epoch is not None:
+            fitting = [item for item in fitting if item.probe_epoch == epoch]
+        if len(fitting) == 1:
+            return fitting[0]
+        what = f"tickets of {method!r} at density {wanted:g}" + ("" if epoch is None else f", read at epoch {epoch}")
+        if fitting:
+            epochs = ", ".join(str(item.probe_epoch) for item in fitting)
+            raise PrecodeValueError(f"several {what}: name one of the epochs {epochs} with at=")
+        there = ", ".join(map(_named, self.found))
+        raise PrecodeValueError(f"no {what}: there are {there}")
 
-    def ticket(self, network: int, method: str, density: float) -> Ticket:
+    def ticket(self, network: int, method: str, density: float, at: int | None = None) -> Ticket:
         """One network's ticket, for `Runs.module`: masks and start values have the names of its parameters.
 
         Those of methods that prune feature space (``features`` of `precode.methods`) fit ``get(...).start.module``
@@ -142,7 +152,7 @@ class Tickets:
         Raises:
             PrecodeValueError: there is no such ticket or network.
         """
-        item = self.get(method, density)
+        item = self.get(method, density, at)
         network = integer(network, "network", 0, len(self.dense) - 1)
         names = {
             f"{kind}{number}": f"{2 * number - 2}.{long}"
@@ -164,11 +174,17 @@ class Tickets:
                 "seed": self.dense.seed,
                 "stream": self.dense.streams[network],
                 "embedding": item.start.embedding.name,
+                "start_epoch": item.first_epoch,
             },
         )
 
     def table(self) -> pd.DataFrame:
-        """One row a method, density and network: kept, total, gradients, dense_epochs, seconds, and notes by name."""
+        """One row a method, epoch of reading, density and network.
+
+        Columns: method, density, formula, kept, total, probe_epoch and start_epoch (epochs of the dense run before the
+        method read the networks, NaN where `Found.probe_epoch` is None, and before the tickets start), gradients,
+        dense_epochs, seconds, and notes by name.
+        """
         frames = []
         for item in self.found:
             columns = {
@@ -177,6 +193,7 @@ class Tickets:
                 "formula": range(len(self.dense)),
                 "kept": item.kept,
                 "total": item.total,
+                **_moments(item),
                 "gradients": item.gradients,
                 "dense_epochs": item.epochs,
                 "seconds": item.seconds,
@@ -212,7 +229,7 @@ class Tickets:
         seconds: dict[int, float] = {}
         for (first_epoch, _), numbers in groups.items():
             names = [
-                f"the ticket of {self.found[number].method} at {self.found[number].density:g} in network {network}"
+                f"the ticket of {_named(self.found[number])} in network {network}"
                 for number in numbers
                 for network in range(len(self.dense))
             ]
@@ -233,7 +250,7 @@ class Tickets:
             None if dense.tasks is None else list(dense.tasks) * len(items),
             data=list(dense.data) * len(items),
             validation=list(dense.validation) * len(items) or 0,
-            init={name: torch.cat([item.start.weights[name] for item in items]) for name in dense.weights},
+            init={name: torch.cat([item.start.weights[name] for item in items]) for name in items[0].start.weights},
             masks={name: torch.cat([item.masks[name] for item in items]) for name in items[0].masks},
             embedding=items[0].start.embedding,
             seed=dense.seed,
@@ -268,8 +285,8 @@ class Tickets:
         return f"Tickets(networks={len(self.dense)}, methods={', '.join(methods)}, densities={', '.join(densities)})"
 
     def _repr_html_(self) -> str:
-        columns = ["method", "density", "kept", "total", "gradients", "dense_epochs", "seconds"]
-        mean = self.table().groupby(["method", "density"], sort=False)[columns[2:]].mean().reset_index()
+        keys, columns = ["method", "probe_epoch", "density"], ["kept", "total", "gradients", "dense_epochs", "seconds"]
+        mean = self.table().groupby(keys, sort=False, dropna=False)[columns].mean().reset_index()
         return mean.to_html(index=False, float_format="{:.3g}".format, border=0)
 
 
@@ -303,22 +320,23 @@ class Retrained:
         self._networks = tuple(networks)
         self._table = _measure(tickets, networks, seconds, test, relative_floor)
 
-    def networks(self, method: str, density: float) -> Networks:
-        """The retrained networks of one method at one density.
+    def networks(self, method: str, density: float, at: int | None = None) -> Networks:
+        """The retrained networks of one method at one density; see `Tickets.get`.
 
         Raises:
-            PrecodeValueError: there are none.
+            PrecodeValueError: there are none, or several.
         """
-        return self._networks[self.tickets.found.index(self.tickets.get(method, density))]
+        return self._networks[self.tickets.found.index(self.tickets.get(method, density, at))]
 
     def table(self) -> pd.DataFrame:
-        """One row a method, density and formula.
+        """One row a method, epoch of reading, density and formula.
 
         Columns: method, density (the one that was asked for, so that ``networks(method, density)`` takes it), formula,
         accuracy and dense_accuracy on the test data (fraction of labels), kept and total (weights), achieved_density
         (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, or with several hidden
         layers, there are none; they are NaN where a network diverged, whose accuracy counts every NaN logit as wrong),
-        gradients and dense_epochs (cost of finding, for each network), and seconds (finding and retraining).
+        probe_epoch and start_epoch (see `Tickets.table`), gradients and dense_epochs (cost of finding, for each
+        network), and seconds (finding and retraining).
         """
         return self._table.copy()
 
@@ -335,8 +353,9 @@ class Retrained:
         return polars.DataFrame({name: column.to_list() for name, column in self._table.items()})
 
     def summary(self) -> pd.DataFrame:
-        """Means over the formulas, one row a method and density, best accuracy first."""
-        grouped = self._table.drop(columns="formula").groupby(["method", "density"], sort=False).mean()
+        """Means over the formulas, one row a method, epoch of reading and density, best accuracy first."""
+        keys = ["method", "density", "probe_epoch"]
+        grouped = self._table.drop(columns="formula").groupby(keys, sort=False, dropna=False).mean()
         return grouped.reset_index().sort_values(["density", "accuracy"], ascending=False, ignore_index=True)
 
     def __repr__(self) -> str:
@@ -344,6 +363,18 @@ class Retrained:
 
     def _repr_html_(self) -> str:
         return self.summary().to_html(index=False, float_format="{:.3f}".format, border=0)
+
+
+def _named(item: Found) -> str:
+    """A method with its density, and the epoch that it was read after."""
+    read = "" if item.probe_epoch is None else f" (read at epoch {item.probe_epoch})"
+    return f"{item.method} at {item.density:g}{read}"
+
+
+def _moments(item: Found) -> dict[str, float]:
+    """Columns of when a ticket was read and when it starts."""
+    read = float("nan") if item.probe_epoch is None else float(item.probe_epoch)
+    return {"probe_epoch": read, "start_epoch": item.first_epoch}
 
 
 def _measure(
@@ -370,6 +401,7 @@ def _measure(
             "total": item.total,
             "achieved_density": item.kept / item.total,
             **{name: recovered[name].to_numpy() for name in recovered.columns if name != "network"},
+            **_moments(item),
             "gradients": item.gradients,
             "dense_epochs": item.epochs,
             "seconds": item.seconds + spent,

@@ -25,7 +25,7 @@ pub use read::template::{Polarity, Template};
 pub use task::dataset::Dataset;
 pub use task::formula::{Clause, Dnf, Literal};
 pub use train::embedding::Embedding;
-pub use train::network::{Layer, Masks, Weights};
+pub use train::network::{Layer, Masks, Projection, Weights};
 
 /// How many examples a property test has: as many as `PROPTEST_CASES` says, else `usual`.
 #[cfg(test)]

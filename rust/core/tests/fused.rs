@@ -29,7 +29,8 @@ fn problem<'a>(data: &'a [Arc<Dataset>], embedding: &'a Embedding, config: &'a T
 /// Trains a stack at every level and compares the weights after every step, and the history.
 fn compare(name: &str, widths: [usize; 3], problem: &Problem<'_>) {
     let networks = problem.data.len();
-    let start = Weights::linear_init(&widths, 11, &(0..networks as u64).collect::<Vec<_>>()).unwrap();
+    let indices: Vec<u64> = (0..networks as u64).collect();
+    let start = fused_reference::start(&widths, problem.embedding, problem.data[0].variables(), &indices);
     let samples = problem.data[0].samples();
     let steps = problem.config.steps_per_epoch(samples) * u64::from(problem.config.epochs);
     let mut config = problem.config.clone();
@@ -47,6 +48,13 @@ fn compare(name: &str, widths: [usize; 3], problem: &Problem<'_>) {
                 worst = worst.max(off);
             }
             assert_eq!(parameters(&trained.weights, r), parameters(trained.snapshots.last().unwrap(), r));
+            if !problem.embedding.is_trained() {
+                assert_eq!(
+                    parameters(&trained.weights, r)[4],
+                    parameters(&start, r)[4],
+                    "{name}: C0 is fixed"
+                );
+            }
             let labels = (samples * widths[2]) as f64;
             for epoch in 0..config.epochs as usize {
                 let at = r * config.epochs as usize + epoch;
@@ -153,6 +161,34 @@ fn pruned_weights_stay_zero_and_the_rest_follows_the_reference() {
 }
 
 #[test]
+fn a_projection_follows_the_reference_with_every_optimizer_and_mask() {
+    // (variables, rows, hidden, outputs)
+    for (variables, rows, hidden, outputs) in [(32, 16, 32, 1), (12, 5, 70, 1), (70, 33, 20, 2)] {
+        let widths = [rows, hidden, outputs];
+        let data: Vec<_> = (0..3).map(|seed| data(150, variables, outputs, 15, seed)).collect();
+        let mut masks = masks(3, &widths, 40, 7);
+        // Network 0 keeps five rows, network 1 no weight of the first layer, network 2 all.
+        let size = rows * hidden;
+        for (i, kept) in masks.layers[0].as_mut().unwrap().iter_mut().enumerate() {
+            *kept = match i / size {
+                0 => *kept && (3..8).contains(&(i / rows)),
+                network => network == 2,
+            };
+        }
+        for trained in [false, true] {
+            let embedding = Embedding::Projection { rows, trained };
+            for (name, optimizer) in optimizers() {
+                let config = config(3, 40, optimizer);
+                let name = format!("{name}, {variables} to {rows}, trained {trained}");
+                let whole = problem(&data, &embedding, &config);
+                compare(&name, widths, &whole);
+                compare(&format!("{name}, masked"), widths, &Problem { masks: Some(&masks), ..whole });
+            }
+        }
+    }
+}
+
+#[test]
 fn one_mask_may_be_missing() {
     let widths = [12, 20, 1];
     let data: Vec<_> = (0..2).map(|seed| data(100, 12, 1, 30, seed)).collect();
@@ -167,27 +203,31 @@ fn one_mask_may_be_missing() {
 
 #[test]
 fn the_gradient_is_that_of_finite_differences() {
-    for (outputs, embedding) in [(1, Embedding::Identity), (2, Embedding::Hadamard { normalized: true })] {
-        let widths = [8, 6, outputs];
+    let embeddings = [
+        Embedding::Identity,
+        Embedding::Hadamard { normalized: true },
+        Embedding::Projection { rows: 3, trained: true },
+    ];
+    for (outputs, embedding) in [1, 2].into_iter().flat_map(|o| embeddings.iter().map(move |e| (o, e))) {
+        let widths = [embedding.rows(8), 6, outputs];
         let data = vec![data(40, 8, outputs, 40, 1)];
-        let start = Weights::linear_init(&widths, 2, &[0]).unwrap();
+        let start = fused_reference::start(&widths, embedding, 8, &[0]);
         // One step of SGD at rate 1 on all samples subtracts the gradient.
         let optimizer = Optimizer::Sgd { lr: 1.0, momentum: 0.0, weight_decay: 0.0 };
         let config = config(1, 40, optimizer);
-        let c0 = embedding.matrix(8).unwrap();
         let all: Vec<usize> = (0..40).collect();
-        let network = Reference::new(&start, 0, None);
+        let network = Reference::new(&start, 0, embedding, 8, None);
         let loss = |p: usize, i: usize, h: f64| {
             let mut moved = network.clone();
             moved.parameters[p][i] += h;
-            moved.gradient(&data[0], &c0, &all).0 / (40 * outputs) as f64
+            moved.gradient(&data[0], &all).0 / (40 * outputs) as f64
         };
         for level in Kernels::Fused.available() {
             let trained =
-                train(start.clone(), &problem(&data, &embedding, &config), at(level), &Progress::default())
+                train(start.clone(), &problem(&data, embedding, &config), at(level), &Progress::default())
                     .unwrap();
             let (before, after) = (parameters(&start, 0), parameters(&trained.weights, 0));
-            for p in 0..4 {
+            for p in 0..5 {
                 for i in 0..before[p].len() {
                     let gradient = f64::from(before[p][i]) - f64::from(after[p][i]);
                     let numeric = (loss(p, i, 1e-5) - loss(p, i, -1e-5)) / 2e-5;
@@ -207,15 +247,15 @@ fn evaluation_agrees_with_the_reference() {
             let data: Vec<_> =
                 [77, 64, 300].map(|samples| data(samples, variables, outputs, 20, samples as u64)).into();
             let widths = [embedding.rows(variables), hidden, outputs];
-            let weights = Weights::linear_init(&widths, 1, &[0, 1, 2]).unwrap();
-            let c0 = embedding.matrix(variables).unwrap();
+            let weights = fused_reference::start(&widths, &embedding, variables, &[0, 1, 2]);
             for level in Kernels::Fused.available() {
                 let progress = Progress::default();
                 let result = evaluate(&weights, &data, &embedding, at(level), &progress).unwrap();
                 assert_eq!(progress.done(), 3);
                 for (r, data) in data.iter().enumerate() {
                     let all: Vec<usize> = (0..data.samples()).collect();
-                    let (loss, wrong, _) = Reference::new(&weights, r, None).gradient(data, &c0, &all);
+                    let reference = Reference::new(&weights, r, &embedding, variables, None);
+                    let (loss, wrong, _) = reference.gradient(data, &all);
                     let labels = (data.samples() * outputs) as f64;
                     assert!((result.loss[r] - loss / labels).abs() < 1e-6, "{name} at {level}");
                     assert!((result.error[r] - wrong as f64 / labels).abs() < 1.5 / labels);

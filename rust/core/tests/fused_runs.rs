@@ -27,21 +27,20 @@ fn bits(values: &[f64]) -> Vec<u64> {
 
 #[test]
 fn same_bits_for_any_threads_and_any_stack() {
-    let widths = [20, 40, 1];
+    same_bits(&Embedding::Identity);
+    same_bits(&Embedding::Projection { rows: 9, trained: true });
+}
+
+fn same_bits(embedding: &Embedding) {
+    let widths = [embedding.rows(20), 40, 1];
     let data: Vec<_> = (0..7).map(|seed| data(300, 20, 1, 20, seed)).collect();
     let all: Vec<u64> = (0..7).collect();
-    let start = Weights::linear_init(&widths, 4, &all).unwrap();
+    let start = fused_reference::start(&widths, embedding, 20, &all);
     let masks = masks(7, &widths, 50, 2);
     let mut config = config(6, 64, Optimizer::adam(3e-3));
     config.snapshots = vec![0, 5, 17];
     config.early_stopping = Some(EarlyStopping { patience: 1, min_delta: 1e-3, watch: Watch::Validation });
-    let problem = Problem {
-        data: &data,
-        validation: &data,
-        embedding: &Embedding::Identity,
-        masks: Some(&masks),
-        config: &config,
-    };
+    let problem = Problem { data: &data, validation: &data, embedding, masks: Some(&masks), config: &config };
     for level in Kernels::Fused.available() {
         let options = |threads| Options { level: Some(level), threads };
         let expected = run(&start, &problem, options(None));
@@ -62,7 +61,8 @@ fn same_bits_for_any_threads_and_any_stack() {
             let masks = Masks { layers: layers.collect() };
             let problem = Problem { data: &pick, validation: &pick, masks: Some(&masks), ..problem };
             let indices: Vec<u64> = chosen.iter().map(|r| *r as u64).collect();
-            let part = run(&Weights::linear_init(&widths, 4, &indices).unwrap(), &problem, options(None));
+            let part =
+                run(&fused_reference::start(&widths, embedding, 20, &indices), &problem, options(None));
             for (at, r) in chosen.iter().enumerate() {
                 assert_eq!(
                     parameters(&part.weights, at),
@@ -228,6 +228,24 @@ fn what_does_not_fit_is_refused() {
     assert!(refused.to_string().contains("threads = 0"));
     let refused = evaluate(&start, &[], &Embedding::Identity, Options::default(), &progress).unwrap_err();
     assert!(matches!(refused, Error::Shape(_)), "{refused}");
+    let train_projected = |start: &Weights, rows| {
+        let embedding = Embedding::Projection { rows, trained: true };
+        let problem = Problem { embedding: &embedding, ..problem(&small, &config) };
+        train(start.clone(), &problem, Options::default(), &progress).unwrap_err().to_string()
+    };
+    assert!(train_projected(&start, 6).contains("have none"));
+    let narrow = Weights::linear_init(&[3, 4, 1], 0, &[0]).unwrap();
+    assert!(
+        train_projected(&narrow.clone().with_projection(5, 0, &[0]).unwrap(), 3).contains("of 5 variables")
+    );
+    let mut projected = narrow.with_projection(6, 0, &[0]).unwrap();
+    assert!(train_projected(&projected, 4).contains("embed into 4"));
+    projected.projection.as_mut().unwrap().matrix[7] = f32::INFINITY;
+    assert!(train_projected(&projected, 3).contains("C0 contains inf"));
+    projected.projection.as_mut().unwrap().matrix.pop();
+    assert!(train_projected(&projected, 3).contains("17 entries"));
+    let wide = Weights::linear_init(&[7, 4, 1], 0, &[0]).unwrap().with_projection(6, 0, &[0]).unwrap();
+    assert!(train_projected(&wide, 7).contains("wider than the 6 variables"));
     let mut broken = start;
     broken.layers[0].weight[3] = f32::NAN;
     let refused = train(broken, &problem(&small, &config), Options::default(), &progress).unwrap_err();
@@ -261,8 +279,9 @@ fn a_cancelled_run_ends_promptly() {
 fn memory_grows_with_what_is_kept() {
     let adam = Optimizer::adam(1e-3);
     let sgd = Optimizer::Sgd { lr: 0.1, momentum: 0.0, weight_decay: 0.0 };
-    let base = memory_bytes(&[32, 32, 1], 1000, &adam, 0, 0, 1);
-    assert!(memory_bytes(&[32, 32, 1], 1000, &sgd, 0, 0, 1) < base);
-    assert_eq!(memory_bytes(&[32, 32, 1], 1000, &adam, 2, 500, 1) - base, 2 * 4 * 1089 * 1000 + 500);
-    assert!(memory_bytes(&[usize::MAX, 32, 1], usize::MAX, &adam, 0, 0, 1) == usize::MAX);
+    let base = memory_bytes(&[32, 32, 1], 0, 1000, &adam, 0, 0, 1);
+    assert!(memory_bytes(&[32, 32, 1], 0, 1000, &sgd, 0, 0, 1) < base);
+    assert_eq!(memory_bytes(&[32, 32, 1], 0, 1000, &adam, 2, 500, 1) - base, 2 * 4 * 1089 * 1000 + 500);
+    assert!(memory_bytes(&[32, 32, 1], 512, 1000, &adam, 0, 0, 1) - base >= 3 * 4 * 512 * 1000);
+    assert!(memory_bytes(&[usize::MAX, 32, 1], 0, usize::MAX, &adam, 0, 0, 1) == usize::MAX);
 }

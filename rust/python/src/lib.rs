@@ -42,7 +42,7 @@ mod _precode {
     #[pymodule_export]
     use super::tickets::{load_ticket, save_ticket};
     #[pymodule_export]
-    use super::training::{evaluate, linear_init, memory_needed, train};
+    use super::training::{evaluate, linear_init, memory_needed, projection_init, train};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

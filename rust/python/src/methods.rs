@@ -8,9 +8,9 @@ use precode_core::Progress;
 use precode_core::ticket::mask::Density;
 use precode_core::train::Problem;
 use precode_torch::methods::{
-    Control, Found, Method, Objective, Record, Request, StackObjective, Start, all,
+    Control, Found, Method, Moment, Objective, Record, Request, StackObjective, Start, all,
 };
-use precode_torch::{Choice, Error};
+use precode_torch::{Choice, Error, Stack};
 use pyo3::prelude::*;
 
 use crate::boundary::{PyTensor, array, raise, run};
@@ -29,6 +29,10 @@ pub struct MethodRow {
     schedule: &'static str,
     cost: &'static str,
     nested: bool,
+    /// Whether it can be read early, and after how many epochs it is unless others are asked for.
+    early: bool,
+    reads_at: Option<u32>,
+    rewinds: bool,
     random: bool,
     features: bool,
     reference: &'static str,
@@ -48,6 +52,12 @@ pub fn methods() -> Vec<MethodRow> {
         schedule: record.schedule,
         cost: record.cost,
         nested: record.nested,
+        early: record.reads.is_early(),
+        reads_at: match record.reads {
+            Moment::After(epochs) => Some(epochs),
+            _ => None,
+        },
+        rewinds: record.rewinds,
         random: record.random,
         features: record.features,
         reference: record.reference,
@@ -76,6 +86,8 @@ pub struct NamedRequest {
     pub densities: Vec<f64>,
     pub granularity: String,
     pub scope: String,
+    pub at: Option<u32>,
+    pub rewind: u32,
     pub seed: u64,
     pub streams: Vec<u64>,
 }
@@ -94,6 +106,8 @@ impl NamedRequest {
             granularity: self.granularity.parse()?,
             scope: self.scope.parse()?,
             invert: false,
+            at: self.at,
+            rewind: self.rewind,
             seed: self.seed,
             streams: &self.streams,
             progress,
@@ -160,17 +174,19 @@ impl<'py> Tickets<'py> {
 
 /// Tickets of every network of a stack.
 #[pyfunction]
-#[pyo3(signature = (start, dense, data, validation, embedding, embedding_seed, clauses, complemented, settings, engine,
-    prunable, method, densities, granularity, scope, seed, streams, progress))]
+#[pyo3(signature = (start, dense, snapshots, data, validation, embedding, embedding_seed, holds_projection, clauses,
+    complemented, settings, engine, prunable, method, densities, granularity, scope, at, rewind, seed, streams, progress))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python API")]
 pub fn find_stack_tickets<'py>(
     py: Python<'py>,
     start: Layers,
-    dense: Option<(Layers, Vec<f64>)>,
+    dense: Option<(Layers, Option<PyTensor>, Vec<f64>)>,
+    snapshots: Vec<(u64, Layers, Option<PyTensor>)>,
     data: Vec<PyRef<'py, Samples>>,
     validation: Vec<PyRef<'py, Samples>>,
     embedding: EmbeddingArgument<'py>,
     embedding_seed: u64,
+    holds_projection: bool,
     clauses: Option<Vec<SignedClauses>>,
     complemented: Vec<bool>,
     settings: Settings,
@@ -180,16 +196,23 @@ pub fn find_stack_tickets<'py>(
     densities: Vec<f64>,
     granularity: String,
     scope: String,
+    at: Option<u32>,
+    rewind: u32,
     seed: u64,
     streams: Vec<u64>,
     progress: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Tickets<'py>> {
-    let (start, data, validation) = (stack(start), shared(&data), shared(&validation));
-    let dense = dense.map(|(layers, epochs)| (stack(layers), epochs));
+    let (data, validation) = (shared(&data), shared(&validation));
+    let own = |c0: Option<PyTensor>| c0.map(|c0| c0.0);
+    let dense = dense.map(|(layers, c0, epochs)| (stack(layers, own(c0)), epochs));
+    let snapshots: Vec<(u64, Stack)> =
+        snapshots.into_iter().map(|(step, layers, c0)| (step, stack(layers, own(c0)))).collect();
     let variables = data.first().map_or(0, |data| data.variables());
-    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let (embedding, c0) =
+        embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let start = stack(start, c0);
     let config = settings.into_config().map_err(|error| raise(py, error))?;
-    let request = NamedRequest { method, densities, granularity, scope, seed, streams };
+    let request = NamedRequest { method, densities, granularity, scope, at, rewind, seed, streams };
     let (parameters, found) = run(py, progress.as_ref(), move |progress| {
         let problem = Problem {
             data: &data,
@@ -199,7 +222,11 @@ pub fn find_stack_tickets<'py>(
             config: &config,
         };
         let choice: Choice = engine.parse()?;
-        let mut objective = StackObjective::new(&start, problem, choice, &prunable, progress)?;
+        let mut objective =
+            StackObjective::new(&start, problem, choice, &prunable, progress)?.with_snapshots(&snapshots)?;
+        if holds_projection {
+            objective = objective.with_held_projection()?;
+        }
         if let Some((dense, epochs)) = &dense {
             objective = objective.with_dense(dense, epochs)?;
         }

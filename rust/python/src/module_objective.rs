@@ -1,5 +1,6 @@
 //! Any `nn.Module` as what ticket methods ask questions of.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -53,6 +54,8 @@ impl ModuleObjective {
             second,
             output,
             embedding: None,
+            projection: None,
+            holds_projection: false,
             clauses: clauses.map(|clauses| vec![tasks::clauses(&clauses)]),
             complemented: vec![complemented],
         });
@@ -153,6 +156,16 @@ impl Objective for ModuleObjective {
         self.tensors("flow", (single(at)?,))
     }
 
+    fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.tensors("input_moments", (single(at)?,))
+    }
+
+    /// A module is one network, whatever `networks` say.
+    fn fisher(&mut self, at: &[Tensor], _: Range<usize>) -> Result<Vec<Tensor>> {
+        let fisher: PyTensor = self.call("fisher", (single(at)?,))?;
+        Ok(vec![fisher.0])
+    }
+
     fn dense(&mut self) -> Result<Vec<Tensor>> {
         if self.dense.is_none() {
             self.dense_run(None, &[])?;
@@ -177,10 +190,14 @@ impl Objective for ModuleObjective {
     }
 
     /// The training stands still while `each` looks, and goes no further than it wants.
-    fn each_epoch(&mut self, each: &mut dyn FnMut(u32, Vec<Tensor>) -> Result<bool>) -> Result<()> {
+    fn each_epoch(
+        &mut self,
+        last: u32,
+        each: &mut dyn FnMut(u32, Vec<Tensor>) -> Result<bool>,
+    ) -> Result<()> {
         let epochs: Py<PyAny> = self.call("dense_epochs", ())?;
         let epochs = Arc::new(epochs);
-        for epoch in 1..=self.epochs {
+        for epoch in 1..=last {
             let epochs = Arc::clone(&epochs);
             let values: Vec<PyTensor> =
                 self.ask(move |object| epochs.bind(object.py()).call_method0("__next__")?.extract())?;
@@ -241,8 +258,16 @@ pub fn find_module_ticket<'py>(
 ) -> PyResult<Tickets<'py>> {
     let (asking, asked) = channel();
     let asks = ModuleObjective::new(&objective, clauses, complemented, asking)?;
-    let request =
-        NamedRequest { method, densities: vec![density], granularity, scope, seed, streams: vec![0] };
+    let request = NamedRequest {
+        method,
+        densities: vec![density],
+        granularity,
+        scope,
+        at: None,
+        rewind: 0,
+        seed,
+        streams: vec![0],
+    };
     // Threads of its own: the user's code may use the others, while the method waits for it on one of these.
     let (pool, progress, objective) = (new_pool(py)?, Progress::default(), objective.unbind());
     // The lock is released to the end of the scope: the last tensors of the method may need it to be dropped.

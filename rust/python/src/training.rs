@@ -6,10 +6,10 @@ use numpy::{PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2};
 use precode_core::task::dataset::WORD_BITS;
 use precode_core::train::embedding::EmbeddingKind;
 use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained};
-use precode_core::{Dataset, Embedding, Error, Masks, Weights};
+use precode_core::{Dataset, Embedding, Error, Masks, Projection, Weights};
 use precode_torch::{Choice, Stack, Workload, choose};
 use pyo3::prelude::*;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::boundary::{PyTensor, array, raise, run};
 use crate::tasks::Samples;
@@ -17,20 +17,28 @@ use crate::tasks::Samples;
 pub type Layers = Vec<(PyTensor, PyTensor)>;
 type Floats<'py> = Bound<'py, PyArrayDyn<f64>>;
 
-/// The fixed embedding: its name, or a matrix (rows, variables).
+/// The embedding: its name, a matrix (rows, variables), or each network's own C0 (R, rows, variables) and whether it is
+/// trained.
 #[derive(FromPyObject)]
 pub enum EmbeddingArgument<'py> {
     #[pyo3(transparent)]
     Named(String),
     #[pyo3(transparent)]
     Matrix(PyReadonlyArray2<'py, f32>),
+    #[pyo3(transparent)]
+    Projection((PyTensor, bool)),
 }
 
 impl EmbeddingArgument<'_> {
-    pub fn into_embedding(self, variables: usize, seed: u64) -> Result<Embedding, Error> {
+    /// The embedding, and the networks' own C0.
+    pub fn into_embedding(self, variables: usize, seed: u64) -> Result<(Embedding, Option<Tensor>), Error> {
         match self {
-            Self::Named(name) => name.parse::<EmbeddingKind>()?.embedding(variables, seed),
-            Self::Matrix(matrix) => Ok(Embedding::Dense(matrix.as_array().to_owned())),
+            Self::Named(name) => Ok((name.parse::<EmbeddingKind>()?.embedding(variables, seed)?, None)),
+            Self::Matrix(matrix) => Ok((Embedding::Dense(matrix.as_array().to_owned()), None)),
+            Self::Projection((c0, trained)) => {
+                let rows = c0.0.size().get(1).map_or(0, |&rows| rows as usize);
+                Ok((Embedding::Projection { rows, trained }, Some(c0.0)))
+            }
         }
     }
 }
@@ -111,8 +119,8 @@ pub fn shared(data: &[PyRef<'_, Samples>]) -> Vec<Arc<Dataset>> {
     data.iter().map(|samples| Arc::clone(&samples.0)).collect()
 }
 
-pub fn stack(layers: Layers) -> Stack {
-    Stack { layers: layers.into_iter().map(|(weight, bias)| (weight.0, bias.0)).collect() }
+pub fn stack(layers: Layers, projection: Option<Tensor>) -> Stack {
+    Stack { layers: layers.into_iter().map(|(weight, bias)| (weight.0, bias.0)).collect(), projection }
 }
 
 fn layers(stack: Stack) -> Layers {
@@ -135,11 +143,31 @@ pub fn linear_init(py: Python<'_>, widths: Vec<usize>, seed: u64, indices: Vec<u
     Ok(layers(stack))
 }
 
+/// Initial C0 of projections, (R, rows, variables): of PyTorch's `nn.Linear` without bias.
+#[pyfunction]
+pub fn projection_init(
+    py: Python<'_>,
+    rows: usize,
+    variables: usize,
+    seed: u64,
+    indices: Vec<u64>,
+) -> PyResult<PyTensor> {
+    let c0 = run(py, None, |_| {
+        let projection = Projection::linear_init(rows, variables, seed, &indices)?;
+        let size = [indices.len() as i64, rows as i64, variables as i64];
+        Ok::<_, precode_torch::Error>(Tensor::f_from_slice(&projection.matrix)?.f_view(size)?)
+    })?;
+    Ok(PyTensor(c0))
+}
+
 /// What a training run returns to Python.
 #[derive(IntoPyObject)]
 pub struct Outcome<'py> {
     weights: Layers,
     snapshots: Vec<Layers>,
+    /// The networks' own C0 at the end, and at each snapshot.
+    c0: Option<PyTensor>,
+    c0_snapshots: Vec<Option<PyTensor>>,
     train_loss: Floats<'py>,
     train_error: Floats<'py>,
     validation_loss: Floats<'py>,
@@ -164,9 +192,11 @@ pub fn train<'py>(
     engine: String,
     progress: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Outcome<'py>> {
-    let (start, data, validation) = (stack(start), shared(&data), shared(&validation));
+    let (data, validation) = (shared(&data), shared(&validation));
     let variables = data.first().map_or(0, |data| data.variables());
-    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let (embedding, c0) =
+        embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let start = stack(start, c0);
     let config = settings.into_config().map_err(|error| raise(py, error))?;
     let masks = masks.map(masks_of).transpose()?;
     let (trained, name, reason) = run(py, progress.as_ref(), move |progress| {
@@ -182,9 +212,11 @@ pub fn train<'py>(
         let (engine, reason) = choose(choice, &start.widths(), &problem, kind, device)?;
         Ok::<_, precode_torch::Error>((engine.train(&start, &problem, progress)?, engine.name(), reason))
     })?;
-    let Trained { weights, snapshots, history } = trained;
+    let Trained { mut weights, mut snapshots, history } = trained;
     let shape = [history.networks, history.epochs];
     Ok(Outcome {
+        c0: weights.projection.take().map(PyTensor),
+        c0_snapshots: snapshots.iter_mut().map(|stack| stack.projection.take().map(PyTensor)).collect(),
         weights: layers(weights),
         snapshots: snapshots.into_iter().map(layers).collect(),
         train_loss: array(py, history.train_loss, &shape)?,
@@ -205,22 +237,26 @@ pub fn evaluate<'py>(
     embedding: EmbeddingArgument<'py>,
     embedding_seed: u64,
 ) -> PyResult<(Floats<'py>, Floats<'py>)> {
-    let (stack, data) = (self::stack(stack), shared(&data));
+    let data = shared(&data);
     let variables = data.first().map_or(0, |data| data.variables());
-    let embedding = embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let (embedding, c0) =
+        embedding.into_embedding(variables, embedding_seed).map_err(|error| raise(py, error))?;
+    let stack = self::stack(stack, c0);
     let evaluation =
         run(py, None, move |progress| precode_torch::evaluate(&stack, &data, &embedding, progress))?;
     let networks = evaluation.loss.len();
     Ok((array(py, evaluation.loss, &[networks])?, array(py, evaluation.error, &[networks])?))
 }
 
-/// Estimated peak bytes of host memory of training on the engine that will be chosen. `drawn`: training and
+/// Estimated peak bytes of host memory of training on the engine that will be chosen. `projection`: entries of each
+/// network's own C0; `drawn`: training and
 /// validation samples of each network that will be drawn; `samples`: all of them, drawn or given.
 #[pyfunction]
 #[expect(clippy::too_many_arguments, reason = "arguments of a Python call")]
 pub fn memory_needed(
     py: Python<'_>,
     widths: Vec<usize>,
+    projection: usize,
     networks: usize,
     variables: usize,
     samples: (usize, usize),
@@ -241,6 +277,7 @@ pub fn memory_needed(
         let device = if on_cpu { Device::Cpu } else { Device::Cuda(0) };
         let size = Workload {
             widths: &widths,
+            projection,
             networks,
             variables,
             samples: samples.0,

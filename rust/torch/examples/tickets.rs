@@ -50,7 +50,7 @@ fn compare(density: f64) -> Result<()> {
         Stack::from_weights(&Weights::linear_init(&[32, 32, 1], 0, &indices)?, Kind::Float, Device::Cpu)?;
     let accuracy = |values: &[Tensor]| -> Result<f64> {
         let layers = values.chunks_exact(2).map(|pair| (pair[0].shallow_clone(), pair[1].shallow_clone()));
-        let stack = Stack { layers: layers.collect() };
+        let stack = Stack { layers: layers.collect(), projection: None };
         let error = evaluate(&stack, &test, &embedding, &progress)?.error;
         Ok(1.0 - error.iter().sum::<f64>() / error.len() as f64)
     };
@@ -64,6 +64,8 @@ fn compare(density: f64) -> Result<()> {
             granularity: Granularity::Weight,
             scope: Scope::Global,
             invert: false,
+            at: None,
+            rewind: 0,
             seed: 0,
             streams: &indices,
             progress: &progress,

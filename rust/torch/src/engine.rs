@@ -100,7 +100,8 @@ pub fn memory_bytes(
         check_place(kind, device).is_ok() && fused::supports_sizes(size.widths, size.variables).is_ok();
     if choice == Choice::Fused || (choice == Choice::Auto && fits) {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        return fused::memory_bytes(size.widths, size.networks, optimizer, size.snapshots, 0, threads);
+        let Workload { widths, projection, networks, snapshots, .. } = *size;
+        return fused::memory_bytes(widths, projection, networks, optimizer, snapshots, 0, threads);
     }
     Libtorch { kind, device }.memory_bytes(size)
 }

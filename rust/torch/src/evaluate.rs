@@ -95,7 +95,8 @@ impl Heldout {
             let all = rows.len() == r;
             let picked =
                 if all { stack.shallow_clone() } else { stack.rows(&index_tensor(rows, stack.device())?)? };
-            let widest = stack.widths().into_iter().max().unwrap_or(1) as i64;
+            let widths = stack.widths().into_iter().chain(stack.projected_variables());
+            let widest = widths.max().unwrap_or(1) as i64;
             let chunk = (CHUNK / (rows.len() as i64 * widest)).clamp(1, samples.len());
             let mut tally = Tally::default();
             for start in (0..samples.len()).step_by(chunk as usize) {
@@ -131,6 +132,7 @@ pub(crate) fn check_data(stack: &Stack, data: &[Arc<Dataset>], embedding: &Embed
                 set.variables()
             ));
         }
+        embedding.validate_projection(stack.projected_variables(), set.variables())?;
         if widths.last() != Some(&set.outputs()) {
             return Err(shape_error!(
                 "networks of widths {widths:?}, but the data have {} labels a sample",

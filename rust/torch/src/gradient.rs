@@ -3,11 +3,12 @@
 
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Result, value_error};
 use crate::flat::Flat;
 use crate::stack::Stack;
 
-/// The activations `[x, h1, .., logits]` of a batch, each (R, samples, width).
+/// The activations `[z, h1, .., logits]` of a batch, each (R, samples, width), where z is `x` or, of networks with a
+/// projection, `C0 x`.
 ///
 /// `x` may be an expanded view when the networks share their data.
 pub(crate) fn forward(stack: &Stack, x: Tensor) -> Result<Vec<Tensor>> {
@@ -21,7 +22,10 @@ pub(crate) fn forward_watched(
     x: Tensor,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<Tensor>> {
-    let mut activations = vec![x];
+    let mut activations = vec![match &stack.projection {
+        Some(c0) => x.f_bmm(&c0.f_transpose(1, 2)?)?,
+        None => x,
+    }];
     for (i, (weight, bias)) in stack.layers.iter().enumerate() {
         check()?;
         let mut out = bias.f_unsqueeze(1)?.f_baddbmm(&activations[i], &weight.f_transpose(1, 2)?, 1, 1)?;
@@ -35,20 +39,23 @@ pub(crate) fn forward_watched(
 
 /// Writes into `gradient` the gradient of the sum over networks of the mean over samples and outputs of
 /// the binary cross-entropy with logits. `labels` are (R, samples, outputs) in the networks' kind; where
-/// `pruned` (Booleans of the weight's shape) is set the gradient is zero, even where it was not finite.
+/// `pruned` (Booleans of the weight's shape) is set the gradient is zero, even where it was not finite. `x` are the
+/// samples that [`forward`] was given; they matter where `gradient` has projections.
 pub(crate) fn backward(
     stack: &Stack,
+    x: &Tensor,
     activations: &[Tensor],
     labels: &Tensor,
     pruned: &[Option<Tensor>],
     gradient: &mut Flat,
 ) -> Result<()> {
-    backward_watched(stack, activations, labels, pruned, gradient, &|| Ok(()))
+    backward_watched(stack, x, activations, labels, pruned, gradient, &|| Ok(()))
 }
 
 /// As [`backward`], calling `check` before each matrix product; see [`forward_watched`].
 pub(crate) fn backward_watched(
     stack: &Stack,
+    x: &Tensor,
     activations: &[Tensor],
     labels: &Tensor,
     pruned: &[Option<Tensor>],
@@ -70,7 +77,34 @@ pub(crate) fn backward_watched(
         if i > 0 {
             check()?;
             delta = activations[i].f_threshold_backward(&delta.f_bmm(weight)?, 0.0)?;
+        } else if let Some(projection_gradient) = &gradient.stack.projection {
+            check()?;
+            let _ = delta.f_bmm(weight)?.f_transpose(1, 2)?.f_bmm_out(projection_gradient, x)?;
         }
     }
     Ok(())
+}
+
+/// Gradients of the loss of each sample by itself, (R, samples, weights), with respect to the weights of some layers,
+/// counted from 0, side by side.
+pub(crate) fn of_samples(
+    stack: &Stack,
+    activations: &[Tensor],
+    labels: &Tensor,
+    layers: &[usize],
+) -> Result<Tensor> {
+    let Some(logits) = activations.last() else { return Err(value_error!("a stack without layers")) };
+    let mut delta = logits.f_sigmoid()?.f_sub_(labels)?.f_div_scalar_(logits.size()[2] as f64)?;
+    let mut parts: Vec<Tensor> = Vec::new();
+    for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
+        if layers.contains(&i) {
+            let outer = delta.f_unsqueeze(3)?.f_mul(&activations[i].f_unsqueeze(2)?)?;
+            parts.push(outer.f_flatten(2, 3)?);
+        }
+        if i > 0 {
+            delta = activations[i].f_threshold_backward(&delta.f_bmm(weight)?, 0.0)?;
+        }
+    }
+    parts.reverse();
+    Ok(Tensor::f_cat(&parts, 2)?)
 }

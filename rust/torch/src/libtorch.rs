@@ -44,12 +44,14 @@ impl Engine for Libtorch {
         start.validate()?;
         let widths = start.widths();
         problem.validate(start.networks(), &widths)?;
+        let variables = problem.data.first().map_or(0, |data| data.variables());
+        problem.embedding.validate_projection(start.projected_variables(), variables)?;
         self.supports(&widths, problem)?;
         progress.check()?;
         let options = (self.kind, self.device);
         let batch = problem.data.first().map_or(1, |data| problem.config.batch.min(data.samples()));
         let parts = self
-            .slabs(&widths, start.networks(), batch)
+            .slabs(start, batch)
             .map(|rows| {
                 let masks = problem.masks.map(|masks| slice_masks(masks, &rows, start.networks()));
                 let part = Problem {
@@ -77,7 +79,7 @@ impl Engine for Libtorch {
         check_data(stack, data, embedding)?;
         let options = (self.kind, self.device);
         let mut all = Evaluation { loss: Vec::new(), error: Vec::new() };
-        for rows in self.slabs(&stack.widths(), stack.networks(), 1) {
+        for rows in self.slabs(stack, 1) {
             let part = stack.range(&rows)?.copy_to(self.kind, self.device)?;
             let heldout = Heldout::new(&data[rows], embedding, options)?;
             let evaluation = heldout.evaluate(&part, || Ok(progress.check()?))?;
@@ -116,7 +118,11 @@ impl Libtorch {
         let widths = size.widths;
         let element = self.kind.elt_size_in_bytes();
         let parameters = plus(
-            &widths.windows(2).map(|pair| times(&[pair[1], pair[0].saturating_add(1)])).collect::<Vec<_>>(),
+            &widths
+                .windows(2)
+                .map(|pair| times(&[pair[1], pair[0].saturating_add(1)]))
+                .chain([size.projection])
+                .collect::<Vec<_>>(),
         );
         let outputs = widths.last().copied().unwrap_or(1);
         let samples = size.samples.saturating_add(size.validation);
@@ -128,7 +134,7 @@ impl Libtorch {
             return plus(&[times(&[size.networks, parameters, element]), bookkeeping]);
         }
         let batch = size.batch.min(size.samples.max(1));
-        let slab = self.slab(widths, size.networks, batch);
+        let slab = self.slab(widths, size.projection, size.networks, batch);
         let copies = times(&[8, slab, parameters, element]);
         let data = times(&[slab, set]);
         let gathered = plus(&[GATHER as usize, times(&[slab, batch, size.variables])]);
@@ -142,21 +148,18 @@ impl Libtorch {
 
     /// Ranges of networks that are trained one after the other: on the CPU as many as fit the caches with
     /// their activations, gradients and moments (3 times faster than 4096 at once), elsewhere all.
-    fn slabs(
-        &self,
-        widths: &[usize],
-        networks: usize,
-        batch: usize,
-    ) -> impl Iterator<Item = Range<usize>> + use<> {
-        let size = self.slab(widths, networks, batch);
+    fn slabs(&self, stack: &Stack, batch: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (widths, networks) = (stack.widths(), stack.networks());
+        let projection = stack.projected_variables().unwrap_or(0) * widths.first().copied().unwrap_or(0);
+        let size = self.slab(&widths, projection, networks, batch);
         (0..networks).step_by(size).map(move |start| start..networks.min(start + size))
     }
 
     /// Networks of a slab.
-    fn slab(&self, widths: &[usize], networks: usize, batch: usize) -> usize {
-        let weights = widths
-            .windows(2)
-            .fold(0usize, |sum, pair| sum.saturating_add(pair[1].saturating_mul(pair[0].saturating_add(1))));
+    fn slab(&self, widths: &[usize], projection: usize, networks: usize, batch: usize) -> usize {
+        let weights = widths.windows(2).fold(projection, |sum, pair| {
+            sum.saturating_add(pair[1].saturating_mul(pair[0].saturating_add(1)))
+        });
         let wide = widths.iter().fold(0usize, |sum, &width| sum.saturating_add(width));
         let numbers = weights.saturating_mul(4).saturating_add(batch.saturating_mul(wide));
         match self.device {
@@ -171,6 +174,8 @@ impl Libtorch {
 pub struct Workload<'a> {
     /// `[inputs, hidden.., outputs]`.
     pub widths: &'a [usize],
+    /// Entries of each network's own C0; 0 where it has none.
+    pub projection: usize,
     /// Number of networks.
     pub networks: usize,
     /// Boolean variables of a sample.

@@ -39,7 +39,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Copies the start and the data to the device.
     pub fn new(options: (Kind, Device), start: &Stack, problem: &'a Problem<'a>) -> Result<Self> {
-        let mut weights = Flat::copy_of(start, options)?;
+        let mut weights = Flat::copy_of(start, problem.embedding.is_trained(), options)?;
         let pruned = prune(&mut weights.stack, problem.masks)?;
         let networks = start.networks();
         let validation = match problem.validation {
@@ -106,10 +106,10 @@ impl<'a> Run<'a> {
                 check()?;
                 let size = batch.min(len - start);
                 let (stack, x) = (&self.weights.stack, self.samples.batch(&block, start, size)?);
-                let activations = forward_watched(stack, x, &check)?;
+                let activations = forward_watched(stack, x.shallow_clone(), &check)?;
                 let labels = block.labels.f_narrow(1, start, size)?;
                 let gradient = &mut self.gradient;
-                backward_watched(stack, &activations, &labels, &self.pruned, gradient, &check)?;
+                backward_watched(stack, &x, &activations, &labels, &self.pruned, gradient, &check)?;
                 check()?;
                 if let Some(output) = activations.last() {
                     logits.f_narrow(1, start, size)?.f_copy_(output)?;
@@ -184,6 +184,9 @@ impl<'a> Run<'a> {
         {
             let _ = weight.f_index_copy_(0, &rows, from_weight)?;
             let _ = bias.f_index_copy_(0, &rows, from_bias)?;
+        }
+        if let (Some(c0), Some(from)) = (&mut self.result.projection, &self.weights.stack.projection) {
+            let _ = c0.f_index_copy_(0, &rows, from)?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub(crate) struct Samples {
     set_of: Vec<usize>,
     /// `set_of` on the device; `None` where it counts 0, 1, .., so that nothing need be picked.
     picks: Option<Tensor>,
-    /// C0 transposed, (variables, rows); `None` for the identity.
+    /// C0 transposed, (variables, rows); `None` for the identity, and where each network has its own.
     embedding: Option<Tensor>,
     kind: Kind,
 }
@@ -58,14 +58,14 @@ impl Samples {
         for (i, set) in sets.iter().enumerate() {
             let width = set.variables() as i64;
             // Also refuses a dense matrix of another number of columns.
-            embedding.matrix(set.variables())?;
+            embedding.validate(set.variables())?;
             let x = Tensor::f_from_data_size(&set.unpack_inputs(), &[samples, width], Kind::Uint8)?;
             let y = Tensor::f_from_data_size(&set.unpack_labels(), &[samples, outputs], Kind::Uint8)?;
             inputs.f_select(1, i as i64)?.f_narrow(1, 0, width)?.f_copy_(&x)?;
             labels.f_select(1, i as i64)?.f_copy_(&y)?;
         }
         let embedding = match embedding {
-            Embedding::Identity => None,
+            Embedding::Identity | Embedding::Projection { .. } => None,
             map => {
                 let matrix = from_matrix(map.matrix(variables)?)?;
                 Some(matrix.f_to_kind(kind)?.f_to_device(device)?.f_transpose(0, 1)?.f_contiguous()?)
@@ -124,7 +124,8 @@ impl Samples {
         self.block(self.inputs.f_narrow(0, start, len)?, self.labels.f_narrow(0, start, len)?)
     }
 
-    /// The embedded inputs (R, len, rows) of samples `start .. start + len` of a block.
+    /// The embedded inputs (R, len, rows) of samples `start .. start + len` of a block; the samples themselves where each
+    /// network has its own C0.
     pub fn batch(&self, block: &Block, start: i64, len: i64) -> Result<Tensor> {
         let x = self.expand(&block.inputs.f_narrow(0, start, len)?)?;
         let x = match &self.embedding {

@@ -15,6 +15,8 @@ use crate::error::{Result, shape_error, unsupported, value_error};
 pub struct Stack {
     /// `(weight, bias)` of each layer.
     pub layers: Vec<(Tensor, Tensor)>,
+    /// C0 of each network, (R, inputs, variables), where the networks have one of their own in front of their layers.
+    pub projection: Option<Tensor>,
 }
 
 impl Stack {
@@ -43,7 +45,11 @@ impl Stack {
                 Ok((tensor(&layer.weight, &[r, outputs, inputs])?, tensor(&layer.bias, &[r, outputs])?))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { layers })
+        let projection = weights.projection.as_ref().map(|projection| {
+            let inputs = weights.layers.first().map_or(0, |layer| layer.inputs as i64);
+            tensor(&projection.matrix, &[r, inputs, projection.variables as i64])
+        });
+        Ok(Self { layers, projection: projection.transpose()? })
     }
 
     /// Copies the tensors into flat float32 buffers.
@@ -57,7 +63,16 @@ impl Stack {
             read(weight, &mut layer.weight)?;
             read(bias, &mut layer.bias)?;
         }
+        if let (Some(c0), Some(variables)) = (&self.projection, self.projected_variables()) {
+            weights = weights.with_zero_projection(variables)?;
+            weights.projection.iter_mut().try_for_each(|projection| read(c0, &mut projection.matrix))?;
+        }
         Ok(weights)
+    }
+
+    /// Variables of the networks' own C0, where they have one.
+    pub fn projected_variables(&self) -> Option<usize> {
+        Some(self.projection.as_ref()?.size().get(2).copied().unwrap_or(0) as usize)
     }
 
     /// Number of networks, R.
@@ -100,6 +115,13 @@ impl Stack {
                     ));
                 }
             }
+        }
+        if let Some(c0) = &self.projection
+            && c0.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0
+        {
+            return Err(value_error!(
+                "the projection C0 contains NaN or infinity: its entries must be finite"
+            ));
         }
         Ok(())
     }
@@ -146,6 +168,21 @@ impl Stack {
             }
             expected_inputs = outputs;
         }
+        if let Some(c0) = &self.projection {
+            let size = c0.size();
+            if size.len() != 3 || size[0] != networks || size[1] != inputs as i64 || size[2] == 0 {
+                return Err(shape_error!(
+                    "the projection C0 has shape {size:?}, expected [{networks}, {inputs}, variables]"
+                ));
+            }
+            if c0.f_kind()? != kind || c0.device() != device {
+                return Err(shape_error!(
+                    "the projection C0 is {:?} on {:?}, expected {kind:?} on {device:?} as the first layer",
+                    c0.f_kind()?,
+                    c0.device()
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -176,7 +213,8 @@ impl Stack {
     /// Another handle on the same tensors (tensors can be sent to another thread but not shared).
     pub fn shallow_clone(&self) -> Self {
         let clone = |(weight, bias): &(Tensor, Tensor)| (weight.shallow_clone(), bias.shallow_clone());
-        Self { layers: self.layers.iter().map(clone).collect() }
+        let projection = self.projection.as_ref().map(Tensor::shallow_clone);
+        Self { layers: self.layers.iter().map(clone).collect(), projection }
     }
 
     /// The networks numbered by `rows` (int64), copied in that order.
@@ -197,12 +235,16 @@ impl Stack {
         };
         let depth = stacks.first().map_or(0, |stack| stack.layers.len());
         let layers = (0..depth).map(|i| Ok((join(i, |layer| &layer.0)?, join(i, |layer| &layer.1)?)));
-        Ok(Self { layers: layers.collect::<Result<_>>()? })
+        let projections: Option<Vec<&Tensor>> =
+            stacks.iter().map(|stack| stack.projection.as_ref()).collect();
+        let projection = projections.filter(|all| !all.is_empty()).map(|all| Tensor::f_cat(&all, 0));
+        Ok(Self { layers: layers.collect::<Result<_>>()?, projection: projection.transpose()? })
     }
 
     fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         let layers = self.layers.iter().map(|(weight, bias)| Ok((f(weight)?, f(bias)?)));
-        Ok(Self { layers: layers.collect::<Result<_>>()? })
+        let projection = self.projection.as_ref().map(&f).transpose()?;
+        Ok(Self { layers: layers.collect::<Result<_>>()?, projection })
     }
 }
 

@@ -14,10 +14,7 @@ fn a_cuda_device_trains_the_same_networks() {
     }
     let device = Device::Cuda(0);
     for embedding in every_embedding() {
-        let mut case = Case::new(3, &[6, 5], 2, config(adam()));
-        let widths = [embedding.rows(8), 6, 5, 2];
-        case.weights = precode_core::Weights::linear_init(&widths, 1, &[0, 1, 2]).unwrap();
-        case.embedding = embedding;
+        let mut case = Case::new(3, &[6, 5], 2, config(adam())).behind(embedding);
         case.mask_randomly();
         case.config.snapshots = vec![0, 7];
         case.validation = case.data.clone();

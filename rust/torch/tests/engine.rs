@@ -177,9 +177,7 @@ fn the_start_and_torchs_settings_stay_as_they_were() {
 #[test]
 fn evaluation_matches_the_plain_formulas() {
     for embedding in every_embedding() {
-        let widths = [embedding.rows(8), 6, 2];
-        let mut case = Case::new(3, &[6], 2, config(adam()));
-        case.weights = Weights::linear_init(&widths, 4, &[0, 1, 2]).unwrap();
+        let mut case = Case::new(3, &[6], 2, config(adam())).behind(embedding.clone());
         case.data = vec![dataset(1, 50, 8, 2), dataset(2, 70, 8, 2), dataset(3, 50, 8, 2)];
         let stack = Stack::from_weights(&case.weights, Kind::Double, Device::Cpu).unwrap();
         let engine = Libtorch { kind: Kind::Double, device: Device::Cpu };
@@ -234,6 +232,7 @@ fn stacks_round_trip_and_select() {
             Tensor::ones([3, 4, 5], (Kind::Float, Device::Cpu)).transpose(1, 2),
             Tensor::zeros([3, 5], (Kind::Float, Device::Cpu)),
         )],
+        projection: None,
     };
     assert_eq!(transposed.to_weights().unwrap().widths(), [4, 5]);
 }
@@ -248,7 +247,7 @@ fn refused<T>(result: Result<T, Error>, words: &[&str]) {
 fn bad_input_is_refused_by_name() {
     let cpu = (Kind::Float, Device::Cpu);
     let tensor = |size: &[i64]| Tensor::zeros(size, cpu);
-    let stack = |layers| Stack { layers };
+    let stack = |layers| Stack { layers, projection: None };
     refused(stack(vec![]).validate(), &["without layers"]);
     refused(stack(vec![(tensor(&[0, 3, 2]), tensor(&[0, 3]))]).validate(), &["0 networks"]);
     refused(stack(vec![(tensor(&[3, 2]), tensor(&[3]))]).validate(), &["layer 1", "[3, 2]"]);

@@ -74,10 +74,7 @@ fn fused_follows_libtorch_step_by_step() {
     for embedding in every_embedding() {
         for optimizer in every_optimizer().into_iter().map(well_conditioned) {
             for (outputs, masked) in [(1, false), (2, true)] {
-                let mut case = Case::new(3, &[11], outputs, config(optimizer));
-                let widths = [embedding.rows(8), 11, outputs];
-                case.weights = Weights::linear_init(&widths, 1, &[0, 1, 2]).unwrap();
-                case.embedding = embedding.clone();
+                let mut case = Case::new(3, &[11], outputs, config(optimizer)).behind(embedding.clone());
                 case.config.epochs = 15;
                 case.config.snapshots = vec![0, 1, 2, 3, 7, 8, 30, 105];
                 case.validation = (0..3).map(|i| dataset(i, 50, 8, outputs)).collect();
@@ -85,7 +82,7 @@ fn fused_follows_libtorch_step_by_step() {
                     case.mask_randomly();
                 }
                 let (ours, theirs) = (fused(&case), case.train(Kind::Float));
-                let what = format!("{optimizer:?}, {outputs} outputs, embedding into {}", widths[0]);
+                let what = format!("{optimizer:?}, {outputs} outputs, {embedding:?}");
                 let steps = case.config.snapshots.iter().zip(ours.snapshots.iter().zip(&theirs.snapshots));
                 for (&step, (ours, theirs)) in steps {
                     let (error, allowed) = (difference(ours, theirs), 1e-6 * (1.0 + step as f64));

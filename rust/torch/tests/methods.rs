@@ -7,7 +7,9 @@ use precode_core::Masks;
 use precode_core::Progress;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_core::train::TrainConfig;
-use precode_torch::methods::{Batch, Control, Found, Method, Objective, Request, StackObjective, Start, all};
+use precode_torch::methods::{
+    Batch, Control, Found, Method, Moment, Objective, Request, StackObjective, Start, all,
+};
 use precode_torch::{Choice, Engine, Fused, Stack};
 use tch::{Device, Kind, Tensor};
 
@@ -45,6 +47,8 @@ impl Ask<'_> {
                 granularity: self.granularity,
                 scope: self.scope,
                 invert: false,
+                at: None,
+                rewind: 0,
                 seed: 3,
                 streams: &self.streams,
                 progress,
@@ -225,6 +229,7 @@ fn tickets_start_where_their_method_says() {
         let [w1, b1, w2, b2] = parameters[0].as_slice() else { panic!("four parameters") };
         let stack = Stack {
             layers: vec![(w1.shallow_clone(), b1.shallow_clone()), (w2.shallow_clone(), b2.shallow_clone())],
+            projection: None,
         };
         assert_same_bits(&stack, expected);
         // At 0.5 a chain that keeps trained values has gone on.
@@ -362,6 +367,8 @@ fn what_cannot_be_found_is_refused() {
         granularity: Granularity::Weight,
         scope: Scope::Global,
         invert: false,
+        at: None,
+        rewind: 0,
         seed: 0,
         streams: &[0, 1, 2, 3, 4, 5],
         progress: &progress,
@@ -394,6 +401,8 @@ fn searching_leaves_everything_as_it_was() {
         granularity: Granularity::Weight,
         scope: Scope::Global,
         invert: false,
+        at: None,
+        rewind: 0,
         seed: 0,
         streams: &streams,
         progress: &progress,
@@ -406,4 +415,122 @@ fn searching_leaves_everything_as_it_was() {
         assert_eq!(objective.parameters()[0].initial, start.layers[0].0.detach(), "{name}");
     }
     assert!(!leaf.grad().defined());
+}
+
+/// What a method finds of the case with some networks handed in.
+fn found_at(case: &Case, method: &str, at: Option<u32>, rewind: u32) -> Result<(Found, u64), String> {
+    let densities = [0.5, 0.2].map(|density| Density::new(density).unwrap());
+    let streams: Vec<u64> = (0..6).collect();
+    with(case, Kind::Float, "w1", |objective, progress| {
+        let request = Request {
+            densities: &densities,
+            granularity: Granularity::Weight,
+            scope: Scope::Global,
+            invert: false,
+            at,
+            rewind,
+            seed: 3,
+            streams: &streams,
+            progress,
+        };
+        let method: Method = method.parse().unwrap();
+        let found = method.find(objective, &request).map_err(|error| error.to_string())?;
+        Ok((found, progress.done()))
+    })
+}
+
+#[test]
+fn methods_read_the_epoch_that_they_are_told() {
+    let case = case();
+    for record in all().iter().filter(|record| !record.needs.clauses) {
+        let of = |at: Option<u32>| found_at(&case, record.name, at, 0).unwrap().0;
+        if !record.reads.is_early() {
+            assert_eq!(of(Some(2)).masks, of(None).masks, "{} passes it over", record.name);
+            continue;
+        }
+        // These two have two moments of their own: one for the clauses, one for the rows.
+        let two = ["distance-blind", "motion-blind"].contains(&record.name);
+        if let (Moment::After(usual), false) = (record.reads, two) {
+            assert_eq!(of(Some(usual)).masks, of(None).masks, "{}", record.name);
+        }
+        for at in [0, 1, 4, 6] {
+            let found = of(Some(at));
+            for (masks, k) in found.masks.iter().zip([24, 10]) {
+                assert_eq!(kept(masks), [k; 6], "{} at {at}", record.name);
+            }
+            let dearest = found.cost.iter().flat_map(|cost| &cost.epochs).fold(0.0, |a: f64, &b| a.max(b));
+            let least = if record.reads == Moment::Until { dearest } else { f64::from(at) };
+            assert!((least..=f64::from(at)).contains(&dearest), "{} at {at}: {dearest}", record.name);
+            assert!(matches!(found.start, Start::Initial), "{} at {at}", record.name);
+        }
+        let message = found_at(&case, record.name, Some(7), 0).unwrap_err();
+        assert!(message.contains("at = 7: the dense run has 6 epochs"), "{message}");
+    }
+    // The checkpoint of the last epoch is that of the trained network, and the first is the start.
+    let masks = |method: &str, at| found_at(&case, method, at, 0).unwrap().0.masks;
+    assert_eq!(masks("checkpoint-magnitude", Some(6)), masks("magnitude", None));
+    assert_eq!(masks("checkpoint-magnitude", Some(0)), masks("magnitude-init", None));
+    assert_ne!(masks("snip", Some(4)), masks("snip", None));
+    assert_ne!(masks("synflow", Some(4)), masks("synflow", None));
+}
+
+#[test]
+fn tickets_of_trained_networks_rewind() {
+    let mut case = case();
+    case.config.snapshots = vec![14];
+    let start = Stack::from_weights(&case.weights, Kind::Float, Device::Cpu).unwrap();
+    let dense = Fused::default().train(&start, &case.problem(), &Progress::default()).unwrap();
+    case.config.snapshots = vec![];
+    for record in all() {
+        if !record.rewinds {
+            if !record.needs.clauses {
+                let message = found_at(&case, record.name, None, 2).unwrap_err();
+                assert!(message.contains("does not rewind") && message.contains("obs"), "{message}");
+            }
+            continue;
+        }
+        let (found, steps) = found_at(&case, record.name, None, 2).unwrap();
+        let Start::Other { parameters, epoch: 2 } = found.start else { panic!("{}", record.name) };
+        for values in &parameters {
+            assert_eq!(values[0], dense.snapshots[0].layers[0].0, "{}", record.name);
+            assert_eq!(values[3], dense.snapshots[0].layers[1].1, "{}", record.name);
+        }
+        if record.schedule.starts_with("one shot") {
+            assert_eq!(found.masks, found_at(&case, record.name, None, 0).unwrap().0.masks);
+            assert_eq!(steps, 6 * 42, "{}: one run has both", record.name);
+        }
+        let message = found_at(&case, record.name, None, 6).unwrap_err();
+        assert!(message.contains("rewind = 6: the dense run has 6 epochs"), "{message}");
+        let message = found_at(&case, &format!("{}:reinit", record.name), None, 2).unwrap_err();
+        assert!(message.contains("leave rewind out"), "{message}");
+    }
+    // Rounds rewind too: each has the rest of the epochs.
+    let (found, _) = found_at(&case, "imp", None, 2).unwrap();
+    assert_eq!(found.cost[0].epochs, [6.0 + 3.0 * 4.0; 6]);
+    let (one, _) = found_at(&case, "imp", None, 1).unwrap();
+    assert_eq!(one.masks, found_at(&case, "imp-rewind", None, 0).unwrap().0.masks);
+}
+
+#[test]
+fn networks_that_were_handed_in_are_not_trained_again() {
+    let mut case = case();
+    case.config.snapshots = vec![7, 14];
+    let start = Stack::from_weights(&case.weights, Kind::Float, Device::Cpu).unwrap();
+    let dense = Fused::default().train(&start, &case.problem(), &Progress::default()).unwrap();
+    case.config.snapshots = vec![];
+    let progress = Progress::default();
+    let given: Vec<(u64, Stack)> = [7, 14].into_iter().zip(dense.snapshots).collect();
+    let new = || StackObjective::new(&start, case.problem(), Choice::Auto, "w1", &progress).unwrap();
+    let mut objective = new().with_snapshots(&given).unwrap();
+    for steps in [vec![7], vec![14], vec![7, 14], vec![14]] {
+        let values = objective.dense_at(&steps).unwrap();
+        for (values, step) in values.iter().zip(&steps) {
+            let expected = &given.iter().find(|(known, _)| known == step).unwrap().1;
+            assert_eq!(values[0], expected.layers[0].0);
+        }
+    }
+    assert_eq!(progress.done(), 0);
+    let other = Case::new(5, &[6], 1, case.config.clone());
+    let other = Stack::from_weights(&other.weights, Kind::Float, Device::Cpu).unwrap();
+    assert!(new().with_snapshots(&[(7, other)]).err().unwrap().to_string().contains("5 dense networks"));
 }

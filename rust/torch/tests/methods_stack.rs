@@ -3,9 +3,9 @@
 mod common;
 
 use common::*;
+use precode_core::Embedding;
 use precode_core::Progress;
 use precode_core::train::{Optimizer, TrainConfig, Watch, epoch_order};
-use precode_core::{Embedding, Weights};
 use precode_torch::methods::{Batch, Objective, Plan, SCORING_SAMPLES, StackObjective};
 use precode_torch::{Choice, Engine, Fused, Stack};
 use tch::{Device, Kind, Tensor};
@@ -33,7 +33,11 @@ fn autograd(case: &Case, at: &[Tensor], rows: &[u32], temperature: f64) -> Vec<T
             .iter()
             .map(|value| value.get(r as i64).to_kind(Kind::Double).detach().set_requires_grad(true))
             .collect();
-        let x = embedded(&case.data[r], &case.embedding, Kind::Double).index_select(0, &rows);
+        let mut x = embedded(&case.data[r], &case.embedding, Kind::Double).index_select(0, &rows);
+        if let Embedding::Projection { trained: false, .. } = case.embedding {
+            let alone = Stack::from_weights(&case.weights.network(r), Kind::Double, Device::Cpu).unwrap();
+            x = x.matmul(&alone.projection.unwrap().get(0).transpose(0, 1));
+        }
         let y = labels(&case.data[r], Kind::Double).index_select(0, &rows);
         Tensor::run_backward(&[loss(&(logits(&leaves, &x) / temperature), &y)], &leaves, false, false)
     });
@@ -61,10 +65,8 @@ fn gradients_of_steps_follow_the_order_of_training() {
 #[test]
 fn the_scoring_batch_is_what_training_visits_first() {
     for embedding in every_embedding() {
-        let mut case = Case::new(2, &[6], 1, config(adam()));
-        case.weights = Weights::linear_init(&[embedding.rows(8), 6, 1], 4, &[0, 1]).unwrap();
+        let mut case = Case::new(2, &[6], 1, config(adam())).behind(embedding);
         case.data = vec![dataset(1, 4500, 8, 1); 2];
-        case.embedding = embedding;
         with(&case, Kind::Float, "w1", |objective, _| {
             let at = initial(objective);
             let ours = objective.gradient(&at, Batch::Scoring).unwrap();
@@ -77,8 +79,14 @@ fn the_scoring_batch_is_what_training_visits_first() {
 #[test]
 fn curvature_is_the_change_of_the_gradient_along_itself() {
     let rows: Vec<u32> = (0..100).collect();
-    for (hidden, outputs) in [(vec![6], 1), (vec![6, 5], 2)] {
-        let case = Case::new(2, &hidden, outputs, config(adam()));
+    let projection = |trained| Embedding::Projection { rows: 5, trained };
+    for (hidden, outputs, embedding) in [
+        (vec![6], 1, Embedding::Identity),
+        (vec![6, 5], 2, Embedding::Identity),
+        (vec![6], 1, projection(false)),
+        (vec![6, 5], 2, projection(true)),
+    ] {
+        let case = Case::new(2, &hidden, outputs, config(adam())).behind(embedding);
         for (prunable, temperature) in [("w1", 1.0), ("all", 1.0), ("all", 3.0), ("w2", 0.5)] {
             with(&case, Kind::Double, prunable, |objective, _| {
                 let at = initial(objective);
@@ -178,7 +186,9 @@ fn training_goes_on_where_the_plan_says() {
     assert_eq!(outcome.epochs, [3.0; 6]);
     case.config = TrainConfig { epochs: 3, first_epoch: 1, snapshots: vec![7], ..case.config };
     let layers = start.chunks(2).map(|pair| (pair[0].shallow_clone(), pair[1].shallow_clone())).collect();
-    let plain = Fused::default().train(&Stack { layers }, &case.problem(), &Progress::default()).unwrap();
+    let plain = Fused::default()
+        .train(&Stack { layers, projection: None }, &case.problem(), &Progress::default())
+        .unwrap();
     assert_eq!(outcome.parameters[0], plain.weights.layers[0].0);
     assert_eq!(outcome.snapshots[0][0], plain.snapshots[0].layers[0].0);
 }
@@ -225,4 +235,104 @@ fn masks_belong_to_the_prunable_weights() {
             assert!(objective.train(&Plan { masks: Some(&[]), ..plan }).is_err());
         });
     }
+}
+
+#[test]
+fn moments_and_fisher_matrices_are_means_over_samples() {
+    for embedding in every_embedding() {
+        let case = Case::new(3, &[6], 1, config(adam())).behind(embedding);
+        let start = Stack::from_weights(&case.weights, Kind::Double, Device::Cpu).unwrap();
+        with(&case, Kind::Double, "all", |objective, _| {
+            let at = initial(objective);
+            let moments = objective.input_moments(&at).unwrap();
+            let fisher = objective.fisher(&at, 1..3).unwrap();
+            assert_eq!(fisher.len(), 2);
+            for r in 0..3 {
+                let mut x = embedded(&case.data[r], &case.embedding, Kind::Double);
+                if let Some(c0) = &start.projection {
+                    x = x.matmul(&c0.get(r as i64).transpose(0, 1));
+                }
+                let y = labels(&case.data[r], Kind::Double);
+                let own: Vec<Tensor> = at.iter().map(|value| value.get(r as i64)).collect();
+                let hidden = (x.matmul(&own[0].transpose(0, 1)) + &own[1]).relu();
+                for (moment, z) in moments.iter().zip([&x, &hidden]) {
+                    let expected = z.transpose(0, 1).matmul(z) / 100.0;
+                    assert_close(&[moment.get(r as i64).get(0)], &[expected], 1e-12);
+                }
+                if r == 0 {
+                    continue;
+                }
+                let gradients = (0..100).map(|i| {
+                    // Without C0, whose product x already is.
+                    let leaves: Vec<Tensor> =
+                        own[..4].iter().map(|w| w.copy().set_requires_grad(true)).collect();
+                    let loss = loss(&logits(&leaves, &x.narrow(0, i, 1)), &y.narrow(0, i, 1));
+                    let all = Tensor::run_backward(&[loss], &leaves, false, false);
+                    Tensor::cat(&[all[0].flatten(0, -1), all[2].flatten(0, -1)], 0)
+                });
+                let rows = Tensor::stack(&gradients.collect::<Vec<_>>(), 0);
+                let expected = rows.transpose(0, 1).matmul(&rows) / 100.0;
+                assert_close(&[fisher[r - 1].shallow_clone()], &[expected], 1e-12);
+            }
+        });
+    }
+}
+
+#[test]
+fn flow_begins_in_front_of_a_projection() {
+    for trained in [false, true] {
+        let case = Case::new(3, &[6], 1, config(adam())).behind(Embedding::Projection { rows: 5, trained });
+        let start = Stack::from_weights(&case.weights, Kind::Double, Device::Cpu).unwrap();
+        with(&case, Kind::Double, "all", |objective, _| {
+            let flow = objective.flow(&initial(objective)).unwrap();
+            let magnitude = |tensor: &Tensor| tensor.abs();
+            let [w1, w2] = [0, 1].map(|layer| magnitude(&start.layers[layer].0));
+            let into = magnitude(start.projection.as_ref().unwrap()).sum_dim_intlist(2, false, Kind::Double);
+            // dR/d|w1[r, a]| = |w2[r]| sum over variables of |C0[a, v]|.
+            let expected = w2.transpose(1, 2).matmul(&into.unsqueeze(1));
+            assert_close(&flow[..1], &[expected], 1e-12);
+            assert!((&w1 * &flow[0]).min().double_value(&[]) > 0.0);
+        });
+    }
+}
+
+#[test]
+fn masked_networks_train_behind_the_projection_that_is_asked_for() {
+    let case = Case::new(3, &[6], 1, config(adam())).behind(Embedding::Projection { rows: 5, trained: true });
+    let start = Stack::from_weights(&case.weights, Kind::Float, Device::Cpu).unwrap();
+    let progress = Progress::default();
+    for held in [false, true] {
+        let mut objective =
+            StackObjective::new(&start, case.problem(), Choice::Auto, "w1", &progress).unwrap();
+        if held {
+            objective = objective.with_held_projection().unwrap();
+        }
+        let names: Vec<&str> =
+            objective.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(names, ["w1", "b1", "w2", "b2", "c0"]);
+        let (theta, dense) = (initial(&objective), objective.dense().unwrap());
+        assert_ne!(theta[4], dense[4]);
+        let masks = vec![theta[0].gt(0.0)];
+        let plan =
+            Plan { start: &theta, masks: Some(&masks), first_epoch: 0, end_epoch: None, snapshots: &[0] };
+        let outcome = objective.train(&plan).unwrap();
+        let begun = if held { &dense[4] } else { &theta[4] };
+        assert_eq!(&outcome.snapshots[0][4], begun);
+        assert_eq!(&outcome.parameters[4] == begun, held);
+        // Whole networks train as the dense run did.
+        let whole = objective.train(&Plan { masks: None, ..plan }).unwrap();
+        assert_eq!(whole.parameters[4], dense[4]);
+    }
+    let fixed =
+        Case::new(3, &[6], 1, config(adam())).behind(Embedding::Projection { rows: 5, trained: false });
+    with(&fixed, Kind::Float, "w1", |objective, _| {
+        assert_eq!(objective.parameters().len(), 4);
+        let pair = objective.features().unwrap();
+        assert_eq!((pair.projection, pair.embedding.as_ref().unwrap().size()), (None, vec![3, 5, 8]));
+    });
+    let start = Stack::from_weights(&fixed.weights, Kind::Float, Device::Cpu).unwrap();
+    let objective = StackObjective::new(&start, fixed.problem(), Choice::Auto, "w1", &progress).unwrap();
+    assert!(objective.with_held_projection().is_err());
+    let plain = Case::new(3, &[6], 1, config(adam()));
+    assert!(StackObjective::new(&start, plain.problem(), Choice::Auto, "w1", &progress).is_err());
 }

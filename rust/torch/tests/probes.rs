@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Case, adam, config};
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3, Axis, Zip};
 use precode_core::Progress;
 use precode_core::read::template::templates;
 use precode_core::task::formula::{ClauseShape, Dnf};
@@ -31,6 +31,9 @@ fn case(embedding: Embedding) -> (Case, Vec<Vec<Clause>>) {
     let mut case = Case::new(NETWORKS, &[6], 1, TrainConfig { epochs: 10, batch: 64, ..config(adam()) });
     let streams: Vec<u64> = (0..NETWORKS as u64).collect();
     case.weights = Weights::linear_init(&[embedding.rows(VARIABLES), ROWS, 1], 2, &streams).unwrap();
+    if matches!(embedding, Embedding::Projection { .. }) {
+        case.weights = case.weights.with_projection(VARIABLES, 2, &streams).unwrap();
+    }
     case.embedding = embedding;
     let tasks: Vec<Dnf> = streams.iter().map(|&i| Dnf::random(VARIABLES, 1, shape, 3, i).unwrap()).collect();
     let sampler = Sampler::BrokenClause { true_counts: None };
@@ -67,6 +70,8 @@ impl<'a> Ask<'a> {
             granularity: self.granularity,
             scope: Scope::Global,
             invert: false,
+            at: None,
+            rewind: 0,
             seed: 3,
             streams: &streams,
             progress: &progress,
@@ -125,6 +130,8 @@ fn every_probe_keeps_exactly_what_is_asked_through_every_embedding() {
         Embedding::Hadamard { normalized: false },
         Embedding::random_orthogonal(VARIABLES, 3).unwrap(),
         Embedding::Dense(rectangular),
+        Embedding::Projection { rows: 12, trained: false },
+        Embedding::Projection { rows: 12, trained: true },
     ];
     for embedding in embeddings {
         let (mut case, clauses) = case(embedding);
@@ -186,6 +193,52 @@ fn masks_are_those_of_the_core() {
         let (expected, scale) = translation.align(of(&start).view(), of(&trained).view(), 64).unwrap();
         assert_eq!(mask(&aligned).index_axis(Axis(0), r), expected);
         assert_eq!(aligned.notes[0].1[0][r], scale);
+    }
+}
+
+#[test]
+fn features_are_read_through_the_projection_of_the_network_and_the_moment() {
+    for trained in [false, true] {
+        let (case, clauses) = case(Embedding::Projection { rows: 8, trained });
+        let ask = Ask::of(&case, &clauses);
+        let (start, later) = ask.with(|objective, _| {
+            let start: Vec<Tensor> =
+                objective.parameters().iter().map(|p| p.initial.shallow_clone()).collect();
+            (start, objective.dense_at(&[126]).unwrap().remove(0))
+        });
+        let drawn = doubles(
+            &Stack::from_weights(&case.weights, Kind::Float, Device::Cpu).unwrap().projection.unwrap(),
+        );
+        let c0 = |values: &[Tensor]| values.get(4).map_or_else(|| drawn.clone(), doubles);
+        assert_eq!(c0(&start), drawn);
+        assert_eq!(c0(&later) != drawn, trained);
+        // C1 of network r, cell by cell.
+        let read = |values: &[Tensor]| -> Weighted {
+            let (w1, c0) = (doubles(&values[0]), c0(values));
+            let cell = |(r, row, v): (usize, usize, usize)| -> f64 {
+                (0..8).map(|a| w1[(r * ROWS + row) * 8 + a] * c0[(r * 8 + a) * VARIABLES + v]).sum()
+            };
+            let output = Array2::from_shape_vec((NETWORKS, ROWS), doubles(&values[2])).unwrap();
+            (Array3::from_shape_fn((NETWORKS, ROWS, VARIABLES), cell), output)
+        };
+        let sets: Vec<&[Clause]> = clauses.iter().map(Vec::as_slice).collect();
+        let sets = Clauses::new(&sets, NETWORKS, VARIABLES).unwrap();
+        let templates: Vec<_> = templates(4).collect();
+        let (first, second) = (read(&start), read(&later));
+        let cells =
+            choose_cells(&readout(&first), Some(&readout(&second)), &sets, &templates, 32, &Probe::BOTH)
+                .unwrap();
+        let found = bools(&ask.find("distance+motion").masks[0][0]);
+        let found = Array3::from_shape_vec((NETWORKS, ROWS, 8), found).unwrap();
+        let weights = Array3::from_shape_vec((NETWORKS, ROWS, 8), doubles(&start[0])).unwrap();
+        let maps = Array3::from_shape_vec((NETWORKS, 8, VARIABLES), drawn).unwrap();
+        let wanted = Zip::from(&first.0).and(&cells).map_collect(|&c, &kept| if kept { c } else { 0.0 });
+        for r in 0..NETWORKS {
+            let of = |all: &Array3<f64>| all.index_axis(Axis(0), r).to_owned();
+            let map = Translation::new(of(&maps).view()).unwrap();
+            let mask = map.realize(of(&weights).view(), of(&wanted).view(), 32).unwrap();
+            assert_eq!(found.index_axis(Axis(0), r), mask, "network {r}");
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Purpose {
     Mask = 12,
     /// Controls of tickets: shuffled masks, re-drawn survivors.
     Control = 13,
+    /// Projections: the initial C0 of each network.
+    Projection = 14,
 }
 
 /// The generator for `(seed, purpose, index)`: ChaCha with 8 rounds, keyed by the three numbers.

@@ -1,4 +1,4 @@
-//! The fixed input embedding C0: the network sees `C0 x`, and codes are read in `C1 = W1 C0`.
+//! The input embedding C0: the network sees `C0 x`, and codes are read in `C1 = W1 C0`.
 
 use nalgebra::DMatrix;
 use ndarray::{Array2, Array3, ArrayView3};
@@ -7,7 +7,8 @@ use rand::RngExt;
 use crate::error::{Result, reserve, shape_error, shaped, value_error};
 use crate::task::rng::{Purpose, stream};
 
-/// A fixed linear map of the `n` Boolean inputs (arXiv 2504.08842, sections 6.2 and 6.4).
+/// A linear map of the `n` Boolean inputs: one fixed map for all networks (arXiv 2504.08842, sections 6.2 and 6.4), or
+/// a projection of each network's own, which may be trained (arXiv 2605.17704, by a public digest of it).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Embedding {
     /// The inputs themselves: feature space and weight space coincide.
@@ -20,6 +21,14 @@ pub enum Embedding {
     },
     /// Any matrix C0, (m, variables); m is the width of the network's first layer.
     Dense(Array2<f32>),
+    /// Each network has a matrix of its own, which is a part of its weights: see
+    /// [`Weights::projection`](crate::Weights::projection).
+    Projection {
+        /// Number of rows, the width of the network's first layer: at most the number of variables.
+        rows: usize,
+        /// Whether the matrices are trained with the other weights; otherwise they stay as they are.
+        trained: bool,
+    },
 }
 
 /// The embeddings that have a name.
@@ -91,15 +100,56 @@ impl Embedding {
             Self::Identity => variables,
             Self::Hadamard { .. } => variables.next_power_of_two(),
             Self::Dense(matrix) => matrix.nrows(),
+            Self::Projection { rows, .. } => *rows,
         }
     }
 
-    /// Refuses a dense matrix that does not have `variables` columns, or is not finite.
+    /// Whether each network has a C0 of its own that is trained.
+    pub fn is_trained(&self) -> bool {
+        matches!(self, Self::Projection { trained: true, .. })
+    }
+
+    /// Refuses networks without the projections that this embedding says they have, or with some that it does not:
+    /// `given` is the number of variables of their own C0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape).
+    pub fn validate_projection(&self, given: Option<usize>, variables: usize) -> Result<()> {
+        match (self, given) {
+            (Self::Projection { .. }, Some(given)) if given == variables => Ok(()),
+            (Self::Projection { .. }, Some(given)) => Err(shape_error!(
+                "the networks' projections C0 are of {given} variables, but the data have {variables}"
+            )),
+            (Self::Projection { .. }, None) => Err(shape_error!(
+                "the embedding is a projection of each network's own, but the networks have none: give their C0"
+            )),
+            (_, Some(_)) => Err(shape_error!(
+                "the networks have projections C0 of their own: train them behind a projection, not another embedding"
+            )),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Refuses a dense matrix that does not have `variables` columns, or is not finite, and a projection without rows
+    /// or with more rows than `variables`.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value).
     pub fn validate(&self, variables: usize) -> Result<()> {
-        let Self::Dense(matrix) = self else { return Ok(()) };
+        let matrix = match self {
+            Self::Identity | Self::Hadamard { .. } => return Ok(()),
+            Self::Dense(matrix) => matrix,
+            Self::Projection { rows: 0, .. } => {
+                return Err(value_error!("a projection of width 0: it must be at least 1"));
+            }
+            Self::Projection { rows, .. } if *rows > variables => {
+                return Err(value_error!(
+                    "projection of width {rows} is wider than the {variables} variables: use at most {variables}, or \
+                     the identity"
+                ));
+            }
+            Self::Projection { .. } => return Ok(()),
+        };
         if matrix.ncols() != variables {
             return Err(shape_error!(
                 "the embedding has shape {:?}: expected (rows, {variables}), a column for each variable",
@@ -121,7 +171,7 @@ impl Embedding {
     /// ```
     ///
     /// # Errors
-    /// As [`validate`](Self::validate).
+    /// As [`validate`](Self::validate); a projection, of which every network has its own.
     pub fn matrix(&self, variables: usize) -> Result<Array2<f32>> {
         self.validate(variables)?;
         let (rows, what) =
@@ -138,6 +188,11 @@ impl Embedding {
                 entries.extend(places.map(|place| if even(place) { scale } else { -scale }));
             }
             Self::Dense(matrix) => entries.extend(matrix),
+            Self::Projection { .. } => {
+                return Err(value_error!(
+                    "a projection has no one matrix: each network has its own, in its weights"
+                ));
+            }
         }
         shaped(entries, (rows, variables))
     }
@@ -236,5 +291,16 @@ mod tests {
         let turned = Embedding::Dense(Array2::eye(3).reversed_axes());
         assert_eq!(turned.matrix(3).unwrap().as_slice().map(<[f32]>::len), Some(9));
         assert!(Embedding::random_orthogonal(0, 0).is_err());
+        let projection = |rows| Embedding::Projection { rows, trained: true };
+        let message = projection(40).validate(32).unwrap_err().to_string();
+        assert!(message.starts_with("projection of width 40 is wider than the 32 variables"), "{message}");
+        assert!(projection(0).validate(32).is_err() && projection(16).matrix(32).is_err());
+        assert!(projection(32).validate(32).is_ok() && projection(1).validate(1).is_ok());
+        assert!(projection(16).validate_projection(Some(32), 32).is_ok());
+        for (embedding, given) in
+            [(projection(16), None), (projection(16), Some(31)), (Embedding::Identity, Some(32))]
+        {
+            assert!(embedding.validate_projection(given, 32).is_err(), "{embedding:?}, {given:?}");
+        }
     }
 }

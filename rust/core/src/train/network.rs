@@ -4,8 +4,8 @@ use ndarray::{Array2, Array3, ArrayView3};
 use rand::RngExt;
 use rayon::prelude::*;
 
-use super::embedding::Embedding;
-use crate::error::{Error, Result, allocate, shape_error, value_error};
+use super::embedding::{Embedding, multiply};
+use crate::error::{Error, Result, allocate, shape_error, shaped, value_error};
 use crate::task::rng::{Purpose, stream};
 
 /// One layer of a stack of R networks: `weight` (R, outputs, inputs) and `bias` (R, outputs), row-major.
@@ -21,6 +21,44 @@ pub struct Layer {
     pub bias: Vec<f32>,
 }
 
+/// The C0 of each of R networks, which stands in front of their first layers: see
+/// [`Embedding::Projection`](crate::Embedding::Projection).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Projection {
+    /// Number of variables, n.
+    pub variables: usize,
+    /// Entries, (R, inputs of the first layer, variables), row-major.
+    pub matrix: Vec<f32>,
+}
+
+impl Projection {
+    fn zeros(networks: usize, rows: usize, variables: usize) -> Result<Self> {
+        let entries = rows.checked_mul(variables).and_then(|size| size.checked_mul(networks));
+        let what = format!("{networks} projections of {variables} variables to {rows} rows");
+        Ok(Self { variables, matrix: allocate(entries, 0.0, &what)? })
+    }
+
+    /// See [`Weights::with_projection`].
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) without rows or variables, [`Error::Unsupported`](crate::Error::Unsupported)
+    /// if they do not fit into memory.
+    pub fn linear_init(rows: usize, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
+        if rows == 0 || variables == 0 {
+            return Err(value_error!(
+                "a projection of {variables} variables to {rows} rows: both must be at least 1"
+            ));
+        }
+        let mut projection = Self::zeros(indices.len(), rows, variables)?;
+        let bound = 1.0 / (variables as f32).sqrt();
+        projection.matrix.par_chunks_exact_mut(rows * variables).zip(indices).for_each(|(share, &index)| {
+            let mut rng = stream(seed, Purpose::Projection, index);
+            share.iter_mut().for_each(|entry| *entry = rng.random_range(-bound..=bound));
+        });
+        Ok(projection)
+    }
+}
+
 /// The weights of `networks` networks of the same widths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
@@ -28,6 +66,8 @@ pub struct Weights {
     pub networks: usize,
     /// Layers from input to output; ReLU between them, none after the last.
     pub layers: Vec<Layer>,
+    /// The networks' own C0, where they have one.
+    pub projection: Option<Projection>,
 }
 
 /// One network's weights and biases of a layer, and the bound of their initial values.
@@ -55,7 +95,8 @@ impl Weights {
             let (weight, bias) = (allocate(weights, 0.0, &what)?, allocate(biases, 0.0, &what)?);
             Ok(Layer { inputs: pair[0], outputs: pair[1], weight, bias })
         };
-        Ok(Self { networks, layers: widths.windows(2).map(layer).collect::<Result<_>>()? })
+        let layers = widths.windows(2).map(layer).collect::<Result<_>>()?;
+        Ok(Self { networks, layers, projection: None })
     }
 
     /// A copy, or an error where it does not fit into memory.
@@ -68,7 +109,51 @@ impl Weights {
             to.weight.copy_from_slice(&from.weight);
             to.bias.copy_from_slice(&from.bias);
         }
+        if let Some(from) = &self.projection {
+            copy = copy.with_zero_projection(from.variables)?;
+            copy.projection.iter_mut().for_each(|to| to.matrix.copy_from_slice(&from.matrix));
+        }
         Ok(copy)
+    }
+
+    /// The same networks behind a C0 of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
+    pub fn with_zero_projection(mut self, variables: usize) -> Result<Self> {
+        let rows = self.layers.first().map_or(0, |layer| layer.inputs);
+        self.projection = Some(Projection::zeros(self.networks, rows, variables)?);
+        Ok(self)
+    }
+
+    /// The same networks, each behind a C0 of its own with PyTorch's default initialization of
+    /// `nn.Linear(variables, inputs, bias=False)`: uniform in ±1/sqrt(variables). Network r draws from the stream
+    /// `(seed, Projection, indices[r])`, so nothing else is drawn differently.
+    ///
+    /// ```
+    /// use precode_core::Weights;
+    /// let plain = Weights::linear_init(&[16, 32, 1], 0, &[0, 1, 2]).unwrap();
+    /// let stack = plain.clone().with_projection(32, 0, &[0, 1, 2]).unwrap();
+    /// assert_eq!(stack.layers, plain.layers);
+    /// let c0 = &stack.projection.as_ref().unwrap().matrix;
+    /// assert_eq!(c0.len(), 3 * 16 * 32);
+    /// assert!(c0.iter().all(|entry| entry.abs() <= 1.0 / 32f32.sqrt()));
+    /// assert_eq!(stack.network(1), plain.network(1).with_projection(32, 0, &[1]).unwrap());
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) without variables, [`Error::Shape`](crate::Error::Shape) for other than
+    /// one index a network, [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
+    pub fn with_projection(self, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
+        if indices.len() != self.networks {
+            return Err(shape_error!(
+                "{} streams for {} networks: pass one for each",
+                indices.len(),
+                self.networks
+            ));
+        }
+        let rows = self.layers.first().map_or(0, |layer| layer.inputs);
+        Ok(Self { projection: Some(Projection::linear_init(rows, variables, seed, indices)?), ..self })
     }
 
     /// PyTorch's default initialization of `nn.Linear`: weights and biases uniform in
@@ -136,7 +221,15 @@ impl Weights {
         let shape = (self.networks, first.outputs, first.inputs);
         let weights = ArrayView3::from_shape(shape, &first.weight)
             .map_err(|error| shape_error!("layer 1 of {} weights: {error}", first.weight.len()))?;
-        embedding.features(weights, variables)
+        let Some(projection) = &self.projection else { return embedding.features(weights, variables) };
+        embedding.validate_projection(Some(projection.variables), variables)?;
+        let own = projection.matrix.chunks_exact(first.inputs * variables);
+        let features = weights.outer_iter().zip(own).flat_map(|(weights, c0)| {
+            let weights: Vec<f64> = weights.iter().map(|&weight| f64::from(weight)).collect();
+            let c0: Vec<f64> = c0.iter().map(|&entry| f64::from(entry)).collect();
+            multiply(&weights, &c0, variables)
+        });
+        shaped(features.collect(), (self.networks, first.outputs, variables))
     }
 
     /// The weights of one output, (R, rows), in networks of one hidden layer.
@@ -177,7 +270,11 @@ impl Weights {
                 bias: layer.bias[r * layer.outputs..][..layer.outputs].to_vec(),
             })
             .collect();
-        Self { networks: 1, layers }
+        let projection = self.projection.as_ref().map(|Projection { variables, matrix }| {
+            let size = matrix.len() / self.networks;
+            Projection { variables: *variables, matrix: matrix[r * size..][..size].to_vec() }
+        });
+        Self { networks: 1, layers, projection }
     }
 
     /// Checks what [`validate_shapes`](Self::validate_shapes) does, and that all values are finite.
@@ -192,7 +289,11 @@ impl Weights {
                 return Err(value_error!("layer {} contains {bad}: weights must be finite", i + 1));
             }
         }
-        Ok(())
+        let mut entries = self.projection.iter().flat_map(|projection| &projection.matrix);
+        match entries.find(|entry| !entry.is_finite()) {
+            Some(bad) => Err(value_error!("the projection C0 contains {bad}: its entries must be finite")),
+            None => Ok(()),
+        }
     }
 
     /// Checks that every buffer has the length its sizes state and that consecutive layers fit, without looking at
@@ -226,7 +327,17 @@ impl Weights {
                 ));
             }
         }
-        Ok(())
+        let inputs = self.layers.first().map_or(0, |layer| layer.inputs);
+        match &self.projection {
+            Some(Projection { variables, matrix }) if matrix.len() != self.networks * inputs * variables => {
+                Err(shape_error!(
+                    "projections C0 of {} entries: expected {} networks x {inputs} rows x {variables} variables",
+                    matrix.len(),
+                    self.networks
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Problem<'a> {
     pub data: &'a [Arc<Dataset>],
     /// Validation data of each network: R entries, or none.
     pub validation: &'a [Arc<Dataset>],
-    /// The fixed map in front of the first layer.
+    /// The map in front of the first layer.
     pub embedding: &'a Embedding,
     /// Which weights may be nonzero; masked ones start at zero and stay there.
     pub masks: Option<&'a Masks>,

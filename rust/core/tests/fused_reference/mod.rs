@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 use precode_core::train::{Optimizer, Patience, Problem, TrainConfig, Watch, epoch_order};
-use precode_core::{Dataset, Embedding, Layer, Masks, Weights};
+use precode_core::{Dataset, Embedding, Layer, Masks, Projection, Weights};
+
+/// The buffers of a network.
+pub type Parameters<T> = [Vec<T>; 5];
 
 /// One network in float64.
 #[derive(Clone)]
@@ -13,10 +16,11 @@ pub struct Reference {
     pub inputs: usize,
     pub hidden: usize,
     pub outputs: usize,
-    /// w1 (j, m), b1 (j), w2 (o, j), b2 (o).
-    pub parameters: [Vec<f64>; 4],
-    moments: [[Vec<f64>; 4]; 2],
-    masks: [Option<Vec<bool>>; 4],
+    /// w1 (j, m), b1 (j), w2 (o, j), b2 (o), C0 (m, n).
+    pub parameters: Parameters<f64>,
+    moments: [Parameters<f64>; 2],
+    masks: [Option<Vec<bool>>; 5],
+    trains_projection: bool,
     steps: i32,
 }
 
@@ -24,25 +28,35 @@ pub struct Reference {
 pub struct Outcome {
     pub network: Reference,
     /// Parameters after each step, step 0 first.
-    pub path: Vec<[Vec<f64>; 4]>,
+    pub path: Vec<Parameters<f64>>,
     pub train_loss: Vec<f64>,
     pub train_error: Vec<f64>,
     pub validation_loss: Vec<f64>,
 }
 
 impl Reference {
-    /// Network r of a stack, its masked weights at zero.
-    pub fn new(weights: &Weights, r: usize, masks: Option<&Masks>) -> Self {
+    /// Network r of a stack, its masked weights at zero; the embedding is of so many variables.
+    pub fn new(
+        weights: &Weights,
+        r: usize,
+        embedding: &Embedding,
+        variables: usize,
+        masks: Option<&Masks>,
+    ) -> Self {
         let one = weights.network(r);
         let double = |values: &[f32]| values.iter().map(|w| f64::from(*w)).collect::<Vec<_>>();
         let [first, second] = [&one.layers[0], &one.layers[1]];
+        let c0 = match &one.projection {
+            Some(Projection { matrix, .. }) => double(matrix),
+            None => double(embedding.matrix(variables).unwrap().as_slice().unwrap()),
+        };
         let mut parameters =
-            [double(&first.weight), double(&first.bias), double(&second.weight), double(&second.bias)];
+            [double(&first.weight), double(&first.bias), double(&second.weight), double(&second.bias), c0];
         let mask = |layer: usize| -> Option<Vec<bool>> {
             let size = one.layers[layer].weight.len();
             Some(masks?.layers[layer].as_ref()?[r * size..][..size].to_vec())
         };
-        let masks = [mask(0), None, mask(1), None];
+        let masks = [mask(0), None, mask(1), None, None];
         for (values, mask) in parameters.iter_mut().zip(&masks) {
             for (w, keep) in values.iter_mut().zip(mask.iter().flatten()) {
                 *w *= f64::from(u8::from(*keep));
@@ -56,26 +70,21 @@ impl Reference {
             parameters,
             moments: [blank.clone(), blank],
             masks,
+            trains_projection: embedding.is_trained(),
             steps: 0,
         }
     }
 
     /// (sum of losses, wrong labels, gradients of the mean loss) over some samples.
-    pub fn gradient(
-        &self,
-        data: &Dataset,
-        c0: &Array2<f32>,
-        samples: &[usize],
-    ) -> (f64, usize, [Vec<f64>; 4]) {
-        let [w1, b1, w2, b2] = &self.parameters;
+    pub fn gradient(&self, data: &Dataset, samples: &[usize]) -> (f64, usize, Parameters<f64>) {
+        let [w1, b1, w2, b2, c0] = &self.parameters;
         let (m, j, o, n) = (self.inputs, self.hidden, self.outputs, data.variables());
         let mut gradients = self.parameters.clone().map(|values| vec![0.0; values.len()]);
         let (mut loss, mut wrong) = (0.0, 0);
         let x = data.unpack_inputs();
         for &sample in samples {
-            let embedded: Vec<f64> = (0..m)
-                .map(|a| (0..n).map(|v| f64::from(c0[[a, v]]) * f64::from(x[sample * n + v])).sum())
-                .collect();
+            let embedded: Vec<f64> =
+                (0..m).map(|a| (0..n).map(|v| c0[a * n + v] * f64::from(x[sample * n + v])).sum()).collect();
             let h: Vec<f64> =
                 (0..j).map(|r| b1[r] + (0..m).map(|a| w1[r * m + a] * embedded[a]).sum::<f64>()).collect();
             for k in 0..o {
@@ -93,6 +102,10 @@ impl Reference {
                         gradients[1][r] += error;
                         for a in 0..m {
                             gradients[0][r * m + a] += error * embedded[a];
+                            for v in 0..n {
+                                gradients[4][a * n + v] +=
+                                    error * w1[r * m + a] * f64::from(x[sample * n + v]);
+                            }
                         }
                     }
                 }
@@ -102,10 +115,11 @@ impl Reference {
     }
 
     /// One step with the formulas of `torch.optim`.
-    fn update(&mut self, gradients: [Vec<f64>; 4], optimizer: &Optimizer) {
+    fn update(&mut self, gradients: Parameters<f64>, optimizer: &Optimizer) {
         self.steps += 1;
         let t = self.steps;
-        for (p, gradient) in gradients.into_iter().enumerate() {
+        let trained = if self.trains_projection { 5 } else { 4 };
+        for (p, gradient) in gradients.into_iter().enumerate().take(trained) {
             for (i, mut g) in gradient.into_iter().enumerate() {
                 let w = &mut self.parameters[p][i];
                 let [m, v] = self.moments.each_mut().map(|all| &mut all[p][i]);
@@ -140,8 +154,7 @@ impl Reference {
 pub fn train(start: &Weights, r: usize, problem: &Problem<'_>) -> Outcome {
     let config = problem.config;
     let data = &problem.data[r];
-    let c0 = problem.embedding.matrix(data.variables()).unwrap();
-    let mut network = Reference::new(start, r, problem.masks);
+    let mut network = Reference::new(start, r, problem.embedding, data.variables(), problem.masks);
     let mut path = vec![network.parameters.clone()];
     let (mut train_loss, mut train_error, mut validation_loss) = (vec![], vec![], vec![]);
     let mut patience = config.early_stopping.map(Patience::new);
@@ -153,7 +166,7 @@ pub fn train(start: &Weights, r: usize, problem: &Problem<'_>) -> Outcome {
             .collect();
         let (mut loss, mut wrong) = (0.0, 0);
         for batch in order.chunks(config.batch) {
-            let (batch_loss, batch_wrong, gradients) = network.gradient(data, &c0, batch);
+            let (batch_loss, batch_wrong, gradients) = network.gradient(data, batch);
             loss += batch_loss;
             wrong += batch_wrong;
             network.update(gradients, &config.optimizer);
@@ -163,7 +176,7 @@ pub fn train(start: &Weights, r: usize, problem: &Problem<'_>) -> Outcome {
         train_error.push(wrong as f64 / labels);
         if let Some(held_out) = problem.validation.get(r) {
             let all: Vec<usize> = (0..held_out.samples()).collect();
-            let total = network.gradient(held_out, &c0, &all).0;
+            let total = network.gradient(held_out, &all).0;
             validation_loss.push(total / (held_out.samples() * held_out.outputs()) as f64);
         }
         let watched = match config.early_stopping.map(|rule| rule.watch) {
@@ -177,16 +190,17 @@ pub fn train(start: &Weights, r: usize, problem: &Problem<'_>) -> Outcome {
     Outcome { network, path, train_loss, train_error, validation_loss }
 }
 
-/// The four parameter buffers of network r of a stack.
-pub fn parameters(weights: &Weights, r: usize) -> [Vec<f32>; 4] {
+/// The parameter buffers of network r of a stack, C0 where it has its own.
+pub fn parameters(weights: &Weights, r: usize) -> Parameters<f32> {
     let one = weights.network(r);
     let [first, second]: [Layer; 2] = one.layers.try_into().unwrap();
-    [first.weight, first.bias, second.weight, second.bias]
+    let c0 = one.projection.map(|projection| projection.matrix).unwrap_or_default();
+    [first.weight, first.bias, second.weight, second.bias, c0]
 }
 
 /// The largest difference between an f32 network and a float64 one.
-pub fn difference(ours: &[Vec<f32>; 4], reference: &[Vec<f64>; 4]) -> f64 {
-    let pairs = ours.iter().flatten().zip(reference.iter().flatten());
+pub fn difference(ours: &Parameters<f32>, reference: &Parameters<f64>) -> f64 {
+    let pairs = ours.iter().zip(reference).flat_map(|(ours, reference)| ours.iter().zip(reference));
     pairs
         .map(|(a, b)| (f64::from(*a) - b).abs())
         .fold(0.0, |worst, d| if d.is_nan() { f64::NAN } else { worst.max(d) })
@@ -255,6 +269,15 @@ pub fn config(epochs: u32, batch: usize, optimizer: Optimizer) -> TrainConfig {
     }
 }
 
+/// Networks of seed 11 that start behind an embedding.
+pub fn start(widths: &[usize], embedding: &Embedding, variables: usize, indices: &[u64]) -> Weights {
+    let start = Weights::linear_init(widths, 11, indices).unwrap();
+    match embedding {
+        Embedding::Projection { .. } => start.with_projection(variables, 11, indices).unwrap(),
+        _ => start,
+    }
+}
+
 /// The embeddings of the tests for n variables, by name.
 pub fn embeddings(variables: usize) -> Vec<(&'static str, Embedding)> {
     let entry = |i: usize| (((i * 7919 + 13) % 101) as f32 / 50.5 - 1.0) / (variables as f32).sqrt();
@@ -266,5 +289,9 @@ pub fn embeddings(variables: usize) -> Vec<(&'static str, Embedding)> {
         ("hadamard-raw", Embedding::Hadamard { normalized: false }),
         ("orthogonal", Embedding::random_orthogonal(variables, 5).unwrap()),
         ("dense", Embedding::Dense(matrix)),
+        ("projection, fixed", Embedding::Projection { rows: variables.div_ceil(2), trained: false }),
+        ("projection, trained", Embedding::Projection { rows: variables.div_ceil(2), trained: true }),
+        ("projection to 1", Embedding::Projection { rows: 1, trained: true }),
+        ("square projection", Embedding::Projection { rows: variables, trained: true }),
     ]
 }

@@ -22,7 +22,7 @@ pub(super) const BASIS_MAGNITUDE: Record = Record {
 fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let mut trained = objective.dense()?;
     if let Some(pair) = objective.features()
-        && let Some(embedding) = &pair.embedding
+        && let Some(embedding) = pair.c0(&trained)
     {
         let first = &mut trained[pair.first];
         *first = first.f_to_kind(Kind::Double)?.f_matmul(&embedding.f_to_kind(Kind::Double)?)?;

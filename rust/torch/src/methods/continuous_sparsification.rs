@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::learned::{Learner, Learns, Sgd, cosine, numbers};
 use super::select::select;
-use super::{Found, Needs, Objective, Record, Request, Start};
+use super::{Found, Moment, Needs, Objective, Record, Request, Start};
 use crate::error::Result;
 
 /// Learning rate of weights and scores at the first step of a round, as published. It also suits networks of
@@ -27,6 +27,8 @@ pub(super) const RECORD: Record = Record {
     schedule: "learned; one search of 3 rounds for all densities",
     cost: "the epochs of one training",
     nested: true,
+    reads: Moment::Never,
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 1912.04427",

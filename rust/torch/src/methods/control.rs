@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::objective::Objective;
 use super::select::matrix_shape;
-use super::{Found, Record, Request, Start, initial};
+use super::{Found, Record, Request, Start, initial, registry};
 use crate::error::{Result, value_error};
 use crate::samples::index_tensor;
 
@@ -64,7 +64,7 @@ impl Control {
             ));
         }
         let invert = request.invert != (self == Self::Invert);
-        let mut found = (record.find)(objective, &Request { invert, ..*request })?;
+        let mut found = registry::found(record, objective, &Request { invert, ..*request })?;
         match self {
             Self::Invert => {}
             Self::Reinit => found.start = self.redrawn(objective, request)?,

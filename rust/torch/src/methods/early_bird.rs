@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::objective::Objective;
 use super::score::magnitudes;
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial, moment};
 use crate::error::{Result, value_error};
 
 /// Consecutive masks that must agree.
@@ -24,6 +24,8 @@ pub(super) const EARLY_BIRD: Record = Record {
     schedule: "one shot, at the first epoch t where 5 masks are within 0.1 (the last epoch if there is none)",
     cost: "the dense run up to epoch t",
     nested: false,
+    reads: Moment::Until,
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 1909.11957",
@@ -47,16 +49,16 @@ pub(super) const EARLY_BIRD_NORMALIZED: Record = Record {
 };
 
 fn find(objective: &mut dyn Objective, request: &Request, unit: fn(Density) -> f64) -> Result<Found> {
-    let epochs = objective.epochs();
-    if epochs == 0 {
+    let epochs = moment(objective, request, objective.epochs());
+    if objective.epochs() == 0 {
         return Err(value_error!(
             "training for 0 epochs has no masks to compare: train for at least {WINDOW}"
         ));
     }
-    let is_prunable: Vec<bool> = objective.parameters().iter().map(|parameter| parameter.prunable).collect();
     let mut searches: Vec<Agreeing> =
         request.densities.iter().map(|_| Agreeing::new(request.streams.len())).collect();
-    objective.each_epoch(&mut |epoch, values| {
+    let is_prunable: Vec<bool> = objective.parameters().iter().map(|parameter| parameter.prunable).collect();
+    let mut look = |epoch: u32, values: Vec<Tensor>| -> Result<bool> {
         request.progress.check()?;
         let pruned = values.into_iter().zip(&is_prunable).filter(|(_, prunable)| **prunable);
         let scores = magnitudes(&pruned.map(|(value, _)| value).collect::<Vec<_>>())?;
@@ -67,7 +69,12 @@ fn find(objective: &mut dyn Objective, request: &Request, unit: fn(Density) -> f
             search.take(masks, epoch, THRESHOLD * unit(density))?;
         }
         Ok(!searches.iter().all(Agreeing::is_over))
-    })?;
+    };
+    if epochs == 0 {
+        look(0, initial(objective))?;
+    } else {
+        objective.each_epoch(epochs, &mut look)?;
+    }
     let (mut masks, mut cost) = (Vec::new(), Vec::new());
     let (mut found_at, mut agreed) = (Vec::new(), Vec::new());
     for search in searches {

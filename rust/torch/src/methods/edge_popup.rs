@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::learned::{Learner, Learns, Sgd, cosine, kth_largest};
 use super::select::select;
-use super::{Found, Needs, Objective, Record, Request, Start};
+use super::{Found, Moment, Needs, Objective, Record, Request, Start};
 use crate::error::Result;
 
 /// Learning rate of the scores at the first step.
@@ -20,6 +20,8 @@ pub(super) const RECORD: Record = Record {
     schedule: "learned; one search for each density",
     cost: "the epochs of one training for each density",
     nested: false,
+    reads: Moment::Never,
+    rewinds: false,
     random: true,
     features: false,
     reference: "arXiv 1911.13299",

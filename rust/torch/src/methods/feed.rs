@@ -59,18 +59,17 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// The scoring batch in float64: the first [`SCORING_SAMPLES`] samples that training visits.
+/// Samples in float64: the first that training visits.
 pub(super) struct Scoring {
     samples: Samples,
 }
 
 impl Scoring {
-    /// Copies the batch to the device.
-    pub fn new(problem: &Problem, device: Device) -> Result<Self> {
+    /// Copies so many samples to the device, if there are so many: [`SCORING_SAMPLES`] for the scoring batch.
+    pub fn new(problem: &Problem, device: Device, most: usize) -> Result<Self> {
         let (config, samples) = (problem.config, problem.data.first().map_or(0, |data| data.samples()));
         let mut visited = epoch_order(config.order_seed, config.first_epoch, samples);
-        visited.truncate(SCORING_SAMPLES);
-        // Networks that share their data go on sharing them.
+        visited.truncate(most);
         // Networks that share their data go on sharing them.
         let mut parts: HashMap<*const Dataset, Arc<Dataset>> = HashMap::new();
         let mut data = Vec::with_capacity(problem.data.len());
@@ -83,7 +82,7 @@ impl Scoring {
         Ok(Self { samples: Samples::new(&data, problem.embedding, (Kind::Double, device))? })
     }
 
-    /// Its parts: inputs, labels, and the fraction of the batch that they are.
+    /// Their parts: inputs, labels, and the fraction of the samples that they are.
     pub fn parts(&self) -> impl Iterator<Item = Result<(Tensor, Tensor, f64)>> + '_ {
         let samples = self.samples.len();
         (0..samples).step_by(CHUNK as usize).map(move |start| {

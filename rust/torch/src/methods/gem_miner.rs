@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::learned::{Learner, Learns, Sgd, cosine, kth_largest, numbers};
 use super::select::select;
-use super::{Found, Needs, Objective, Record, Request, Start};
+use super::{Found, Moment, Needs, Objective, Record, Request, Start};
 use crate::error::Result;
 
 /// Learning rate of the scores at the first step.
@@ -25,6 +25,8 @@ pub(super) const RECORD: Record = Record {
     schedule: "learned; one search for each density, with a freeze every 5 epochs",
     cost: "the epochs of one training for each density",
     nested: false,
+    reads: Moment::Never,
+    rewinds: false,
     random: true,
     features: false,
     reference: "arXiv 2202.12002",

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::objective::{Objective, Plan};
 use super::score::magnitudes;
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start, initial, prunable};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial, prunable};
 use crate::error::{Result, value_error};
 
 /// Fraction of the survivors that a level keeps.
@@ -15,9 +15,13 @@ const KEPT: f64 = 0.8;
 /// Epochs after which `imp-rewind` takes the values that it goes back to.
 const REWIND: u32 = 1;
 
+/// Scores of the prunable weights of trained networks, in which only the survivors have values, of the shapes of the
+/// parameters.
+type Scores = fn(&mut dyn Objective, &[Tensor], Option<&[Tensor]>, &Request) -> Result<Vec<Tensor>>;
+
 /// Where the networks of a level, and its tickets, start.
 #[derive(Clone, Copy)]
-enum Back {
+pub(super) enum Back {
     /// At the values after so many epochs of the dense run.
     To(u32),
     /// At the values just trained, with the last `1 / part` of the epochs ahead.
@@ -31,22 +35,27 @@ pub(super) const IMP: Record = Record {
     schedule: "levels of density 0.8^t",
     cost: "the dense run and one training for each level above the density",
     nested: true,
+    reads: Moment::End,
+    rewinds: true,
     random: false,
     features: false,
     reference: "arXiv 1803.03635",
     deviations: "Levels are 0.8^t whatever densities are asked for; the mask of a density is chosen by \
                  |theta_T| among the survivors of the last level above it.",
-    find: |objective, request| chain(objective, request, Back::To(0)),
+    find: |objective, request| chain(objective, request, Back::To(request.rewind), largest),
 };
 
 pub(super) const IMP_REWIND: Record = Record {
     name: "imp-rewind",
-    title: "Iterative magnitude pruning with rewinding to theta_k, k = 1 epoch",
+    title: "Iterative magnitude pruning with rewinding to theta_k, k = 1 epoch unless rewind says another",
     reference: "arXiv 1912.05671",
     cost: "the dense run, and its epochs after the first again for each level above the density",
     deviations: "Levels as of imp. The ticket starts at theta_k, \
                  and its training has the rest of the budget.",
-    find: |objective, request| chain(objective, request, Back::To(REWIND)),
+    find: |objective, request| {
+        let epoch = if request.rewind == 0 { REWIND } else { request.rewind };
+        chain(objective, request, Back::To(epoch), largest)
+    },
     ..IMP
 };
 
@@ -57,7 +66,8 @@ pub(super) const IMP_LR_REWIND: Record = Record {
     deviations: "Levels as of imp. At a constant learning rate this is continued training with a fresh \
                  optimizer and the full budget. The ticket starts at trained weights: not comparable with \
                  those from theta_0.",
-    find: |objective, request| chain(objective, request, Back::Nowhere { part: 1 }),
+    rewinds: false,
+    find: |objective, request| chain(objective, request, Back::Nowhere { part: 1 }, largest),
     ..IMP
 };
 
@@ -69,7 +79,8 @@ pub(super) const IMP_FINETUNE: Record = Record {
     deviations: "Levels as of imp. A tenth of the epochs, rounded up, at the same learning rate and with a \
                  fresh optimizer, is our definition. The ticket starts at trained weights: not comparable \
                  with those from theta_0.",
-    find: |objective, request| chain(objective, request, Back::Nowhere { part: 10 }),
+    rewinds: false,
+    find: |objective, request| chain(objective, request, Back::Nowhere { part: 10 }, largest),
     ..IMP
 };
 
@@ -78,7 +89,13 @@ fn level_density(level: i32) -> f64 {
     KEPT.powi(level)
 }
 
-fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result<Found> {
+/// Levels of pruning by the scores of the trained networks, each level trained anew.
+pub(super) fn chain(
+    objective: &mut dyn Objective,
+    request: &Request,
+    back: Back,
+    scores: Scores,
+) -> Result<Found> {
     let all = objective.epochs();
     let epoch = match back {
         Back::To(epoch) => epoch,
@@ -111,13 +128,9 @@ fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result
         while level_density(level + 1) > densities[i].value() * (1.0 + 1e-9) {
             request.progress.check()?;
             level += 1;
-            let kept = best(
-                objective,
-                &trained,
-                survivors.as_deref(),
-                Density::new(level_density(level))?,
-                request,
-            )?;
+            let density = Density::new(level_density(level))?;
+            let scored = scores(objective, &trained, survivors.as_deref(), request)?;
+            let kept = select(&scored, survivors.as_deref(), density, request)?;
             let outcome = objective.train(&Plan {
                 start: rewound.as_deref().unwrap_or(&trained),
                 masks: Some(&kept),
@@ -128,7 +141,8 @@ fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result
             (trained, survivors) = (outcome.parameters, Some(kept));
             cost.add_epochs(&outcome.epochs);
         }
-        masks[i] = best(objective, &trained, survivors.as_deref(), densities[i], request)?;
+        let scored = scores(objective, &trained, survivors.as_deref(), request)?;
+        masks[i] = select(&scored, survivors.as_deref(), densities[i], request)?;
         starts[i] = handles(rewound.as_deref().unwrap_or(&trained));
         costs[i] = cost.clone();
     }
@@ -139,18 +153,17 @@ fn chain(objective: &mut dyn Objective, request: &Request, back: Back) -> Result
     Ok(Found { masks, start, cost: costs, scores: None, notes: Vec::new() })
 }
 
-/// The masks of the largest trained magnitudes among the survivors.
-fn best(
-    objective: &dyn Objective,
+/// Trained magnitudes.
+fn largest(
+    objective: &mut dyn Objective,
     trained: &[Tensor],
-    survivors: Option<&[Tensor]>,
-    density: Density,
-    request: &Request,
+    _: Option<&[Tensor]>,
+    _: &Request,
 ) -> Result<Vec<Tensor>> {
-    select(&magnitudes(&prunable(objective, handles(trained)))?, survivors, density, request)
+    magnitudes(&prunable(objective, handles(trained)))
 }
 
 /// Further handles on the same tensors.
-fn handles(tensors: &[Tensor]) -> Vec<Tensor> {
+pub(super) fn handles(tensors: &[Tensor]) -> Vec<Tensor> {
     tensors.iter().map(Tensor::shallow_clone).collect()
 }

@@ -11,12 +11,15 @@ mod gem_miner;
 mod iterative;
 mod learned;
 mod objective;
+mod obs;
 mod probes;
 mod registry;
 mod score;
 mod select;
+mod sparsegpt;
 mod stack;
 mod synflow;
+mod wanda;
 
 use precode_core::Progress;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
@@ -41,6 +44,11 @@ pub struct Request<'a> {
     pub scope: Scope,
     /// Keep the weights of the smallest scores instead (a control).
     pub invert: bool,
+    /// Epochs of the dense run after which the networks are read, by methods that can read them early; `None`: each
+    /// method's own moment.
+    pub at: Option<u32>,
+    /// Epochs of the dense run that the ticket of a trained network starts after; 0 for theta_0.
+    pub rewind: u32,
     /// Key of the method's own randomness.
     pub seed: u64,
     /// Number of each network's random streams (R).
@@ -124,6 +132,10 @@ pub struct Record {
     pub cost: &'static str,
     /// Whether the mask of a smaller density is a part of that of a larger one.
     pub nested: bool,
+    /// When it reads the dense networks.
+    pub reads: Moment,
+    /// Whether its tickets may start later in the dense run ([`Request::rewind`]).
+    pub rewinds: bool,
     /// Whether it draws random numbers of its own.
     pub random: bool,
     /// Whether its masks of the first layer are of C1 = W1 C0, which is then what is trained.
@@ -141,10 +153,56 @@ pub(crate) fn initial(objective: &dyn Objective) -> Vec<Tensor> {
     objective.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect()
 }
 
+/// The epoch that a method reads early: the one that the request says, or else `usual`, if there are so many.
+pub(crate) fn moment(objective: &dyn Objective, request: &Request, usual: u32) -> u32 {
+    request.at.unwrap_or(usual).min(objective.epochs())
+}
+
+/// The values of all parameters at that [`moment`] of the dense training, and the epochs up to there: networks that
+/// stopped before have the values that they stopped with.
+pub(crate) fn early(
+    objective: &mut dyn Objective,
+    request: &Request,
+    usual: u32,
+) -> Result<(Vec<Tensor>, Vec<f64>)> {
+    let epoch = moment(objective, request, usual);
+    if epoch == 0 {
+        return Ok((initial(objective), vec![0.0]));
+    }
+    let steps = [u64::from(epoch) * objective.steps_per_epoch()];
+    let values = objective.dense_at(&steps)?.pop().unwrap_or_default();
+    Ok((values, epochs_up_to(objective, epoch)))
+}
+
+/// Epochs of the dense training up to an epoch: of each network, or one number where it is the same for all.
+pub(crate) fn epochs_up_to(objective: &dyn Objective, epoch: u32) -> Vec<f64> {
+    objective.dense_epochs().iter().map(|&ran| ran.min(f64::from(epoch))).collect()
+}
+
 /// Of one value for each parameter, those of the prunable ones.
 pub(crate) fn prunable(objective: &dyn Objective, values: Vec<Tensor>) -> Vec<Tensor> {
     let parameters = objective.parameters().iter();
     parameters.zip(values).filter(|(parameter, _)| parameter.prunable).map(|(_, value)| value).collect()
+}
+
+/// When a method reads the dense networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Never, or in training of its own: what the request says of it is passed over.
+    Never,
+    /// After so many epochs, unless the request says after how many.
+    After(u32),
+    /// After every epoch, up to the one that the request says.
+    Until,
+    /// At the end, whatever the request says.
+    End,
+}
+
+impl Moment {
+    /// Whether the request says when.
+    pub fn is_early(self) -> bool {
+        matches!(self, Self::After(_) | Self::Until)
+    }
 }
 
 /// What a method cannot do without.

@@ -1,9 +1,11 @@
 //! What a method may ask of the networks it searches, whatever they are.
 
+use std::ops::Range;
+
 use precode_core::Clause;
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Result, unsupported};
 
 /// One trainable tensor of R networks.
 #[derive(Debug)]
@@ -61,13 +63,27 @@ pub struct FeaturePair {
     pub second: usize,
     /// The output whose weights give rows their polarity.
     pub output: usize,
-    /// C0 (inputs, variables); `None` for the identity.
+    /// C0 (inputs, variables), or (R, inputs, variables) where each network has its own; `None` for the identity, and
+    /// where [`projection`](Self::projection) says it.
     pub embedding: Option<Tensor>,
+    /// Place of the networks' own C0 (R, inputs, variables) among the parameters, where it is trained.
+    pub projection: Option<usize>,
+    /// Whether tickets are trained behind the C0 of the dense run's end, held fixed.
+    pub holds_projection: bool,
     /// The clauses of each network (R entries); `None` where they are not known.
     pub clauses: Option<Vec<Vec<Clause>>>,
     /// Whether each network computes the negation of what its clauses say (a CNF), so that its output weights are read
     /// with the opposite sign; empty where none does.
     pub complemented: Vec<bool>,
+}
+
+impl FeaturePair {
+    /// C0 at given values of the parameters: (inputs, variables), or (R, inputs, variables) where each network has its
+    /// own; `None` for the identity.
+    pub fn c0(&self, values: &[Tensor]) -> Option<Tensor> {
+        let own = self.projection.and_then(|place| values.get(place));
+        own.or(self.embedding.as_ref()).map(Tensor::shallow_clone)
+    }
 }
 
 /// R networks and what they are to learn.
@@ -106,6 +122,29 @@ pub trait Objective {
     /// The networks cannot be evaluated so.
     fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>>;
 
+    /// Second moments of what the weights of every prunable parameter are multiplied with, at `at`, over all training
+    /// data: the Hessian of each output unit's squared error. (R, parts, inputs, inputs) for each prunable parameter in
+    /// order, `inputs` being the weights of an output unit; each part is of as many consecutive output units (several
+    /// parts in grouped convolutions alone).
+    ///
+    /// # Errors
+    /// The networks have no such layers; there are no data.
+    fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        let _ = at;
+        Err(unsupported!("these networks do not tell the inputs of their layers"))
+    }
+
+    /// Empirical Fisher matrix of some of the networks at `at`: the mean over the samples of the scoring batch of
+    /// `g g'`, g being the gradient of a sample's loss with respect to all prunable weights, in order: (weights, weights)
+    /// for each network.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient); gradients of single samples that cannot be taken.
+    fn fisher(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
+        let _ = (at, networks);
+        Err(unsupported!("these networks do not tell the gradients of single samples"))
+    }
+
     /// Values of all parameters after the dense training, theta_T.
     ///
     /// # Errors
@@ -125,18 +164,18 @@ pub trait Objective {
     /// As [`dense`](Self::dense).
     fn dense_at(&mut self, steps: &[u64]) -> Result<Vec<Vec<Tensor>>>;
 
-    /// Hands the values of all parameters after each epoch of the dense training, counted from 1, to `each`, until
-    /// it returns false.
+    /// Hands the values of all parameters after each of the first `last` epochs of the dense training, counted from 1,
+    /// to `each`, until it returns false.
     ///
     /// # Errors
     /// As [`dense`](Self::dense), and those of `each`.
-    fn each_epoch(&mut self, each: &mut dyn FnMut(u32, Vec<Tensor>) -> Result<bool>) -> Result<()> {
-        let steps: Vec<u64> =
-            (1..=u64::from(self.epochs())).map(|epoch| epoch * self.steps_per_epoch()).collect();
-        let start: Vec<Tensor> =
-            self.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect();
-        let plan = Plan { start: &start, masks: None, first_epoch: 0, end_epoch: None, snapshots: &steps };
-        for (epoch, values) in (1..).zip(self.train(&plan)?.snapshots) {
+    fn each_epoch(
+        &mut self,
+        last: u32,
+        each: &mut dyn FnMut(u32, Vec<Tensor>) -> Result<bool>,
+    ) -> Result<()> {
+        let steps: Vec<u64> = (1..=u64::from(last)).map(|epoch| epoch * self.steps_per_epoch()).collect();
+        for (epoch, values) in (1..).zip(self.dense_at(&steps)?) {
             if !each(epoch, values)? {
                 break;
             }

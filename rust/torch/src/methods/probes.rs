@@ -8,9 +8,9 @@ use precode_core::ticket::probe::{Penalties, Probe};
 use rayon::prelude::*;
 use tch::Tensor;
 
-use self::layer::Layer;
+use self::layer::{Layer, of_network};
 use super::objective::{Objective, Plan};
-use super::{Cost, Found, Needs, Record, Request, Start, initial};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, epochs_up_to, initial, moment};
 use crate::error::{Result, value_error};
 
 /// Epochs after which `motion` is read.
@@ -35,6 +35,8 @@ pub(super) const DISTANCE: Record = Record {
     schedule: "one shot",
     cost: "none",
     nested: false,
+    reads: Moment::After(0),
+    rewinds: false,
     random: false,
     features: false,
     reference: OURS,
@@ -52,6 +54,7 @@ pub(super) const DISTANCE_PLAIN: Record = Record {
 pub(super) const DISTANCE_BLIND: Record = Record {
     name: "distance-blind",
     title: "As distance, with clauses recovered from the network after 2 epochs",
+    reads: Moment::After(EPOCHS),
     needs: Needs { data: true, clauses: false, ..DISTANCE_NEEDS },
     cost: "2 epochs",
     deviations: BLIND,
@@ -63,6 +66,7 @@ pub(super) const MOTION: Record = Record {
     name: "motion",
     title: "Locations that move furthest towards their templates within 1 epoch, penalised as distance",
     needs: MOTION_NEEDS,
+    reads: Moment::After(MOTION_EPOCHS),
     cost: "1 epoch",
     find: |objective, request| find(objective, request, Probe::MOTION, Read::After(MOTION_EPOCHS), false),
     ..DISTANCE
@@ -80,6 +84,7 @@ pub(super) const MOTION_PLAIN: Record = Record {
 pub(super) const MOTION_BLIND: Record = Record {
     name: "motion-blind",
     title: "As motion, with clauses recovered from the network after 2 epochs",
+    reads: Moment::After(EPOCHS),
     needs: Needs { clauses: false, ..MOTION_NEEDS },
     cost: "2 epochs",
     deviations: BLIND,
@@ -91,6 +96,7 @@ pub(super) const BOTH: Record = Record {
     name: "distance+motion",
     title: "Templates and their parts by distance and motion within 2 epochs, shared cells first, penalised",
     needs: MOTION_NEEDS,
+    reads: Moment::After(EPOCHS),
     cost: "2 epochs",
     deviations: "Uses the clauses. Signed-sum distance; parts of templates have 2 cells or more.",
     find: |objective, request| find(objective, request, Probe::BOTH, Read::After(EPOCHS), false),
@@ -117,6 +123,7 @@ pub(super) const CODE_ROUNDS: Record = Record {
     name: "code-rounds",
     title: "As distance+motion, after 4 trainings: dense, then masked at densities d^(1/4), d^(1/2), d^(3/4)",
     needs: Needs { dense_run: true, ..MOTION_NEEDS },
+    reads: Moment::End,
     schedule: "4 rounds, each from theta_0",
     cost: "the dense run and 3 trainings",
     reference: "our definition: iterative magnitude pruning (arXiv 1803.03635) with codes in place of magnitudes",
@@ -129,6 +136,7 @@ pub(super) const ORACLE_CODES: Record = Record {
     name: "oracle-codes",
     title: "As distance+motion, read at theta_T: an upper reference",
     needs: Needs { dense_run: true, ..MOTION_NEEDS },
+    reads: Moment::End,
     cost: "the dense run",
     deviations: "Uses the clauses and theta_T.",
     find: |objective, request| find(objective, request, Probe::BOTH, Read::Trained, false),
@@ -142,6 +150,8 @@ pub(super) const ORACLE: Record = Record {
     schedule: "one shot",
     cost: "the dense run",
     nested: false,
+    reads: Moment::End,
+    rewinds: false,
     random: false,
     features: false,
     reference: "openreview.net/forum?id=tZszYSchmV; its formula is not public, this is ours",
@@ -177,36 +187,39 @@ fn find(
     let layer = Layer::of(objective, request)?;
     let start = initial(objective);
     // Both moments are read in one run, which ends with the later one.
-    let (warmed, after) =
-        (if is_blind { EPOCHS } else { 0 }, if let Read::After(epochs) = read { epochs } else { 0 });
-    let mut early: Vec<u32> = [warmed, after].into_iter().filter(|&epochs| epochs > 0).collect();
-    let all = objective.epochs();
-    early.iter_mut().for_each(|epochs| *epochs = (*epochs).min(all));
+    let warmed = if is_blind { moment(objective, request, EPOCHS) } else { 0 };
+    let seen = match read {
+        Read::Start => moment(objective, request, 0),
+        Read::After(epochs) => moment(objective, request, epochs),
+        Read::Trained => 0,
+    };
+    let mut early: Vec<u32> = [warmed, seen].into_iter().filter(|&epochs| epochs > 0).collect();
     early.sort_unstable();
     early.dedup();
     let steps: Vec<u64> =
         early.iter().map(|&epochs| u64::from(epochs) * objective.steps_per_epoch()).collect();
     let early_values = if steps.is_empty() { Vec::new() } else { objective.dense_at(&steps)? };
     let at = |epochs: u32| -> &[Tensor] {
-        let place = early.iter().position(|&known| known == epochs.min(all)).unwrap_or(0);
-        &early_values[place]
+        early.iter().position(|&known| known == epochs).map_or(&start, |place| &early_values[place])
     };
-    let mut cost = Cost::of_epochs(vec![early.last().copied().map_or(0.0, f64::from)]);
+    let mut cost = Cost::of_epochs(epochs_up_to(objective, warmed.max(seen)));
     let (formula, notes) = if is_blind {
-        layer.recovered(at(EPOCHS), request)?
+        layer.recovered(at(warmed), request)?
     } else {
         (layer.clauses.clone().ok_or_else(no_clauses)?, Vec::new())
     };
     let latest: Option<Vec<Tensor>> = match read {
         Read::Start => None,
-        Read::After(epochs) => Some(at(epochs).iter().map(Tensor::shallow_clone).collect()),
+        Read::After(_) => Some(at(seen).iter().map(Tensor::shallow_clone).collect()),
         Read::Trained => {
             let trained = objective.dense()?;
             cost = Cost::of_epochs(objective.dense_epochs());
             Some(trained)
         }
     };
-    let chooser = layer.chooser(&start, &formula, settings, request)?;
+    // A distance is read at one moment, motion from theta_0 on.
+    let first = if matches!(read, Read::Start) { at(seen) } else { &start };
+    let chooser = layer.chooser(first, &formula, settings, request)?;
     Ok(Found {
         masks: request
             .densities
@@ -253,8 +266,11 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let (start, trained) = (initial(objective), objective.dense()?);
     let cost = Cost::of_epochs(objective.dense_epochs());
     let weights = layer.weights(&start)?;
-    let target = layer.translation.features(layer.weights(&trained)?.view())?;
-    let size = layer.rows * layer.translation.inputs();
+    let target = layer.c1(&trained)?;
+    // The C0 that the tickets start behind.
+    let held = objective.features().is_some_and(|pair| pair.holds_projection);
+    let translations = layer.translations(if held { &trained } else { &start })?;
+    let size = layer.rows * layer.inputs;
     let (mut masks, mut scales) = (Vec::new(), Vec::new());
     for &density in request.densities {
         request.progress.check()?;
@@ -264,7 +280,7 @@ fn oracle(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
             .into_par_iter()
             .map(|r| {
                 let (weights, target) = (weights.index_axis(Axis(0), r), target.index_axis(Axis(0), r));
-                Ok(layer.translation.align(weights, target, count)?)
+                Ok(of_network(&translations, r).align(weights, target, count)?)
             })
             .collect::<Result<_>>()?;
         let kept = networks.iter().flat_map(|(mask, _)| mask.iter().map(|&kept| kept != request.invert));

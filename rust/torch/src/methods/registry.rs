@@ -7,8 +7,8 @@ use tch::no_grad_guard;
 use super::control::Control;
 use super::objective::Objective;
 use super::{
-    Found, Record, Request, basis, continuous_sparsification, early_bird, edge_popup, gem_miner, iterative,
-    probes, score, synflow,
+    Found, Record, Request, Start, basis, continuous_sparsification, early_bird, edge_popup, gem_miner,
+    iterative, obs, probes, score, sparsegpt, synflow, wanda,
 };
 use crate::error::{Error, Result, shape_error, value_error};
 
@@ -16,10 +16,17 @@ static RECORDS: &[Record] = &[
     score::RANDOM,
     score::MAGNITUDE_INIT,
     score::MAGNITUDE,
+    score::CHECKPOINT_MAGNITUDE,
     iterative::IMP,
     iterative::IMP_REWIND,
     iterative::IMP_LR_REWIND,
     iterative::IMP_FINETUNE,
+    obs::OBS,
+    obs::OBS_ROUNDS,
+    obs::OBS_LOSS,
+    sparsegpt::SPARSEGPT,
+    wanda::WANDA,
+    wanda::WANDA_GLOBAL,
     score::SNIP,
     score::GRASP,
     score::GRASP_MAGNITUDE,
@@ -96,10 +103,62 @@ impl Method {
         if request.densities.is_empty() {
             return Err(value_error!("no densities: pass at least one"));
         }
+        self.check_moments(objective.epochs(), request)?;
         request.progress.check()?;
         match self.control {
-            None => (self.record.find)(objective, request),
+            None => found(self.record, objective, request),
             Some(control) => control.find(self.record, objective, request),
         }
     }
+
+    /// Refuses moments that the dense run of `epochs` does not have, or that the method does not look at.
+    fn check_moments(&self, epochs: u32, request: &Request) -> Result<()> {
+        let (record, rewind) = (self.record, request.rewind);
+        if let Some(at) = request.at.filter(|&at| record.reads.is_early() && at > epochs) {
+            return Err(value_error!("at = {at}: the dense run has {epochs} epochs"));
+        }
+        if rewind == 0 {
+            return Ok(());
+        }
+        if !record.rewinds {
+            return Err(value_error!(
+                "rewind = {rewind}: '{}' does not rewind; those that prune a trained network do: {}",
+                record.name,
+                RECORDS
+                    .iter()
+                    .filter(|record| record.rewinds)
+                    .map(|record| record.name)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
+        }
+        if self.control == Some(Control::Reinit) {
+            return Err(value_error!(
+                "rewind = {rewind}: reinit starts at permuted values of theta_0; leave rewind out"
+            ));
+        }
+        if rewind >= epochs {
+            return Err(value_error!(
+                "rewind = {rewind}: the dense run has {epochs} epochs, and a ticket needs one"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The tickets of a method, which start where the request says.
+pub(super) fn found(record: &Record, objective: &mut dyn Objective, request: &Request) -> Result<Found> {
+    if request.rewind == 0 {
+        return (record.find)(objective, request);
+    }
+    // Both from one run: the method will ask for its end.
+    let steps =
+        [request.rewind, objective.epochs()].map(|epoch| u64::from(epoch) * objective.steps_per_epoch());
+    let rewound = objective.dense_at(&steps)?.swap_remove(0);
+    let mut found = (record.find)(objective, request)?;
+    if matches!(found.start, Start::Initial) {
+        let parameters = request.densities.iter().map(|_| iterative::handles(&rewound)).collect();
+        found.start = Start::Other { parameters, epoch: request.rewind };
+    }
+    Ok(found)
 }

@@ -6,11 +6,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::objective::{Batch, Objective};
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start, initial, prunable};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial, prunable};
 use crate::error::Result;
 
 /// Temperature of the logits in the official code of GraSP.
 const GRASP_TEMPERATURE: f64 = 200.0;
+
+/// The epoch that `checkpoint-magnitude` reads unless it is told another: the last that a probe reads by itself.
+const CHECKPOINT: u32 = 2;
 
 const NO_NEEDS: Needs = Needs { data: false, gradients: false, dense_run: false, clauses: false };
 
@@ -21,6 +24,8 @@ pub(super) const RANDOM: Record = Record {
     schedule: "one shot",
     cost: "none",
     nested: true,
+    reads: Moment::Never,
+    rewinds: false,
     random: true,
     features: false,
     reference: "control",
@@ -50,6 +55,8 @@ pub(super) const MAGNITUDE_INIT: Record = Record {
     schedule: "one shot",
     cost: "none",
     nested: true,
+    reads: Moment::Never,
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 2009.08576",
@@ -67,6 +74,8 @@ pub(super) const MAGNITUDE: Record = Record {
     schedule: "one shot",
     cost: "the dense run",
     nested: true,
+    reads: Moment::End,
+    rewinds: true,
     random: false,
     features: false,
     reference: "arXiv 1803.03635",
@@ -78,6 +87,25 @@ pub(super) const MAGNITUDE: Record = Record {
     },
 };
 
+pub(super) const CHECKPOINT_MAGNITUDE: Record = Record {
+    name: "checkpoint-magnitude",
+    title: "Largest magnitudes |theta_t| after t epochs, t = 2 unless at says another",
+    needs: Needs { data: true, ..NO_NEEDS },
+    schedule: "one shot",
+    cost: "t epochs",
+    nested: true,
+    reads: Moment::After(CHECKPOINT),
+    rewinds: false,
+    random: false,
+    features: false,
+    reference: "named in a public digest of arXiv 2605.17704",
+    deviations: "The ticket starts at theta_0. The epoch where none is told is ours.",
+    find: |objective, request| {
+        let (values, epochs) = early(objective, request, CHECKPOINT)?;
+        one_shot(&magnitudes(&prunable(objective, values))?, Cost::of_epochs(epochs), objective, request)
+    },
+};
+
 pub(super) const SNIP: Record = Record {
     name: "snip",
     title: "Connection sensitivity |theta_0 g|",
@@ -85,6 +113,8 @@ pub(super) const SNIP: Record = Record {
     schedule: "one shot",
     cost: "1 gradient on the scoring batch",
     nested: true,
+    reads: Moment::After(0),
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 1810.02340, eq. 5",
@@ -92,10 +122,10 @@ pub(super) const SNIP: Record = Record {
                  official code draws new weights after pruning; biases are not pruned; scores are not \
                  normalised, which changes no rank.",
     find: |objective, request| {
-        let start = initial(objective);
-        let gradient = objective.gradient(&start, Batch::Scoring)?;
-        let scores = magnitudes(&products(objective, start, gradient)?)?;
-        one_shot(&scores, Cost::of_gradients(1.0), objective, request)
+        let (values, epochs) = early(objective, request, 0)?;
+        let gradient = objective.gradient(&values, Batch::Scoring)?;
+        let scores = magnitudes(&products(objective, values, gradient)?)?;
+        one_shot(&scores, Cost { gradients: 1.0, epochs }, objective, request)
     },
 };
 
@@ -106,6 +136,8 @@ pub(super) const GRASP: Record = Record {
     schedule: "one shot",
     cost: "1 gradient and 1 Hessian-vector product on the scoring batch",
     nested: true,
+    reads: Moment::After(0),
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 2002.07376, eq. 8",
@@ -113,7 +145,7 @@ pub(super) const GRASP: Record = Record {
                  is that of all methods; weights are not drawn anew before scoring, as they are in the \
                  official code; H and g are those of the prunable weights.",
     find: |objective, request| {
-        let (scores, cost) = grasp(objective)?;
+        let (scores, cost) = grasp(objective, request)?;
         one_shot(&scores, cost, objective, request)
     },
 };
@@ -125,16 +157,16 @@ pub(super) const GRASP_MAGNITUDE: Record = Record {
     deviations: "Weights are kept by the magnitude of the score, whatever its sign. The scoring batch and \
                  the rest are as of grasp.",
     find: |objective, request| {
-        let (scores, cost) = grasp(objective)?;
+        let (scores, cost) = grasp(objective, request)?;
         one_shot(&magnitudes(&scores)?, cost, objective, request)
     },
     ..GRASP
 };
 
-fn grasp(objective: &mut dyn Objective) -> Result<(Vec<Tensor>, Cost)> {
-    let start = initial(objective);
-    let product = objective.curvature(&start, GRASP_TEMPERATURE)?;
-    Ok((products(objective, start, product)?, Cost::of_gradients(3.0)))
+fn grasp(objective: &mut dyn Objective, request: &Request) -> Result<(Vec<Tensor>, Cost)> {
+    let (values, epochs) = early(objective, request, 0)?;
+    let product = objective.curvature(&values, GRASP_TEMPERATURE)?;
+    Ok((products(objective, values, product)?, Cost { gradients: 3.0, epochs }))
 }
 
 /// Element by element, of the prunable parameters alone, in float64 on the CPU: not all devices have it.
@@ -179,7 +211,7 @@ pub(super) fn one_shot(
 }
 
 /// Scores on a device, in float32 where that has no float64.
-fn on_device(scores: &Tensor, device: Device) -> Result<Tensor> {
+pub(super) fn on_device(scores: &Tensor, device: Device) -> Result<Tensor> {
     let kind = if device == Device::Mps { Kind::Float } else { scores.f_kind()? };
     Ok(scores.f_to_kind(kind)?.f_to_device(device)?)
 }

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::objective::Objective;
 use super::score::{magnitudes, products};
 use super::select::select;
-use super::{Cost, Found, Needs, Record, Request, Start, initial};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, early};
 use crate::error::Result;
 
 /// Rounds of pruning; a single one lets whole layers collapse.
@@ -19,20 +19,26 @@ pub(super) const SYNFLOW: Record = Record {
     schedule: "100 rounds, density d^(t/100) after round t",
     cost: "100 gradients on a single input of ones",
     nested: false,
+    reads: Moment::After(0),
+    rewinds: false,
     random: false,
     features: false,
     reference: "arXiv 2006.05467, algorithm 1",
     deviations: "Biases count as zero, where the official code adds their magnitudes; the input of ones \
-                 is given to the first layer, after the embedding; float64.",
+                 is given to the first layer, after the embedding, but to |C0| where each network has a \
+                 projection of its own; float64.",
     find: |objective, request| {
+        let (values, epochs) = early(objective, request, 0)?;
+        let values: Vec<Tensor> =
+            values.iter().map(|value| Ok(value.f_to_kind(Kind::Double)?)).collect::<Result<_>>()?;
         let densities = request.densities.iter();
-        let found = densities.map(|&density| rounds(objective, request, density));
+        let found = densities.map(|&density| rounds(objective, request, &values, density));
         let (masks, scores) = found.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         Ok(Found {
             masks,
             scores: Some(scores),
             start: Start::Initial,
-            cost: vec![Cost::of_gradients(f64::from(ROUNDS)); request.densities.len()],
+            cost: vec![Cost { gradients: f64::from(ROUNDS), epochs }; request.densities.len()],
             notes: Vec::new(),
         })
     },
@@ -42,18 +48,16 @@ pub(super) const SYNFLOW: Record = Record {
 fn rounds(
     objective: &mut dyn Objective,
     request: &Request,
+    values: &[Tensor],
     density: Density,
 ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-    let start = initial(objective);
-    let start: Vec<Tensor> =
-        start.iter().map(|value| Ok(value.f_to_kind(Kind::Double)?)).collect::<Result<_>>()?;
     let mut masks: Option<Vec<Tensor>> = None;
     let mut scores = Vec::new();
     for round in 1..=ROUNDS {
         request.progress.check()?;
         let at = match &masks {
-            None => start.iter().map(Tensor::shallow_clone).collect(),
-            Some(masks) => masked(objective, &start, masks)?,
+            None => values.iter().map(Tensor::shallow_clone).collect(),
+            Some(masks) => masked(objective, values, masks)?,
         };
         let flow = objective.flow(&at)?;
         scores = magnitudes(&products(objective, at, flow)?)?;

@@ -85,6 +85,19 @@ impl Case {
         }
     }
 
+    /// The networks of the case behind another embedding, drawn anew.
+    pub fn behind(mut self, embedding: Embedding) -> Self {
+        let mut widths = self.widths();
+        widths[0] = embedding.rows(8);
+        let indices: Vec<u64> = (0..self.weights.networks as u64).collect();
+        self.weights = Weights::linear_init(&widths, 1, &indices).unwrap();
+        if matches!(embedding, Embedding::Projection { .. }) {
+            self.weights = self.weights.with_projection(8, 1, &indices).unwrap();
+        }
+        self.embedding = embedding;
+        self
+    }
+
     pub fn widths(&self) -> Vec<usize> {
         self.weights.widths()
     }
@@ -161,6 +174,8 @@ pub fn every_embedding() -> Vec<Embedding> {
         Embedding::Hadamard { normalized: false },
         Embedding::random_orthogonal(8, 3).unwrap(),
         Embedding::Dense(rectangular),
+        Embedding::Projection { rows: 5, trained: false },
+        Embedding::Projection { rows: 5, trained: true },
     ]
 }
 
@@ -168,10 +183,13 @@ pub fn stopping(patience: u32, watch: precode_core::train::Watch) -> Option<Earl
     Some(EarlyStopping { patience, min_delta: 0.0, watch })
 }
 
-/// Embedded inputs (samples, rows) of a data set.
+/// Embedded inputs (samples, rows) of a data set; as they are where each network has its own C0.
 pub fn embedded(data: &Dataset, embedding: &Embedding, kind: Kind) -> Tensor {
     let (samples, variables) = (data.samples() as i64, data.variables() as i64);
     let x = Tensor::from_slice(&data.unpack_inputs()).view([samples, variables]).to_kind(kind);
+    if matches!(embedding, Embedding::Projection { .. }) {
+        return x;
+    }
     let matrix = embedding.matrix(data.variables()).unwrap();
     let matrix = Tensor::from_slice(matrix.as_slice().unwrap()).to_kind(kind);
     x.matmul(&matrix.view([-1, variables]).transpose(0, 1))
@@ -181,12 +199,16 @@ pub fn labels(data: &Dataset, kind: Kind) -> Tensor {
     Tensor::from_slice(&data.unpack_labels()).view([data.samples() as i64, -1]).to_kind(kind)
 }
 
-/// Logits of one network whose parameters are `[w1, b1, w2, ..]`.
+/// Logits of one network whose parameters are `[w1, b1, w2, ..]`, and C0 where it has its own.
 pub fn logits(parameters: &[Tensor], x: &Tensor) -> Tensor {
-    let mut h = x.shallow_clone();
-    for (i, layer) in parameters.chunks(2).enumerate() {
+    let (layers, c0) = parameters.as_chunks::<2>();
+    let mut h = match c0 {
+        [c0] => x.matmul(&c0.transpose(0, 1)),
+        _ => x.shallow_clone(),
+    };
+    for (i, layer) in layers.iter().enumerate() {
         h = h.matmul(&layer[0].transpose(0, 1)) + &layer[1];
-        if 2 * i + 2 < parameters.len() {
+        if i + 1 < layers.len() {
             h = h.relu();
         }
     }
@@ -197,10 +219,11 @@ pub fn loss(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.binary_cross_entropy_with_logits::<Tensor>(labels, None, None, tch::Reduction::Mean)
 }
 
-/// The parameters `[w1, b1, w2, ..]` of network `r` in the given kind.
+/// The parameters `[w1, b1, w2, ..]` of network `r`, and C0 where it has its own, in the given kind.
 pub fn parameters(stack: &Stack, r: i64, kind: Kind) -> Vec<Tensor> {
     let pairs = stack.layers.iter().flat_map(|(weight, bias)| [weight.get(r), bias.get(r)]);
-    pairs.map(|tensor| tensor.copy().to_kind(kind).to_device(Device::Cpu)).collect()
+    let tensors = pairs.chain(stack.projection.iter().map(|c0| c0.get(r)));
+    tensors.map(|tensor| tensor.copy().to_kind(kind).to_device(Device::Cpu)).collect()
 }
 
 /// Trains network `r` of the case alone for `steps` steps; its parameters `[w1, b1, w2, ..]`.
@@ -209,7 +232,7 @@ pub fn plainly(case: &Case, r: usize, kind: Kind, steps: usize) -> Vec<Tensor> {
     let mut weights = parameters(&start, r as i64, kind);
     let masks: Vec<Option<Tensor>> = (0..weights.len())
         .map(|i| {
-            let mask = case.masks.as_ref()?.layers[i / 2].as_ref().filter(|_| i % 2 == 0)?;
+            let mask = case.masks.as_ref()?.layers.get(i / 2)?.as_ref().filter(|_| i % 2 == 0)?;
             let (size, shape) = (weights[i].numel(), weights[i].size());
             Some(Tensor::from_slice(&mask[r * size..][..size]).view(shape.as_slice()).to_kind(kind))
         })
@@ -236,7 +259,9 @@ pub fn plainly(case: &Case, r: usize, kind: Kind, steps: usize) -> Vec<Tensor> {
             let leaves: Vec<Tensor> = weights.iter().map(|w| w.detach().set_requires_grad(true)).collect();
             let loss = loss(&logits(&leaves, &x.index_select(0, &rows)), &y.index_select(0, &rows));
             let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
-            for i in 0..weights.len() {
+            // A C0 that is not trained comes last.
+            let fixed = matches!(case.embedding, Embedding::Projection { trained: false, .. });
+            for i in 0..weights.len() - usize::from(fixed) {
                 let gradient = match &masks[i] {
                     Some(mask) => &gradients[i] * mask,
                     None => gradients[i].shallow_clone(),

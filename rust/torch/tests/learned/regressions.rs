@@ -218,6 +218,8 @@ impl<'a> Ask<'a> {
             granularity: self.granularity,
             scope: self.scope,
             invert: self.invert,
+            at: None,
+            rewind: 0,
             seed: 3,
             streams: self.streams,
             progress: objective.cancels.unwrap_or(&idle),

@@ -106,7 +106,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
                 block.spread_many(s, tile, deltas, errors);
             }
             block.add_columns(s, tile, errors, step);
-            if step.last {
+            if step.last && step.identity {
                 block.finish_columns(s, step);
             }
         }
@@ -212,21 +212,49 @@ impl<S: Simd, const V: usize> Block<S, V> {
         }
     }
 
-    /// Turns S into gradients of C1 and w2 and, for the identity, updates W1 with them.
+    /// The identity's last use of S: updates W1 and leaves the gradient of w2.
     #[inline(always)]
     fn finish_columns(&mut self, s: S, step: &Step<'_, S>) {
-        let single = self.values.is_empty();
-        let factor = if single { self.weights.output[0] } else { [s.splat(1.0); V] };
-        let output = if !step.identity {
-            self.scale_columns(s, step, &factor)
-        } else if step.update.plain && self.matrix_mask.is_none() {
-            self.update_columns::<true, false>(s, step, &factor)
-        } else if step.update.plain {
-            self.update_columns::<true, true>(s, step, &factor)
-        } else {
-            self.update_columns::<false, true>(s, step, &factor)
+        let factor = self.factor(s);
+        let output = match (step.update.plain, self.matrix_mask.is_some()) {
+            (true, false) => self.update_columns::<true, false>(s, step, &factor),
+            (true, true) => self.update_columns::<true, true>(s, step, &factor),
+            (false, _) => self.update_columns::<false, true>(s, step, &factor),
         };
-        if single {
+        self.take_output(output);
+    }
+
+    /// Updates W1 with the gradients by C1 times C0^T, `pulled`, by input; leaves the gradient of w2: the sum of
+    /// S C1 over variables is that of (S C0^T) W1 over inputs.
+    #[inline(always)]
+    pub(super) fn update_inputs(&mut self, s: S, update: &Update<S>, pulled: &[[S::Vector; V]]) {
+        let factor = self.factor(s);
+        let mut output = [s.zero(); V];
+        let Self { weights, moments: [first, second], matrix_mask, .. } = self;
+        let masks = matrix_mask.as_deref();
+        for (i, gradient) in pulled.iter().enumerate() {
+            let (w, m, v) = (&mut weights.matrix[i], &mut first.matrix[i], &mut second.matrix[i]);
+            let gradient = scale(s, *gradient, w, &factor, &mut output);
+            let mask = masks.map(|masks| &masks[i]);
+            if update.plain {
+                update.apply::<V, true>(w, m, v, gradient, mask);
+            } else {
+                update.apply::<V, false>(w, m, v, gradient, mask);
+            }
+        }
+        self.take_output(output);
+    }
+
+    /// What S lacks of the gradient: w2 with one output.
+    #[inline(always)]
+    fn factor(&self, s: S) -> [S::Vector; V] {
+        if self.values.is_empty() { self.weights.output[0] } else { [s.splat(1.0); V] }
+    }
+
+    /// Keeps the gradient of w2 with one output; that of several is summed sample by sample.
+    #[inline(always)]
+    fn take_output(&mut self, output: [S::Vector; V]) {
+        if self.values.is_empty() {
             self.gradient.output[0] = output;
         }
     }
@@ -252,33 +280,10 @@ impl<S: Simd, const V: usize> Block<S, V> {
             let mut alive = Bits::new(*alive, step.minus_one);
             while !alive.is_empty() {
                 let i = alive.next();
-                let mut gradient = gradients[i];
-                for k in 0..V {
-                    output[k] = s.mul_add(gradient[k], weights[i][k], output[k]);
-                    gradient[k] = s.mul(gradient[k], factor[k]);
-                }
                 let (w, m, v) = (&mut weights[i], &mut first[i], &mut second[i]);
+                let gradient = scale(s, gradients[i], w, factor, &mut output);
                 let mask = masks.map(|masks| &masks[word * PLACES + i]);
                 step.update.apply::<V, PLAIN>(w, m, v, gradient, mask);
-            }
-        }
-        output
-    }
-
-    /// Multiplies S by `factor`; returns the sum of S C1 over the columns.
-    #[inline(always)]
-    fn scale_columns(&mut self, s: S, step: &Step<'_, S>, factor: &[S::Vector; V]) -> [S::Vector; V] {
-        let mut output = [s.zero(); V];
-        let gradients: &mut [Columns<S, V>] = self.gradient.matrix.as_chunks_mut().0;
-        let features: &[Columns<S, V>] = self.features.as_chunks().0;
-        for ((alive, gradients), features) in step.alive.iter().zip(gradients).zip(features) {
-            let mut alive = Bits::new(*alive, step.minus_one);
-            while !alive.is_empty() {
-                let i = alive.next();
-                for k in 0..V {
-                    output[k] = s.mul_add(gradients[i][k], features[i][k], output[k]);
-                    gradients[i][k] = s.mul(gradients[i][k], factor[k]);
-                }
             }
         }
         output
@@ -298,4 +303,20 @@ impl<S: Simd, const V: usize> Block<S, V> {
             }
         }
     }
+}
+
+/// `factor` times a column of S; adds the column times the weights to `output`.
+#[inline(always)]
+fn scale<S: Simd, const V: usize>(
+    s: S,
+    mut column: [S::Vector; V],
+    weights: &[S::Vector; V],
+    factor: &[S::Vector; V],
+    output: &mut [S::Vector; V],
+) -> [S::Vector; V] {
+    for k in 0..V {
+        output[k] = s.mul_add(column[k], weights[k], output[k]);
+        column[k] = s.mul(column[k], factor[k]);
+    }
+    column
 }

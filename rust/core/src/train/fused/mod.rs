@@ -21,6 +21,7 @@ mod forward;
 mod math;
 mod net;
 mod optimizer;
+mod projection;
 mod run;
 mod simd;
 mod tile;
@@ -175,6 +176,7 @@ pub fn train(
     problem.validate(start.networks, &widths)?;
     supports(&widths, problem)?;
     let shape = shape(&widths, problem.data, problem.embedding)?;
+    problem.embedding.validate_projection(projected_variables(&start), shape.variables)?;
     let level = options.select()?;
     in_pool(options, || run::train(start, problem, shape, level, progress))
 }
@@ -213,22 +215,24 @@ pub fn evaluate(
         }
     }
     let shape = shape(&widths, data, embedding)?;
+    embedding.validate_projection(projected_variables(weights), shape.variables)?;
     let level = options.select()?;
     in_pool(options, || run::evaluate(weights, data, embedding, shape, level, progress))
 }
 
 /// An estimate of the peak bytes that [`train`] needs for `networks` networks of the given widths
-/// `[inputs, hidden, outputs]`: weights, moments, snapshots, data (`data_bytes`, all data sets
-/// together) and the scratch of `threads` threads.
+/// `[inputs, hidden, outputs]`, each with a C0 of its own of `projection` entries (0 for none): weights, moments,
+/// snapshots, data (`data_bytes`, all data sets together) and the scratch of `threads` threads.
 ///
 /// ```
 /// use precode_core::train::fused::memory_bytes;
 /// use precode_core::train::Optimizer;
-/// let bytes = memory_bytes(&[32, 32, 1], 1000, &Optimizer::adam(1e-3), 0, 82_500_000, 2);
+/// let bytes = memory_bytes(&[32, 32, 1], 0, 1000, &Optimizer::adam(1e-3), 0, 82_500_000, 2);
 /// assert!(bytes > 82_500_000 + 3 * 4 * 1089 * 1000 && bytes < 100_000_000);
 /// ```
 pub fn memory_bytes(
     widths: &[usize],
+    projection: usize,
     networks: usize,
     optimizer: &Optimizer,
     snapshots: usize,
@@ -237,7 +241,7 @@ pub fn memory_bytes(
 ) -> usize {
     let parameters = widths
         .windows(2)
-        .fold(0usize, |sum, pair| sum.saturating_add(pair[0].saturating_add(1).saturating_mul(pair[1])));
+        .fold(projection, |sum, pair| sum.saturating_add(pair[0].saturating_add(1).saturating_mul(pair[1])));
     let copies = match optimizer {
         Optimizer::Adam { .. } | Optimizer::AdamW { .. } => 3,
         Optimizer::Sgd { .. } => 2,
@@ -261,10 +265,19 @@ fn shape(widths: &[usize], data: &[Arc<Dataset>], embedding: &Embedding) -> Resu
     match (widths, data) {
         (&[inputs, hidden, outputs], [first, ..]) => {
             let identity = matches!(embedding, Embedding::Identity);
-            Ok(Shape { variables: first.variables(), inputs, hidden, outputs, identity })
+            let projection = match embedding {
+                Embedding::Projection { trained, .. } => Some(*trained),
+                _ => None,
+            };
+            Ok(Shape { variables: first.variables(), inputs, hidden, outputs, identity, projection })
         }
         _ => Err(value_error!("0 networks: pass at least one task or network")),
     }
+}
+
+/// Variables of the networks' own C0, where they have one.
+fn projected_variables(weights: &Weights) -> Option<usize> {
+    weights.projection.as_ref().map(|projection| projection.variables)
 }
 
 /// Runs on as many threads as the options ask for.

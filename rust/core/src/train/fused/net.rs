@@ -1,5 +1,6 @@
 //! One network in the layout of the kernels: column by column, rows side by side in vectors.
 
+use super::projection::Projected;
 use super::simd::{Simd, lanes, lanes_mut};
 use super::tile::{PLACES, TILE};
 
@@ -16,31 +17,47 @@ pub(super) struct Shape {
     pub(super) outputs: usize,
     /// Whether the embedding is the identity, so that W1 and C1 are one matrix.
     pub(super) identity: bool,
+    /// Whether each network has a C0 of its own, and if so, whether it is trained.
+    pub(super) projection: Option<bool>,
 }
 
 impl Shape {
-    /// Weights and biases of a network.
+    /// Numbers of a network that are trained.
     pub(super) fn parameters(&self) -> usize {
-        self.hidden * (self.inputs + 1) + self.outputs * (self.hidden + 1)
+        let projection = if self.trains_projection() { self.projection_size() } else { 0 };
+        self.hidden * (self.inputs + 1) + self.outputs * (self.hidden + 1) + projection
+    }
+
+    /// Entries of a network's own C0.
+    pub(super) fn projection_size(&self) -> usize {
+        if self.projection.is_some() { self.inputs * self.variables } else { 0 }
+    }
+
+    /// Whether each network has a C0 of its own that is trained.
+    pub(super) fn trains_projection(&self) -> bool {
+        self.projection == Some(true)
     }
 }
 
-/// The row-major buffers of one network: w1 (j, m), b1 (j), w2 (o, j), b2 (o).
+/// The row-major buffers of one network: w1 (j, m), b1 (j), w2 (o, j), b2 (o), and its own C0 (m, n), empty where it has
+/// none (of moments: where it is not trained).
 #[derive(Debug)]
 pub(super) struct Buffers<T> {
     pub(super) w1: T,
     pub(super) b1: T,
     pub(super) w2: T,
     pub(super) b2: T,
+    pub(super) c0: T,
 }
 
 impl<'a> Buffers<&'a mut [f32]> {
-    /// Cuts one slice of `shape.parameters()` numbers into the four buffers.
+    /// Cuts one slice of `shape.parameters()` numbers into the buffers.
     pub(super) fn split(all: &'a mut [f32], shape: &Shape) -> Self {
         let (w1, rest) = all.split_at_mut(shape.hidden * shape.inputs);
         let (b1, rest) = rest.split_at_mut(shape.hidden);
-        let (w2, b2) = rest.split_at_mut(shape.outputs * shape.hidden);
-        Self { w1, b1, w2, b2 }
+        let (w2, rest) = rest.split_at_mut(shape.outputs * shape.hidden);
+        let (b2, c0) = rest.split_at_mut(shape.outputs);
+        Self { w1, b1, w2, b2, c0 }
     }
 }
 
@@ -129,6 +146,7 @@ pub(super) struct Net<S: Simd, const V: usize> {
     pub(super) blocks: Vec<Block<S, V>>,
     /// b2, its moments and its gradient, lane by lane.
     pub(super) output_bias: [Vec<[S::Vector; 1]>; 4],
+    pub(super) projection: Projected<S>,
 }
 
 /// Which numbers of a network are moved in or out.
@@ -186,7 +204,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
             }
         }
         let output_bias = std::array::from_fn(|_| vec![[s.zero()]; shape.outputs.div_ceil(S::LANES)]);
-        Self { s, shape, blocks, output_bias }
+        Self { s, shape, blocks, output_bias, projection: Projected::new(s, &shape, width) }
     }
 
     /// Takes a network's numbers from its buffers.
@@ -216,6 +234,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
         }
         let bias = lanes_mut::<S>(self.output_bias[which as usize].as_flattened_mut());
         bias[..outputs].copy_from_slice(from.b2.as_ref());
+        self.projection.load(which, &self.shape, from.c0.as_ref());
     }
 
     /// Writes a network's numbers to its buffers. The numbers of constant rows' pruned weights stay as they are.
@@ -244,6 +263,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
             }
         }
         to.b2.copy_from_slice(&lanes::<S>(self.output_bias[which as usize].as_flattened())[..outputs]);
+        self.projection.store(which, &self.shape, to.c0);
     }
 }
 
@@ -272,5 +292,6 @@ impl Buffers<&mut [f32]> {
         self.b1.copy_from_slice(other.b1);
         self.w2.copy_from_slice(other.w2);
         self.b2.copy_from_slice(other.b2);
+        self.c0.copy_from_slice(other.c0);
     }
 }

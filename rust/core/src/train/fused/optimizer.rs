@@ -87,6 +87,8 @@ pub(super) struct Update<S: Simd> {
     /// Adam without weight decay, for which [`apply`](Self::apply) has a short form.
     pub(super) plain: bool,
     adaptive: bool,
+    /// Whether a weight of zero may move without a gradient: where the rate overflows or epsilon vanishes in f32.
+    unsteady: bool,
     penalty: S::Vector,
     shrink: S::Vector,
     first: S::Vector,
@@ -102,6 +104,7 @@ impl<S: Simd> Update<S> {
             s,
             plain: rule.adaptive && rule.penalty == 0.0 && rule.shrink == 1.0,
             adaptive: rule.adaptive,
+            unsteady: !scale.rate.is_finite() || rule.adaptive && scale.eps <= 0.0,
             penalty: s.splat(rule.penalty),
             shrink: s.splat(rule.shrink),
             first: s.splat(rule.first),
@@ -146,8 +149,8 @@ impl<S: Simd> Update<S> {
                 w[k] = s.sub_mul(w[k], self.rate, m[k]);
             }
         }
-        // A masked gradient leaves a zero weight at zero, unless the rate overflows to infinity.
-        if let Some(mask) = mask {
+        // A masked gradient leaves a zero weight at zero.
+        if let Some(mask) = mask.filter(|_| self.unsteady) {
             for k in 0..V {
                 w[k] = s.select(mask[k], w[k]);
             }

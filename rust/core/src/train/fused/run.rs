@@ -98,6 +98,9 @@ fn mask_weights(weights: &mut Weights, problem: &Problem<'_>) {
 
 /// The rows of networks in a stack: mutable buffers of each network, in order.
 fn networks<'a>(stack: &'a mut Weights, shape: &Shape) -> impl Iterator<Item = Buffers<&'a mut [f32]>> {
+    let size = shape.projection_size().max(1);
+    let mut projections =
+        stack.projection.as_mut().map(|projection| projection.matrix.chunks_exact_mut(size));
     let (first, second) = stack.layers.split_at_mut(1);
     let (first, second) = (&mut first[0], &mut second[0]);
     first
@@ -106,7 +109,10 @@ fn networks<'a>(stack: &'a mut Weights, shape: &Shape) -> impl Iterator<Item = B
         .zip(first.bias.chunks_exact_mut(shape.hidden))
         .zip(second.weight.chunks_exact_mut(shape.outputs * shape.hidden))
         .zip(second.bias.chunks_exact_mut(shape.outputs))
-        .map(|(((w1, b1), w2), b2)| Buffers { w1, b1, w2, b2 })
+        .map(move |(((w1, b1), w2), b2)| {
+            let c0 = projections.as_mut().and_then(Iterator::next).unwrap_or_default();
+            Buffers { w1, b1, w2, b2, c0 }
+        })
 }
 
 /// Cuts the buffers of a run into one job per network.
@@ -219,6 +225,7 @@ pub(super) fn evaluate(
             b1: &w1.bias[part(&w1.bias)],
             w2: &w2.weight[part(&w2.weight)],
             b2: &w2.bias[part(&w2.bias)],
+            c0: weights.projection.as_ref().map_or(&[][..], |c0| &c0.matrix[part(&c0.matrix)]),
         };
         let evaluate = Evaluate { shape, transform: &transform, weights: &buffers, data, progress };
         let result = blocked::run(level, shape.hidden, evaluate)?;

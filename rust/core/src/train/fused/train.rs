@@ -208,8 +208,10 @@ impl<S: Simd, const V: usize> Worker<S, V> {
             );
         }
         if !net.shape.identity {
-            net.pull_back(&run.transform, columns);
-            net.update_inputs(&update);
+            // Each of C0 and W1 has a gradient by the other before its step.
+            net.differentiate_projection(columns);
+            net.update_inputs(&run.transform, &update, columns);
+            net.update_projection(&update);
             net.embed(&run.transform, columns);
         }
         net.finish(&update);

@@ -1,6 +1,6 @@
 //! The layer that codes are read from, and the masks that a probe chooses of it.
 
-use ndarray::{Array2, Array3, Axis, Zip};
+use ndarray::{Array2, Array3, Axis, Slice, Zip};
 use precode_core::error::{in_parallel, shaped};
 use precode_core::read::blind::{self, Affinity};
 use precode_core::read::template::templates;
@@ -30,7 +30,13 @@ pub(super) struct Layer {
     place: usize,
     second: usize,
     output: i64,
-    pub translation: Translation,
+    pub inputs: usize,
+    pub variables: usize,
+    /// C0 where training does not change it: one of all networks or one of each; empty where it is among the
+    /// parameters.
+    fixed: Vec<Translation>,
+    /// Place of the networks' own C0 among the parameters.
+    projection: Option<usize>,
     pub clauses: Option<Vec<Vec<Clause>>>,
     complemented: Vec<bool>,
     shape: Vec<i64>,
@@ -47,21 +53,20 @@ impl Layer {
                 "probes read codes from networks of one hidden layer on Boolean variables"
             ));
         };
-        let &FeaturePair { first, second, output, .. } = pair;
+        let &FeaturePair { first, second, output, projection, .. } = pair;
         let parameter = &objective.parameters()[first];
         if !parameter.prunable {
             return Err(unsupported!("probes choose weights of {}: make it prunable", parameter.name));
         }
         let (shape, device) = (parameter.initial.size(), parameter.initial.device());
         let (networks, rows, inputs) = parameter.initial.size3()?;
-        let translation = match &pair.embedding {
-            None => Translation::identity(inputs as usize),
-            Some(matrix) => {
-                let (inputs, variables) = matrix.size2()?;
-                let entries = flat(&matrix.f_to_kind(Kind::Double)?)?;
-                Translation::new(shaped(entries, (inputs as usize, variables as usize))?.view())?
-            }
+        let fixed = match (projection, &pair.embedding) {
+            (Some(_), _) => Vec::new(),
+            (None, None) => vec![Translation::identity(inputs as usize)],
+            (None, Some(matrix)) => translations(matrix)?,
         };
+        let c0 = pair.c0(&initial(objective));
+        let variables = c0.and_then(|c0| c0.size().last().copied()).unwrap_or(inputs);
         let (clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
         let place = objective.parameters()[..first].iter().filter(|parameter| parameter.prunable).count();
         let (networks, rows) = (networks as usize, rows as usize);
@@ -72,7 +77,10 @@ impl Layer {
             place,
             second,
             output: output as i64,
-            translation,
+            inputs: inputs as usize,
+            variables: variables as usize,
+            fixed,
+            projection,
             clauses,
             complemented,
             shape,
@@ -80,10 +88,33 @@ impl Layer {
         })
     }
 
+    /// C0 at given values: one of all networks or one of each.
+    pub fn translations(&self, values: &[Tensor]) -> Result<Vec<Translation>> {
+        match self.projection {
+            Some(place) => translations(&values[place]),
+            None => Ok(self.fixed.clone()),
+        }
+    }
+
+    /// C1 of all networks, (R, rows, variables), in float64.
+    pub fn c1(&self, values: &[Tensor]) -> Result<Array3<f64>> {
+        let (weights, maps) = (self.weights(values)?, self.translations(values)?);
+        if let [map] = maps.as_slice() {
+            return Ok(map.features(weights.view())?);
+        }
+        let of_each: Vec<Array3<f64>> = maps
+            .par_iter()
+            .enumerate()
+            .map(|(r, map)| Ok(map.features(weights.slice_axis(Axis(0), Slice::from(r..r + 1)))?))
+            .collect::<Result<_>>()?;
+        let entries = of_each.into_iter().flatten().collect();
+        Ok(shaped(entries, (self.networks, self.rows, self.variables))?)
+    }
+
     /// W1 of all networks, (R, rows, inputs), in float64.
     pub fn weights(&self, values: &[Tensor]) -> Result<Array3<f64>> {
         let weights = flat(&values[self.first].f_detach()?.f_to_kind(Kind::Double)?)?;
-        Ok(shaped(weights, (self.networks, self.rows, self.translation.inputs()))?)
+        Ok(shaped(weights, (self.networks, self.rows, self.inputs))?)
     }
 
     /// C1 and output weights of all networks, in float64; output weights as they speak for the clauses.
@@ -95,7 +126,7 @@ impl Layer {
         {
             weights.mapv_inplace(|weight: f64| -weight);
         }
-        Ok(Features { features: self.translation.features(self.weights(values)?.view())?, output })
+        Ok(Features { features: self.c1(values)?, output })
     }
 
     /// Clauses recovered from warmed-up networks, and notes of how many there are and, where the formula is known, how
@@ -114,7 +145,7 @@ impl Layer {
             let (count, width) =
                 match formula.and_then(|formula| Some((formula.len(), formula.first()?.len()))) {
                     Some(told) => told,
-                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.translation.variables())),
+                    None => ((self.rows / 2).max(1), BLIND_WIDTH.min(self.variables)),
                 };
             if width == 1 {
                 let singles = Affinity::Interaction.of_singles(&readout, network);
@@ -142,10 +173,12 @@ impl Layer {
         request: &Request,
     ) -> Result<Chooser<'_>> {
         let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
-        let clauses = Clauses::new(&sets, self.networks, self.translation.variables())?;
+        let clauses = Clauses::new(&sets, self.networks, self.variables)?;
         Ok(Chooser {
             layer: self,
+            values: start.iter().map(Tensor::shallow_clone).collect(),
             weights: self.weights(start)?,
+            translations: self.translations(start)?,
             start: self.features(start)?,
             templates: templates(clauses.width()).collect(),
             clauses,
@@ -163,7 +196,7 @@ impl Layer {
         request: &Request,
     ) -> Result<(usize, Vec<Tensor>)> {
         let per_network = |tensor: &Tensor| tensor.numel() / self.networks;
-        let first = self.rows * self.translation.inputs();
+        let first = self.rows * self.inputs;
         let all: usize = prunable(objective, initial(objective)).iter().map(per_network).sum();
         let kept = density.of(if request.scope == Scope::PerLayer { first } else { all })?;
         let latest: Vec<Tensor> = latest
@@ -224,7 +257,10 @@ impl Features {
 /// A probe of all networks, for any density.
 pub(super) struct Chooser<'a> {
     layer: &'a Layer,
+    /// All parameters as they were read first, and W1 among them.
+    values: Vec<Tensor>,
     weights: Array3<f64>,
+    translations: Vec<Translation>,
     start: Features,
     clauses: Clauses,
     templates: Vec<Template>,
@@ -242,26 +278,41 @@ impl Chooser<'_> {
     ) -> Result<Vec<Tensor>> {
         request.progress.check()?;
         let layer = self.layer;
-        let (rows, variables) = (layer.rows, layer.translation.variables());
-        let initial = initial(objective);
-        let (keep, others) = layer.share(objective, latest.unwrap_or(&initial), density, request)?;
+        let (rows, variables) = (layer.rows, layer.variables);
+        let (keep, others) = layer.share(objective, latest.unwrap_or(&self.values), density, request)?;
         let later = latest.map(|values| layer.features(values)).transpose()?;
         let later = later.as_ref().map(Features::readout).transpose()?;
         let (start, budget) = (self.start.readout()?, keep.min(rows * variables));
         let cells =
             choose_cells(&start, later.as_ref(), &self.clauses, &self.templates, budget, &self.settings)?;
-        if layer.translation.is_identity() {
+        if self.translations.iter().all(Translation::is_identity) {
             return layer.with_others(cells, others);
         }
         let wanted =
             Zip::from(&self.start.features).and(&cells).map_collect(|&c, &kept| if kept { c } else { 0.0 });
+        let (weights, translations) = (&self.weights, &self.translations);
         let networks: Vec<Array2<bool>> = (0..layer.networks)
             .into_par_iter()
             .map(|r| {
-                let (weights, wanted) = (self.weights.index_axis(Axis(0), r), wanted.index_axis(Axis(0), r));
-                Ok(layer.translation.realize(weights, wanted, keep)?)
+                let (weights, wanted) = (weights.index_axis(Axis(0), r), wanted.index_axis(Axis(0), r));
+                Ok(of_network(translations, r).realize(weights, wanted, keep)?)
             })
             .collect::<Result<_>>()?;
         layer.with_others(networks.into_iter().flatten(), others)
     }
+}
+
+/// C0 (inputs, variables) of all networks, or (R, inputs, variables) of each.
+fn translations(c0: &Tensor) -> Result<Vec<Translation>> {
+    let size = c0.size();
+    let (inputs, variables) = (size[size.len() - 2] as usize, size[size.len() - 1] as usize);
+    let entries: Vec<f64> = flat(&c0.f_detach()?.f_to_kind(Kind::Double)?)?;
+    let networks = entries.len() / (inputs * variables).max(1);
+    let entries = shaped(entries, (networks, inputs, variables))?;
+    entries.outer_iter().map(|matrix| Ok(Translation::new(matrix)?)).collect()
+}
+
+/// That of network r, of one of all or one of each.
+pub(super) fn of_network(translations: &[Translation], r: usize) -> &Translation {
+    &translations[if translations.len() == 1 { 0 } else { r }]
 }

@@ -69,10 +69,40 @@ unsafe impl Simd for Avx2 {
             let [a, b, ..] = fours;
             _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
         }
+        fn transpose(rows: [__m256; MAX_LANES]) -> [__m256; MAX_LANES] {
+            let mut out = rows;
+            let (low, high) = (transpose_four([rows[0], rows[1], rows[2], rows[3]]),
+                transpose_four([rows[4], rows[5], rows[6], rows[7]]));
+            for i in 0..4 {
+                out[i] = _mm256_permute2f128_ps::<0x20>(low[i], high[i]);
+                out[4 + i] = _mm256_permute2f128_ps::<0x31>(low[i], high[i]);
+            }
+            out
+        }
         fn sum(v: __m256) -> f32 {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
         }
+    }
+}
+
+/// Transposes each half of four vectors as a 4 x 4 matrix.
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn transpose_four([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let pair = |low, high| (_mm256_castps_pd(low), _mm256_castps_pd(high));
+        let (ab, cd) = pair(_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (ef, gh) = pair(_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+            _mm256_castpd_ps(_mm256_unpacklo_pd(ef, gh)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(ef, gh)),
+        ]
     }
 }

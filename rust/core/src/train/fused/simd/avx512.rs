@@ -93,6 +93,23 @@ unsafe impl Simd for Avx512 {
             let [a, b, c, d] = fours;
             fold_blocks(fold_blocks(a, b), fold_blocks(c, d))
         }
+        fn transpose(rows: [__m512; MAX_LANES]) -> [__m512; MAX_LANES] {
+            let mut out = rows;
+            let fours: [[__m512; 4]; 4] = std::array::from_fn(|q| {
+                transpose_four([rows[4 * q], rows[4 * q + 1], rows[4 * q + 2], rows[4 * q + 3]])
+            });
+            // Now the quarters of the fours are to be transposed, for each place in a four.
+            for i in 0..4 {
+                let [a, b, c, d] = fours.map(|four| four[i]);
+                let even = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
+                let odd = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                out[i] = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);
+                out[4 + i] = _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1);
+                out[8 + i] = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
+                out[12 + i] = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
+            }
+            out
+        }
         fn sum(v: __m512) -> f32 { _mm512_reduce_add_ps(v) }
     }
 }
@@ -105,6 +122,26 @@ unsafe impl Simd for Avx512 {
 unsafe fn fold_blocks(a: __m512, b: __m512) -> __m512 {
     // SAFETY: as the caller promises.
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)) }
+}
+
+/// Transposes each quarter of four vectors as a 4 x 4 matrix.
+///
+/// # Safety
+/// The CPU must have AVX-512 F.
+#[inline(always)]
+unsafe fn transpose_four([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let pair = |low, high| (_mm512_castps_pd(low), _mm512_castps_pd(high));
+        let (ab, cd) = pair(_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+        let (ef, gh) = pair(_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ef, gh)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ef, gh)),
+        ]
+    }
 }
 
 /// Bit b of `columns[i]` becomes bit i of `rows[b]`, for 32 columns from `FIRST`.

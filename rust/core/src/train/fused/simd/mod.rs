@@ -64,6 +64,9 @@ pub(super) unsafe trait Simd: Copy + Send + Sync {
     /// The sum of the lanes, always in the same order.
     fn sum(self, v: Self::Vector) -> f32;
 
+    /// Lane i of `rows[j]` becomes lane j of row i. The first `LANES` entries count.
+    fn transpose(self, rows: [Self::Vector; MAX_LANES]) -> [Self::Vector; MAX_LANES];
+
     /// Bit b of `columns[i]` becomes bit i of `rows[b]`. Only the first `variables` columns are
     /// written; bits of `rows` beyond them must be zero.
     #[inline(always)]

@@ -149,6 +149,17 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn transpose(self, rows: [Vector; MAX_LANES]) -> [Vector; MAX_LANES] {
+        let mut out = rows;
+        for (i, row) in out.iter_mut().enumerate().take(LANES) {
+            for (x, from) in row.0.iter_mut().zip(&rows) {
+                *x = from.0[i];
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
     fn sum(self, v: Vector) -> f32 {
         let [a, b, c, d, e, f, g, h] = v.0;
         ((a + e) + (c + g)) + ((b + f) + (d + h))

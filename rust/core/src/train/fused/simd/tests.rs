@@ -94,6 +94,10 @@ impl Blocked for Arithmetic {
         check(s.join_fours(std::array::from_fn(|q| fold(&rows[4 * q..]))), &sum);
         assert_eq!(s.sum(rows[3]), sum(3));
 
+        for (i, row) in s.transpose(rows).into_iter().enumerate().take(S::LANES) {
+            check(row, &|lane| (lane * 31 + i) as f32);
+        }
+
         for e in [1e-8, 1e-3] {
             for v in [0.0, 1e-45, 1e-38, 1e-20, 1e-12, 3.7e-5, 1.0, 1e7, 1e30] {
                 let got = values::<S>(s.over_two_roots(s.splat(0.3), s.splat(v), s.splat(e)))[0];

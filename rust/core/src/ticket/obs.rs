@@ -1,0 +1,281 @@
+//! Optimal Brain Surgeon: weights leave a quadratic loss exactly, one after another.
+//!
+//! Around trained weights w the loss grows by `d' H d` for a change d. Of all changes that set weight q to zero the
+//! least costs `w_q^2 / [H^-1]_qq` and moves the others by `-w_q / [H^-1]_qq H^-1[:, q]`; without q, the inverse is
+//! `H^-1 - H^-1[:, q] H^-1[q, :] / [H^-1]_qq` (Optimal Brain Compression, arXiv 2208.11580, section 4; the constant of
+//! H changes no order). The rows of a layer share H and do not see each other.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use nalgebra::DMatrix;
+
+use crate::Progress;
+use crate::error::{Result, allocate, in_parallel, shape_error, value_error};
+
+/// Added to the diagonal of H before it is inverted, as a fraction of its mean diagonal: that of arXiv 2301.00774.
+pub const DAMPING: f64 = 0.01;
+
+/// The most weights that one H may be of: its inverse then takes 128 MiB for each thread.
+pub const MOST_WEIGHTS: usize = 4096;
+
+/// Weights that are removed together under Hessians of their own: a layer of one network.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// Trained weights, (rows, inputs).
+    pub weights: &'a [f64],
+    /// Which of them have not been removed before, (rows, inputs); `None` for all. The others count as zero.
+    pub alive: Option<&'a [bool]>,
+    /// H for equal consecutive parts of the rows, (parts, inputs, inputs): one for all rows, or one for each group of
+    /// a convolution.
+    pub hessians: &'a [f64],
+    /// Number of inputs of a row.
+    pub inputs: usize,
+}
+
+/// The order in which the weights of a row leave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removal {
+    /// The weights, first to last.
+    pub order: Vec<usize>,
+    /// What each removal adds to the loss `d' H d`, from where the last one left the weights. These need not increase.
+    pub losses: Vec<f64>,
+}
+
+/// The inverse of `H + damping * mean(diag H) * I`, row-major, for H of (size, size): symmetric, and positive
+/// semidefinite but for rounding.
+///
+/// ```
+/// use precode_core::ticket::obs::damped_inverse;
+/// // A quarter of the mean diagonal is 2.
+/// assert_eq!(damped_inverse(&[2.0, 0.0, 0.0, 14.0], 2, 0.25)?, [0.25, 0.0, 0.0, 0.0625]);
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if H is not of that size; [`Error::Value`](crate::Error::Value) if it is larger
+/// than [`MOST_WEIGHTS`], not finite, zero, or not positive after damping.
+pub fn damped_inverse(hessian: &[f64], size: usize, damping: f64) -> Result<Vec<f64>> {
+    if size == 0 || hessian.len() != size * size {
+        return Err(shape_error!("a Hessian of {} entries for {size} weights", hessian.len()));
+    }
+    if size > MOST_WEIGHTS {
+        return Err(value_error!(
+            "the Hessian is of {size} weights: at most {MOST_WEIGHTS} are removed together; take a method without \
+             Hessian, such as 'magnitude', or prune smaller layers"
+        ));
+    }
+    if !(damping >= 0.0 && damping.is_finite()) {
+        return Err(value_error!("damping = {damping}: must be a finite number, 0 or more"));
+    }
+    if let Some(entry) = hessian.iter().find(|entry| !entry.is_finite()) {
+        return Err(value_error!("the Hessian contains {entry}: the data and weights must be finite"));
+    }
+    let mean = (0..size).map(|i| hessian[i * size + i]).sum::<f64>() / size as f64;
+    if mean <= 0.0 {
+        return Err(value_error!(
+            "the Hessian is zero: no input of the layer is ever other than 0 (do all units before it stand still?), so \
+             no removal costs anything"
+        ));
+    }
+    let mut damped = DMatrix::from_row_slice(size, size, hessian);
+    (0..size).for_each(|i| damped[(i, i)] += damping * mean);
+    let Some(factor) = damped.cholesky() else {
+        return Err(value_error!("the Hessian is singular with damping = {damping}: damp it more"));
+    };
+    let inverse = factor.inverse();
+    // One half decides, so that the result is symmetric to the last bit.
+    let place = |i: usize| (i / size, i % size);
+    Ok((0..size * size).map(place).map(|(i, j)| inverse[(i.max(j), i.min(j))]).collect())
+}
+
+/// Removes all weights of a row, always the one whose removal costs least; of equal costs the last, so that the first
+/// are kept. `inverse` is that of H, (weights, weights), of all weights, those that are not alive included.
+///
+/// ```
+/// use precode_core::Progress;
+/// use precode_core::ticket::obs::removal;
+/// let row = removal(&[1.0, 3.0], None, &[1.0, 0.0, 0.0, 1.0], &Progress::default())?;
+/// assert_eq!((row.order, row.losses), (vec![0, 1], vec![1.0, 9.0]));
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) for lengths that do not fit together; [`Error::Value`](crate::Error::Value) for
+/// a weight that is not finite or an inverse that is not positive; [`Error::Interrupted`](crate::Error::Interrupted).
+pub fn removal(
+    weights: &[f64],
+    alive: Option<&[bool]>,
+    inverse: &[f64],
+    progress: &Progress,
+) -> Result<Removal> {
+    let size = weights.len();
+    if inverse.len() != size * size || alive.is_some_and(|alive| alive.len() != size) {
+        return Err(shape_error!("an inverse of {} entries for {size} weights", inverse.len()));
+    }
+    let is_alive = |i: usize| alive.is_none_or(|alive| alive[i]);
+    if let Some(weight) = (0..size).filter(|&i| is_alive(i)).map(|i| weights[i]).find(|w| !w.is_finite()) {
+        return Err(value_error!("a weight is {weight}: weights must be finite (did training diverge?)"));
+    }
+    let mut rest = Rest {
+        weights: (0..size).map(|i| if is_alive(i) { weights[i] } else { 0.0 }).collect(),
+        inverse: allocate(Some(size * size), 0.0, "the inverse of a Hessian")?,
+        left: (0..size).collect(),
+    };
+    rest.inverse.copy_from_slice(inverse);
+    for gone in (0..size).filter(|&i| !is_alive(i)) {
+        rest.remove(gone)?;
+    }
+    let mut removal = Removal { order: Vec::new(), losses: Vec::new() };
+    while let Some((cheapest, loss)) = rest.cheapest() {
+        progress.check()?;
+        rest.remove(cheapest)?;
+        removal.order.push(cheapest);
+        removal.losses.push(loss);
+    }
+    Ok(removal)
+}
+
+/// A row without the weights that have left.
+struct Rest {
+    /// Zero where a weight has left.
+    weights: Vec<f64>,
+    /// The inverse of H of the weights left; in rows and columns of others there is nothing to be read.
+    inverse: Vec<f64>,
+    /// The weights left, increasing.
+    left: Vec<usize>,
+}
+
+impl Rest {
+    /// The weight to leave next, and what that costs.
+    fn cheapest(&self) -> Option<(usize, f64)> {
+        let size = self.weights.len();
+        let cost = |&i: &usize| (i, self.weights[i].powi(2) / self.inverse[i * size + i]);
+        self.left.iter().map(cost).reduce(|best, next| if next.1 <= best.1 { next } else { best })
+    }
+
+    fn remove(&mut self, gone: usize) -> Result<()> {
+        let size = self.weights.len();
+        let row = self.inverse[gone * size..][..size].to_vec();
+        let pivot = row[gone];
+        if !(pivot > 0.0 && pivot.is_finite()) {
+            return Err(value_error!("the Hessian is singular to working precision: damp it more"));
+        }
+        self.left.retain(|&i| i != gone);
+        let step = self.weights[gone] / pivot;
+        self.weights[gone] = 0.0;
+        for &i in &self.left {
+            self.weights[i] -= step * row[i];
+            let share = row[i] / pivot;
+            let entries = self.inverse[i * size..][..size].iter_mut();
+            entries.zip(&row).for_each(|(entry, other)| *entry -= share * other);
+        }
+        Ok(())
+    }
+}
+
+/// The weights of several rows as (row, weight) in the order in which they leave together: always the row goes on
+/// whose next removal costs least; of equal costs the last row.
+///
+/// ```
+/// use precode_core::ticket::obs::{Removal, cheapest_first};
+/// let rows = [vec![2.0, 1.0], vec![1.5, 3.0]].map(|losses| Removal { order: vec![0, 1], losses });
+/// assert_eq!(cheapest_first(&rows), [(1, 0), (0, 0), (0, 1), (1, 1)]);
+/// ```
+pub fn cheapest_first(rows: &[Removal]) -> Vec<(usize, usize)> {
+    let next = |row: usize, place: usize| {
+        rows[row].losses.get(place).map(|&loss| Next { loss: loss + 0.0, row, place })
+    };
+    let mut heap: BinaryHeap<Next> = (0..rows.len()).filter_map(|row| next(row, 0)).collect();
+    let mut order = Vec::new();
+    while let Some(Next { row, place, .. }) = heap.pop() {
+        order.push((row, rows[row].order[place]));
+        heap.extend(next(row, place + 1));
+    }
+    order
+}
+
+/// The next removal of a row; the greatest is the one to come first.
+#[derive(PartialEq)]
+struct Next {
+    loss: f64,
+    row: usize,
+    place: usize,
+}
+
+impl Eq for Next {}
+
+impl Ord for Next {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.loss.total_cmp(&self.loss).then(self.row.cmp(&other.row))
+    }
+}
+
+impl PartialOrd for Next {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// For each weight of each layer, (rows, inputs), how many weights of all layers leave before it; 0 for weights that
+/// are not alive. Keeping the greatest numbers is what removal leaves, at any density.
+///
+/// # Errors
+/// As [`damped_inverse`] and [`removal`], naming the layer.
+pub fn ranks(layers: &[Layer], damping: f64, progress: &Progress) -> Result<Vec<Vec<f64>>> {
+    let mut rows: Vec<Removal> = Vec::new();
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let named = |error| match error {
+            crate::Error::Value(message) => value_error!("prunable tensor {number}: {message}"),
+            other => other,
+        };
+        let found = layer.removals(damping, progress).map_err(named)?;
+        places.extend((0..found.len()).map(|row| (number, row)));
+        rows.extend(found);
+    }
+    let mut ranks: Vec<Vec<f64>> = layers.iter().map(|layer| vec![0.0; layer.weights.len()]).collect();
+    for (rank, (row, weight)) in cheapest_first(&rows).into_iter().enumerate() {
+        let (layer, row) = places[row];
+        ranks[layer][row * layers[layer].inputs + weight] = rank as f64;
+    }
+    Ok(ranks)
+}
+
+impl Layer<'_> {
+    /// Numbers of rows and of Hessians.
+    pub(super) fn sizes(&self) -> Result<(usize, usize)> {
+        let (inputs, size) = (self.inputs, self.inputs * self.inputs);
+        let fits = inputs > 0
+            && self.weights.len().is_multiple_of(inputs)
+            && self.alive.is_none_or(|alive| alive.len() == self.weights.len())
+            && self.hessians.len().is_multiple_of(size)
+            && !self.hessians.is_empty();
+        let (rows, parts) = (self.weights.len() / inputs.max(1), self.hessians.len() / size.max(1));
+        if !fits || !rows.is_multiple_of(parts) {
+            return Err(shape_error!(
+                "{} weights and {} entries of Hessians for rows of {inputs} inputs",
+                self.weights.len(),
+                self.hessians.len()
+            ));
+        }
+        Ok((rows, parts))
+    }
+
+    /// The removal of each row.
+    fn removals(&self, damping: f64, progress: &Progress) -> Result<Vec<Removal>> {
+        let (rows, parts) = self.sizes()?;
+        let (inputs, size) = (self.inputs, self.inputs * self.inputs);
+        let inverses = in_parallel(parts, |part| {
+            damped_inverse(&self.hessians[part * size..][..size], inputs, damping)
+        })?;
+        in_parallel(rows, |row| {
+            let here = row * inputs..(row + 1) * inputs;
+            let alive = self.alive.map(|alive| &alive[here.clone()]);
+            removal(&self.weights[here], alive, &inverses[row / (rows / parts)], progress)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
