@@ -19,16 +19,11 @@ const ROWS: usize = 32;
 const NETWORKS: usize = 4;
 
 fn main() -> Result<(), Error> {
-    let shape = ClauseShape { clauses: 8, width: 4, negated: 0, disjoint: false };
+    let shape = ClauseShape { clauses: 8, ..ClauseShape::default() };
     let task = Arc::new(Dnf::random(VARIABLES, 1, shape, 0, 0)?);
     let indices: Vec<u64> = (0..NETWORKS as u64).collect();
-    let tasks = vec![Arc::clone(&task); NETWORKS];
-    let sampler = Sampler::BrokenClause { true_counts: None };
-    let data: Vec<_> = sampler
-        .sample_all(&tasks, 20_000, 0, Purpose::Data, &indices, &Progress::default())?
-        .into_iter()
-        .map(Arc::new)
-        .collect();
+    let (tasks, progress) = (vec![Arc::clone(&task); NETWORKS], Progress::default());
+    let data = Sampler::default().sample_all(&tasks, 20_000, 0, Purpose::Data, &indices, &progress)?;
 
     let config = TrainConfig { epochs: 25, ..TrainConfig::default() };
     let problem = Problem {
@@ -39,7 +34,7 @@ fn main() -> Result<(), Error> {
         config: &config,
     };
     let start = Weights::linear_init(&[VARIABLES, ROWS, 1], 0, &indices)?;
-    let trained = train(start.clone(), &problem, Options::default(), &Progress::default())?;
+    let trained = train(start.clone(), &problem, Options::default(), &progress)?;
 
     println!(
         "{NETWORKS} networks of {ROWS} rows on {} clauses; rows that carry 4P, for each clause:",

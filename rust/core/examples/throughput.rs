@@ -102,14 +102,9 @@ fn cells(asked: &Asked, indices: &[u64]) -> Result<Vec<Cell>, Error> {
 
 /// Samples of a formula for each network.
 fn data(indices: &[u64]) -> Result<Vec<Arc<Dataset>>, Error> {
-    let shape = ClauseShape { clauses: 16, width: 4, negated: 0, disjoint: false };
-    let tasks = indices
-        .iter()
-        .map(|&index| Dnf::random(VARIABLES, 1, shape, 0, index).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    let sampler = Sampler::BrokenClause { true_counts: None };
-    let drawn = sampler.sample_all(&tasks, SAMPLES, 0, Purpose::Data, indices, &Progress::default())?;
-    Ok(drawn.into_iter().map(Arc::new).collect())
+    let task = |&index| Dnf::random(VARIABLES, 1, ClauseShape::default(), 0, index).map(Arc::new);
+    let tasks = indices.iter().map(task).collect::<Result<Vec<_>, _>>()?;
+    Sampler::default().sample_all(&tasks, SAMPLES, 0, Purpose::Data, indices, &Progress::default())
 }
 
 fn measure(asked: &Asked) -> Result<(), Error> {

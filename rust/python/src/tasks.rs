@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use numpy::{PyArrayDyn, PyReadonlyArray2};
+use numpy::{IntoPyArray, PyArray2, PyArrayDyn, PyReadonlyArray2};
 use precode_core::task::formula::ClauseShape;
 use precode_core::task::rng::Purpose;
 use precode_core::task::sampler::Sampler;
@@ -97,14 +97,9 @@ impl Formula {
         &self,
         py: Python<'py>,
         x: PyReadonlyArray2<'py, bool>,
-    ) -> PyResult<Bound<'py, PyArrayDyn<bool>>> {
-        let (x, rows, outputs) = (x.as_slice()?, x.as_array().nrows(), self.0.outputs());
-        let variables = self.0.variables();
-        let data = compute(py, || Dataset::from_bools(x, &vec![false; rows * outputs], variables, outputs))?;
-        let labels: Vec<bool> = compute(py, || {
-            Ok((0..rows * outputs).map(|i| self.0.label(data.input(i / outputs), i % outputs)).collect())
-        })?;
-        array(py, labels, &[rows, outputs])
+    ) -> PyResult<Bound<'py, PyArray2<bool>>> {
+        let x = x.as_array();
+        Ok(compute(py, || self.0.labels(x))?.into_pyarray(py))
     }
 }
 
@@ -137,7 +132,7 @@ pub fn sample_all(
     };
     let sets =
         run(py, None, |progress| sampler.sample_all(&tasks, samples, seed, purpose, &indices, progress))?;
-    Ok(sets.into_iter().map(|data| Samples(Arc::new(data))).collect())
+    Ok(sets.into_iter().map(Samples).collect())
 }
 
 /// A sampler of `precode.formulas.samplers`, by the name of its class.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use precode_core::task::formula::ClauseShape;
 use precode_core::task::rng::Purpose;
 use precode_core::task::sampler::Sampler;
-use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::ticket::mask::Density;
 use precode_core::train::{Problem, TrainConfig};
-use precode_core::{Dataset, Dnf, Embedding, Progress, Weights};
+use precode_core::{Dnf, Embedding, Progress, Weights};
 use precode_torch::methods::{Method, Objective, Plan, Request, StackObjective};
 use precode_torch::{Choice, Result, Stack, evaluate};
 use tch::{Device, Kind, Tensor};
@@ -31,17 +31,12 @@ fn compare(density: f64) -> Result<()> {
     let (progress, networks) = (Progress::default(), 8);
     let density = [Density::new(density)?];
     let indices: Vec<u64> = (0..networks).collect();
-    let shape = ClauseShape { clauses: 8, width: 4, negated: 0, disjoint: false };
-    let tasks = indices
-        .iter()
-        .map(|&i| Ok(Arc::new(Dnf::random(32, 1, shape, 0, i)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let draw = |samples, purpose| -> Result<Vec<Arc<Dataset>>> {
-        let sampler = Sampler::BrokenClause { true_counts: None };
-        let sets = sampler.sample_all(&tasks, samples, 0, purpose, &indices, &progress)?;
-        Ok(sets.into_iter().map(Arc::new).collect())
-    };
-    let (data, test) = (draw(20_000, Purpose::Data)?, draw(10_000, Purpose::Test)?);
+    let shape = ClauseShape { clauses: 8, ..ClauseShape::default() };
+    let task = |&index| Dnf::random(32, 1, shape, 0, index).map(Arc::new);
+    let tasks = indices.iter().map(task).collect::<std::result::Result<Vec<_>, _>>()?;
+    let sampler = Sampler::default();
+    let data = sampler.sample_all(&tasks, 20_000, 0, Purpose::Data, &indices, &progress)?;
+    let test = sampler.sample_all(&tasks, 10_000, 0, Purpose::Test, &indices, &progress)?;
     let config = TrainConfig { epochs: 25, early_stopping: None, ..TrainConfig::default() };
     let embedding = Embedding::Identity;
     let problem =
@@ -59,17 +54,7 @@ fn compare(density: f64) -> Result<()> {
         if number == 0 {
             println!("{:10} accuracy {:.3}", "dense", accuracy(&objective.dense()?)?);
         }
-        let request = Request {
-            densities: &density,
-            granularity: Granularity::Weight,
-            scope: Scope::Global,
-            invert: false,
-            at: None,
-            rewind: 0,
-            seed: 0,
-            streams: &indices,
-            progress: &progress,
-        };
+        let request = Request::new(&density, &indices, &progress);
         let found = name.parse::<Method>()?.find(&mut objective, &request)?;
         let initial: Vec<Tensor> =
             objective.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect();

@@ -43,15 +43,10 @@ impl Ask<'_> {
         let densities: Vec<Density> = self.densities.iter().map(|&d| Density::new(d).unwrap()).collect();
         with(case, Kind::Float, self.prunable, |objective, progress| {
             let request = Request {
-                densities: &densities,
                 granularity: self.granularity,
                 scope: self.scope,
-                invert: false,
-                at: None,
-                rewind: 0,
                 seed: 3,
-                streams: &self.streams,
-                progress,
+                ..Request::new(&densities, &self.streams, progress)
             };
             let method: Method = method.parse().unwrap();
             method.find(objective, &request).map_err(|error| error.to_string())
@@ -362,17 +357,7 @@ fn what_cannot_be_found_is_refused() {
     diverged.layers[0].1 = diverged.layers[0].1.copy();
     let mut objective = new(case.problem(), "w1").unwrap().with_dense(&diverged, &[6.0; 6]).unwrap();
     let densities = [Density::new(0.5).unwrap()];
-    let request = Request {
-        densities: &densities,
-        granularity: Granularity::Weight,
-        scope: Scope::Global,
-        invert: false,
-        at: None,
-        rewind: 0,
-        seed: 0,
-        streams: &[0, 1, 2, 3, 4, 5],
-        progress: &progress,
-    };
+    let request = Request::new(&densities, &[0, 1, 2, 3, 4, 5], &progress);
     for method in ["magnitude", "imp"] {
         let message =
             method.parse::<Method>().unwrap().find(&mut objective, &request).unwrap_err().to_string();
@@ -396,17 +381,7 @@ fn searching_leaves_everything_as_it_was() {
     let mut objective = StackObjective::new(&start, case.problem(), Choice::Auto, "all", &progress).unwrap();
     let densities = [Density::new(0.5).unwrap()];
     let streams: Vec<u64> = (0..6).collect();
-    let request = Request {
-        densities: &densities,
-        granularity: Granularity::Weight,
-        scope: Scope::Global,
-        invert: false,
-        at: None,
-        rewind: 0,
-        seed: 0,
-        streams: &streams,
-        progress: &progress,
-    };
+    let request = Request::new(&densities, &streams, &progress);
     for name in names() {
         let method: Method = format!("{name}:reinit").parse().unwrap();
         method.find(&mut objective, &request).unwrap();
@@ -422,17 +397,7 @@ fn found_at(case: &Case, method: &str, at: Option<u32>, rewind: u32) -> Result<(
     let densities = [0.5, 0.2].map(|density| Density::new(density).unwrap());
     let streams: Vec<u64> = (0..6).collect();
     with(case, Kind::Float, "w1", |objective, progress| {
-        let request = Request {
-            densities: &densities,
-            granularity: Granularity::Weight,
-            scope: Scope::Global,
-            invert: false,
-            at,
-            rewind,
-            seed: 3,
-            streams: &streams,
-            progress,
-        };
+        let request = Request { at, rewind, seed: 3, ..Request::new(&densities, &streams, progress) };
         let method: Method = method.parse().unwrap();
         let found = method.find(objective, &request).map_err(|error| error.to_string())?;
         Ok((found, progress.done()))

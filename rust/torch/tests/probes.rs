@@ -11,7 +11,7 @@ use precode_core::read::template::templates;
 use precode_core::task::formula::{ClauseShape, Dnf};
 use precode_core::task::rng::Purpose;
 use precode_core::task::sampler::Sampler;
-use precode_core::ticket::mask::{Density, Granularity, Scope};
+use precode_core::ticket::mask::{Density, Granularity};
 use precode_core::ticket::probe::{Probe, choose_cells};
 use precode_core::ticket::recovery::{RELATIVE_FLOOR, recovery};
 use precode_core::ticket::translation::Translation;
@@ -65,16 +65,11 @@ impl<'a> Ask<'a> {
             objective = objective.with_clauses(clauses.to_vec(), Vec::new()).unwrap();
         }
         let streams: Vec<u64> = (0..self.case.weights.networks as u64).collect();
+        let densities = [Density::new(self.density).unwrap()];
         let request = Request {
-            densities: &[Density::new(self.density).unwrap()],
             granularity: self.granularity,
-            scope: Scope::Global,
-            invert: false,
-            at: None,
-            rewind: 0,
             seed: 3,
-            streams: &streams,
-            progress: &progress,
+            ..Request::new(&densities, &streams, &progress)
         };
         ask(&mut objective, &request)
     }

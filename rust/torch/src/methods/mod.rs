@@ -57,6 +57,15 @@ pub struct Request<'a> {
     pub progress: &'a Progress,
 }
 
+impl<'a> Request<'a> {
+    /// Tickets of single weights compared over all layers, from theta_0, at each method's own moment; seed 0. `streams` has
+    /// a number for each network.
+    pub fn new(densities: &'a [Density], streams: &'a [u64], progress: &'a Progress) -> Self {
+        let (granularity, scope) = (Granularity::Weight, Scope::Global);
+        Self { densities, granularity, scope, invert: false, at: None, rewind: 0, seed: 0, streams, progress }
+    }
+}
+
 /// Where the training of a ticket starts.
 #[derive(Debug)]
 pub enum Start {

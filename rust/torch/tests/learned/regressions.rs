@@ -214,15 +214,11 @@ impl<'a> Ask<'a> {
         let densities: Vec<Density> = self.densities.iter().map(|&d| Density::new(d).unwrap()).collect();
         let idle = Progress::default();
         let request = Request {
-            densities: &densities,
             granularity: self.granularity,
             scope: self.scope,
             invert: self.invert,
-            at: None,
-            rewind: 0,
             seed: 3,
-            streams: self.streams,
-            progress: objective.cancels.unwrap_or(&idle),
+            ..Request::new(&densities, self.streams, objective.cancels.unwrap_or(&idle))
         };
         (record.find)(objective, &request)
     }

@@ -12,7 +12,9 @@
 
 mod codes;
 mod distance;
+mod histogram;
 mod metric;
+mod nearest;
 mod output;
 mod portable;
 mod tile;
@@ -25,14 +27,15 @@ mod avx512;
 mod tests;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::{Array2, ArrayViewMut2};
 use rayon::prelude::*;
 
 pub use codes::{BitCodes, TernaryCodes};
 pub use distance::Distance;
+pub use histogram::Histogram;
 pub use metric::{CodeMetric, TernaryMetric};
+pub use nearest::Nearest;
 pub use output::Block;
 
 use crate::Progress;
@@ -44,26 +47,6 @@ use tile::{Operands, SIDE, Scratch};
 
 /// Words of a code from which on writing a distance to its mirror image is faster than computing it again.
 const WORTH_MIRRORING: usize = 16;
-
-/// How often each distance occurs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Histogram {
-    /// Number of pairs at every distance, from 0 to the largest possible one.
-    pub counts: Vec<u64>,
-    /// The level that counted the bits.
-    pub level: Level,
-}
-
-/// The nearest code to each code of a stack.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Nearest<T> {
-    /// Which code of the other stack it is; of several, the first.
-    pub indices: Vec<u32>,
-    /// How far it is.
-    pub distances: Vec<T>,
-    /// The level that counted the bits.
-    pub level: Level,
-}
 
 /// All pairs of a code of one stack, A codes, and a code of another, B codes, or of the same.
 ///
@@ -269,88 +252,6 @@ impl Pairs {
         Ok(level)
     }
 
-    /// How often each distance occurs. One stack against itself counts every two codes once, and no
-    /// code with itself.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for [`CodeMetric::Jaccard`], whose distances are not counts;
-    /// [`Error::Interrupted`](crate::Error::Interrupted).
-    pub fn histogram(&self, progress: &Progress) -> Result<Histogram> {
-        if self.rule.check::<u8>(self.bits).is_ok() {
-            self.count::<u8>(progress)
-        } else if self.rule.check::<u16>(self.bits).is_ok() {
-            self.count::<u16>(progress)
-        } else {
-            self.count::<u32>(progress)
-        }
-    }
-
-    fn count<T: Distance>(&self, progress: &Progress) -> Result<Histogram> {
-        let zero = || vec![0u64; self.rule.largest(self.bits) + 1];
-        let visit = |mut counts: Vec<u64>, block: &Block<T>| {
-            for (row, distances) in block.rows.clone().zip(block.distances.chunks_exact(block.columns.len()))
-            {
-                let seen = if self.symmetric { (row + 1).saturating_sub(block.columns.start) } else { 0 };
-                for &distance in distances.iter().skip(seen) {
-                    counts[distance.count() as usize] += 1;
-                }
-            }
-            Ok(counts)
-        };
-        let add = |mut a: Vec<u64>, b: Vec<u64>| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-            a
-        };
-        let (counts, level) =
-            self.run(self.rule, 0..self.shape.0, self.symmetric, progress, zero, visit, add)?;
-        Ok(Histogram { counts, level })
-    }
-
-    /// The nearest of B's codes to each of A's: by overlap the one that shares the most. One stack
-    /// against itself leaves out each code itself.
-    ///
-    /// # Errors
-    /// [`Error::Value`](crate::Error::Value) if there is but one code and nothing else; [`Error::Unsupported`](crate::Error::Unsupported) if distances
-    /// can be beyond `T`; [`Error::Interrupted`](crate::Error::Interrupted).
-    pub fn nearest<T: Distance>(&self, progress: &Progress) -> Result<Nearest<T>> {
-        if self.symmetric && self.shape.0 == 1 {
-            return Err(value_error!("1 code has no nearest one: pass at least 2, or other codes"));
-        }
-        // The most shared bits are the fewest missing ones.
-        let rule = if self.rule == Rule::Shared { Rule::Missing(self.bits as u32) } else { self.rule };
-        let best: Vec<AtomicU64> = (0..self.shape.0).map(|_| AtomicU64::new(u64::MAX)).collect();
-        let visit = |(), block: &Block<T>| {
-            for (row, distances) in block.rows.clone().zip(block.distances.chunks_exact(block.columns.len()))
-            {
-                let own = row.wrapping_sub(block.columns.start);
-                let nearest = if self.symmetric && own < distances.len() {
-                    let after = first_smallest(&distances[own + 1..]).map(|(i, d)| (i + own + 1, d));
-                    let before = first_smallest(&distances[..own]);
-                    match (before, after) {
-                        (Some(a), Some(b)) => Some(if b.1 < a.1 { b } else { a }),
-                        (a, b) => a.or(b),
-                    }
-                } else {
-                    first_smallest(distances)
-                };
-                if let Some((column, distance)) = nearest {
-                    // The smaller distance has the smaller key, and among equals the first code.
-                    let key = u64::from(distance.key()) << 32 | (block.columns.start + column) as u64;
-                    best[row].fetch_min(key, Ordering::Relaxed);
-                }
-            }
-            Ok(())
-        };
-        let ((), level) = self.run(rule, 0..self.shape.0, false, progress, || (), visit, |(), ()| ())?;
-        let best = best.into_iter().map(AtomicU64::into_inner).map(|key| {
-            let distance = T::from_key((key >> 32) as u32);
-            let shared = || T::from_count(self.bits as u32 - distance.count());
-            (key as u32, if self.rule == Rule::Shared { shared() } else { distance })
-        });
-        let (indices, distances) = best.unzip();
-        Ok(Nearest { indices, distances, level })
-    }
-
     /// Computes the blocks of some rows, or only those on and right of the diagonal, and folds them.
     #[allow(clippy::too_many_arguments)]
     fn run<T: Distance, S: Send>(
@@ -407,14 +308,6 @@ impl Pairs {
             )?;
         Ok(state.unwrap_or_else(|| (init(), self.level())))
     }
-}
-
-/// The smallest value and where it is first.
-fn first_smallest<T: Distance>(values: &[T]) -> Option<(usize, T)> {
-    let first = *values.first()?;
-    // Two passes: the first has no branches and is vectorised.
-    let smallest = values.iter().fold(first, |a, &b| if b < a { b } else { a });
-    values.iter().position(|&value| value == smallest).map(|at| (at, smallest))
 }
 
 fn same_length(a: usize, b: usize, what: &str) -> Result<()> {

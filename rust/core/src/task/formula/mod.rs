@@ -5,9 +5,10 @@ mod random;
 
 use std::collections::HashSet;
 
+use ndarray::{Array2, ArrayView2};
 use rand::RngExt;
 
-use crate::error::{Result, value_error};
+use crate::error::{Result, reserve, shape_error, shaped, value_error};
 use crate::task::dataset::WORD_BITS;
 use crate::task::rng::{Purpose, stream};
 use bits::Bits;
@@ -90,9 +91,9 @@ impl Dnf {
     ///
     /// ```
     /// use precode_core::task::formula::{ClauseShape, Dnf};
-    /// let shape = ClauseShape { clauses: 16, width: 4, negated: 0, disjoint: false };
+    /// let shape = ClauseShape { clauses: 8, ..ClauseShape::default() };
     /// let task = Dnf::random(32, 1, shape, 0, 0).unwrap();
-    /// assert_eq!(task.clauses(0).len(), 16);
+    /// assert_eq!((task.clauses(0).len(), task.clauses(0)[0].len()), (8, 4));
     /// ```
     ///
     /// # Errors
@@ -126,8 +127,7 @@ impl Dnf {
     ///
     /// ```
     /// use precode_core::task::formula::{ClauseShape, Dnf};
-    /// let shape = ClauseShape { clauses: 16, width: 4, negated: 0, disjoint: false };
-    /// assert!(Dnf::memory_bytes(32, 1, shape).unwrap() < 20_000);
+    /// assert!(Dnf::memory_bytes(32, 1, ClauseShape::default()).unwrap() < 20_000);
     /// ```
     ///
     /// # Errors
@@ -199,6 +199,42 @@ impl Dnf {
     /// If `output` is out of range.
     pub fn label(&self, input: &[u32], output: usize) -> bool {
         self.satisfied(input, output) != self.complemented
+    }
+
+    /// Labels (samples, outputs) of inputs (samples, variables).
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use precode_core::{Dnf, Literal};
+    /// let both = vec![Literal::from_signed(0), Literal::from_signed(1)];
+    /// let task = Dnf::new(2, vec![vec![both]], false)?;
+    /// let labels = task.labels(array![[true, true], [true, false]].view())?;
+    /// assert_eq!(labels, array![[true], [false]]);
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if an input has not one value for each variable,
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the labels do not fit into memory.
+    pub fn labels(&self, inputs: ArrayView2<bool>) -> Result<Array2<bool>> {
+        let (samples, outputs) = (inputs.nrows(), self.outputs());
+        if inputs.ncols() != self.variables {
+            return Err(shape_error!(
+                "inputs of shape {:?}: expected (samples, {})",
+                inputs.shape(),
+                self.variables
+            ));
+        }
+        let mut labels = reserve(samples.checked_mul(outputs), "the labels of so many inputs")?;
+        let mut words = vec![0; self.variables.div_ceil(WORD_BITS)];
+        for input in inputs.outer_iter() {
+            words.fill(0);
+            for (variable, &value) in input.iter().enumerate() {
+                words[variable / WORD_BITS] |= u32::from(value) << (variable % WORD_BITS);
+            }
+            labels.extend((0..outputs).map(|output| self.label(&words, output)));
+        }
+        shaped(labels, (samples, outputs))
     }
 
     /// Whether a packed input satisfies a clause of one output: the label before complementing.

@@ -20,6 +20,13 @@ pub struct ClauseShape {
     pub disjoint: bool,
 }
 
+impl Default for ClauseShape {
+    /// 16 clauses of 4 positive literals, which may share variables.
+    fn default() -> Self {
+        Self { clauses: 16, width: 4, negated: 0, disjoint: false }
+    }
+}
+
 impl ClauseShape {
     pub(super) fn validate(&self, variables: usize) -> Result<()> {
         let Self { clauses, width, negated, disjoint } = *self;

@@ -42,6 +42,13 @@ pub enum Sampler {
     TruthTable,
 }
 
+impl Default for Sampler {
+    /// Broken clauses with the published counts of True variables.
+    fn default() -> Self {
+        Self::BrokenClause { true_counts: None }
+    }
+}
+
 impl Sampler {
     /// Draws `samples` labelled inputs from the stream `(seed, purpose, index)`; the truth table has 2^n
     /// whatever `samples` says.
@@ -50,10 +57,8 @@ impl Sampler {
     /// use precode_core::task::formula::{ClauseShape, Dnf};
     /// use precode_core::task::rng::Purpose;
     /// use precode_core::task::sampler::Sampler;
-    /// let shape = ClauseShape { clauses: 8, width: 4, negated: 0, disjoint: false };
-    /// let task = Dnf::random(32, 1, shape, 0, 0).unwrap();
-    /// let sampler = Sampler::BrokenClause { true_counts: None };
-    /// let data = sampler.sample(&task, 1000, 0, Purpose::Data, 0).unwrap();
+    /// let task = Dnf::random(32, 1, ClauseShape::default(), 0, 0).unwrap();
+    /// let data = Sampler::default().sample(&task, 1000, 0, Purpose::Data, 0).unwrap();
     /// assert_eq!((0..1000).filter(|&s| data.label(s, 0)).count(), 500);
     /// ```
     ///
@@ -125,7 +130,7 @@ impl Sampler {
         purpose: Purpose,
         indices: &[u64],
         progress: &Progress,
-    ) -> Result<Vec<Dataset>> {
+    ) -> Result<Vec<Arc<Dataset>>> {
         if tasks.len() != indices.len() {
             return Err(shape_error!(
                 "{} indices for {} tasks: pass one for each",
@@ -134,7 +139,7 @@ impl Sampler {
             ));
         }
         in_parallel(tasks.len(), |i| {
-            self.sample_watched(&tasks[i], samples, seed, purpose, indices[i], progress)
+            self.sample_watched(&tasks[i], samples, seed, purpose, indices[i], progress).map(Arc::new)
         })
     }
 
