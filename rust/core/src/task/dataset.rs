@@ -88,7 +88,7 @@ impl Dataset {
             if from >= self.samples {
                 return Err(value_error!("sample {from} of {}: counted from 0", self.samples));
             }
-            selected.set_inputs(to, self.input(from));
+            selected.input_mut(to).copy_from_slice(self.input(from));
             (0..self.outputs).filter(|&o| self.label(from, o)).for_each(|o| selected.set_label(to, o));
         }
         Ok(selected)
@@ -162,9 +162,9 @@ impl Dataset {
         self.inputs[sample * words + variable / WORD_BITS] |= 1 << (variable % WORD_BITS);
     }
 
-    pub(crate) fn set_inputs(&mut self, sample: usize, words: &[u32]) {
-        let width = self.words_per_sample();
-        self.inputs[sample * width..][..width].copy_from_slice(words);
+    pub(crate) fn input_mut(&mut self, sample: usize) -> &mut [u32] {
+        let words = self.words_per_sample();
+        &mut self.inputs[sample * words..][..words]
     }
 
     pub(crate) fn set_label(&mut self, sample: usize, output: usize) {

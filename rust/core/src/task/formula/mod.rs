@@ -1,13 +1,19 @@
 //! Boolean formulas in disjunctive normal form: the tasks that networks are trained on.
 
+mod bits;
+mod random;
+
 use std::collections::HashSet;
 
 use rand::RngExt;
-use rand::seq::SliceRandom;
 
-use crate::error::{Result, reserve, value_error};
+use crate::error::{Result, value_error};
 use crate::task::dataset::WORD_BITS;
 use crate::task::rng::{Purpose, stream};
+use bits::Bits;
+pub use random::ClauseShape;
+pub(crate) use random::binomial;
+use random::{disjoint_clauses, distinct_clauses, sorted};
 
 /// A variable or its negation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,45 +54,7 @@ pub struct Dnf {
     variables: usize,
     outputs: Vec<Vec<Clause>>,
     complemented: bool,
-    masks: Vec<Vec<ClauseMask>>,
-}
-
-/// What random clauses look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClauseShape {
-    /// Clauses of each output.
-    pub clauses: usize,
-    /// Literals of a clause.
-    pub width: usize,
-    /// Negated literals of a clause.
-    pub negated: usize,
-    /// Whether a variable occurs in at most one clause of an output.
-    pub disjoint: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ClauseMask {
-    required: Vec<u32>,
-    forbidden: Vec<u32>,
-}
-
-impl ClauseMask {
-    fn new(clause: &[Literal], variables: usize) -> Self {
-        let words = variables.div_ceil(WORD_BITS);
-        let mut mask = Self { required: vec![0; words], forbidden: vec![0; words] };
-        for literal in clause {
-            let side = if literal.negated { &mut mask.forbidden } else { &mut mask.required };
-            side[literal.variable / WORD_BITS] |= 1 << (literal.variable % WORD_BITS);
-        }
-        mask
-    }
-
-    fn satisfied(&self, input: &[u32]) -> bool {
-        let literals = self.required.iter().zip(&self.forbidden);
-        literals
-            .zip(input)
-            .all(|((required, forbidden), word)| word & required == *required && word & forbidden == 0)
-    }
+    bits: Vec<Bits>,
 }
 
 impl Dnf {
@@ -113,11 +81,8 @@ impl Dnf {
                 }
             }
         }
-        let masks = outputs
-            .iter()
-            .map(|clauses| clauses.iter().map(|clause| ClauseMask::new(clause, variables)).collect())
-            .collect();
-        Ok(Self { variables, outputs, complemented, masks })
+        let bits = outputs.iter().map(|clauses| Bits::new(clauses, variables)).collect();
+        Ok(Self { variables, outputs, complemented, bits })
     }
 
     /// A formula of random distinct clauses (arXiv 2504.08842, section 4): each a uniform set of
@@ -157,7 +122,7 @@ impl Dnf {
     }
 
     /// An estimate of the peak bytes that [`random`](Self::random) needs: every clause four times over while it is
-    /// drawn and checked for repetitions, and its bit masks.
+    /// drawn and checked for repetitions, and its packed bits.
     ///
     /// ```
     /// use precode_core::task::formula::{ClauseShape, Dnf};
@@ -173,8 +138,8 @@ impl Dnf {
         let literals = shape.width.saturating_mul(size_of::<Literal>());
         // Of an allocation of its own: its header, its place in a list or a hash table, what the allocator adds.
         let clause = literals.saturating_add(64);
-        let masks = 2 * (variables.div_ceil(WORD_BITS) * size_of::<u32>() + 40);
-        let each = clause.saturating_mul(4).saturating_add(masks);
+        let bits = 2 * variables.div_ceil(WORD_BITS) * size_of::<u32>() + size_of::<usize>();
+        let each = clause.saturating_mul(4).saturating_add(bits);
         Ok(shape.clauses.saturating_mul(outputs).saturating_mul(each))
     }
 
@@ -233,7 +198,20 @@ impl Dnf {
     /// # Panics
     /// If `output` is out of range.
     pub fn label(&self, input: &[u32], output: usize) -> bool {
-        self.masks[output].iter().any(|mask| mask.satisfied(input)) != self.complemented
+        self.satisfied(input, output) != self.complemented
+    }
+
+    /// Whether a packed input satisfies a clause of one output: the label before complementing.
+    #[inline]
+    pub(super) fn satisfied(&self, input: &[u32], output: usize) -> bool {
+        self.bits[output].any_satisfied(input)
+    }
+
+    /// One clause as packed bits: variables that it names, those of them that are positive literals, and how many these
+    /// are.
+    #[inline]
+    pub(super) fn clause_bits(&self, output: usize, clause: usize) -> (&[u32], &[u32], usize) {
+        self.bits[output].clause(clause)
     }
 }
 
@@ -273,91 +251,9 @@ pub(crate) fn validate_clause(clause: &[Literal], variables: usize, name: &str) 
     Ok(())
 }
 
-impl ClauseShape {
-    fn validate(&self, variables: usize) -> Result<()> {
-        let Self { clauses, width, negated, disjoint } = *self;
-        if clauses == 0 || width == 0 {
-            return Err(value_error!("clauses = {clauses}, width = {width}: each must be at least 1"));
-        }
-        if width > variables {
-            return Err(value_error!(
-                "width = {width} but there are {variables} variables: a clause has distinct variables"
-            ));
-        }
-        if negated > width {
-            return Err(value_error!("negated = {negated} literals in a clause of width = {width}"));
-        }
-        if disjoint && clauses.saturating_mul(width) > variables {
-            return Err(value_error!(
-                "{clauses} disjoint clauses of width {width} need {} variables, but there are {variables}",
-                clauses.saturating_mul(width)
-            ));
-        }
-        let possible = binomial(variables, width) * binomial(width, negated);
-        if clauses as f64 > possible {
-            return Err(value_error!(
-                "clauses = {clauses}, but only {possible} distinct clauses of width {width} with {negated} \
-                 negated literals exist over {variables} variables"
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl ClauseShape {
-    /// Refuses clauses that do not fit into memory, before they are drawn.
-    fn reserve(self, variables: usize, outputs: usize) -> Result<()> {
-        let what = format!("{} clauses of {} variables", self.clauses.saturating_mul(outputs), self.width);
-        reserve::<u8>(Some(Dnf::memory_bytes(variables, outputs, self)?), &what).map(drop)
-    }
-}
-
-/// Number of k-subsets of n things (exact while it fits a double).
-pub(crate) fn binomial(n: usize, k: usize) -> f64 {
-    (0..k.min(n - k.min(n))).fold(1.0, |acc, i| acc * (n - i) as f64 / (i + 1) as f64).round()
-}
-
-fn sorted(clause: &[Literal]) -> Clause {
-    let mut clause = clause.to_vec();
-    clause.sort_unstable();
-    clause
-}
-
-fn distinct_clauses(
-    variables: usize,
-    shape: ClauseShape,
-    excluded: &HashSet<Clause>,
-    rng: &mut impl rand::Rng,
-) -> Vec<Clause> {
-    let mut all: Vec<usize> = (0..variables).collect();
-    let mut seen = excluded.clone();
-    let mut clauses = Vec::with_capacity(shape.clauses);
-    while clauses.len() < shape.clauses {
-        let (chosen, _) = all.partial_shuffle(rng, shape.width);
-        let clause = with_negations(chosen, shape.negated);
-        if seen.insert(sorted(&clause)) {
-            clauses.push(sorted(&clause));
-        }
-    }
-    clauses
-}
-
-fn disjoint_clauses(variables: usize, shape: ClauseShape, rng: &mut impl rand::Rng) -> Vec<Clause> {
-    let mut all: Vec<usize> = (0..variables).collect();
-    all.shuffle(rng);
-    let chosen = all.chunks_exact(shape.width).take(shape.clauses);
-    chosen.map(|variables| sorted(&with_negations(variables, shape.negated))).collect()
-}
-
-/// The first `negated` of the (randomly ordered) variables become negated literals.
-fn with_negations(variables: &[usize], negated: usize) -> Clause {
-    let literals = variables.iter().enumerate();
-    literals.map(|(i, &variable)| Literal { variable, negated: i < negated }).collect()
-}
-
-/// A uniform index below `bound`.
+/// A uniform index below `bound`, which is below 2^32.
 pub(crate) fn below(rng: &mut impl rand::Rng, bound: usize) -> usize {
-    rng.random_range(0..bound)
+    rng.random_range(0..bound as u32) as usize
 }
 
 #[cfg(test)]
