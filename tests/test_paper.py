@@ -128,9 +128,7 @@ def test_choices_are_ordered_by_their_distance():
 
 def test_bad_settings_are_refused_before_any_work():
     budget = pc.experiments.fixed_budget
-    with pytest.raises(
-        pc.PrecodeValueError, match="rewind = 100: tickets are rewound to an epoch before the last of"
-    ):
+    with pytest.raises(pc.PrecodeValueError, match="rewind = 100: tickets are rewound to an epoch before the last of"):
         budget(rewind=100)
     with pytest.raises(pc.PrecodeValueError, match="density"):
         budget(density=0.0)
