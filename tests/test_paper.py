@@ -54,9 +54,12 @@ def test_all_networks_have_the_budget(networks, settings):
         assert (alive <= expected).all()
         if name in ("random", "random-same", "obs", "obs-rewound"):
             assert ((weights != 0).flatten(1).sum(1) == budget).all()
-    same, own = (found[name].start.weights["w2"] for name in ("random-same", "random"))
-    assert (same == runs.start.weights["w2"]).all()
-    assert (own != runs.start.weights["w2"]).any()
+    for name, own in (("random-same", ""), ("random", "w1"), ("random-other", "w1 b1 w2 b2 c0")):
+        kept = found[name].start.weights["w1"] != 0
+        for weight, value in found[name].start.weights.items():
+            dense = runs.start.weights[weight]
+            same = (value == dense)[kept] if weight == "w1" else value == dense
+            assert not same.any() if weight in own.split() else same.all(), (name, weight)
     later = found["obs-rewound"].start.weights["w2"]
     assert (later != runs.start.weights["w2"]).any()
 
