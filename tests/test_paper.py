@@ -54,9 +54,12 @@ def test_all_networks_have_the_budget(networks, settings):
         assert (alive <= expected).all()
         if name in ("random", "random-same", "obs", "obs-rewound"):
             assert ((weights != 0).flatten(1).sum(1) == budget).all()
-    same, own = (found[name].start.weights["w2"] for name in ("random-same", "random"))
-    assert (same == runs.start.weights["w2"]).all()
-    assert (own != runs.start.weights["w2"]).any()
+    for name, own in (("random-same", ""), ("random", "w1"), ("random-other", "w1 b1 w2 b2 c0")):
+        kept = found[name].start.weights["w1"] != 0
+        for weight, value in found[name].start.weights.items():
+            dense = runs.start.weights[weight]
+            same = (value == dense)[kept] if weight == "w1" else value == dense
+            assert not same.any() if weight in own.split() else same.all(), (name, weight)
     later = found["obs-rewound"].start.weights["w2"]
     assert (later != runs.start.weights["w2"]).any()
 
@@ -128,9 +131,7 @@ def test_choices_are_ordered_by_their_distance():
 
 def test_bad_settings_are_refused_before_any_work():
     budget = pc.experiments.fixed_budget
-    with pytest.raises(
-        pc.PrecodeValueError, match="rewind = 100: tickets are rewound to an epoch before the last of"
-    ):
+    with pytest.raises(pc.PrecodeValueError, match="rewind = 100: tickets are rewound to an epoch before the last of"):
         budget(rewind=100)
     with pytest.raises(pc.PrecodeValueError, match="density"):
         budget(density=0.0)

@@ -60,7 +60,7 @@ def rejection_slopes(locations: pd.DataFrame, kind: str = "formula", rules: Rule
             continue
         frames.append(found.rename("slope").reset_index().assign(**cell))
     if not frames:
-        return pd.DataFrame(columns=[*CELL, "formula", "slope"])
+        return pd.DataFrame(columns=[*CELL, "template", "formula", "slope"])
     return pd.concat(frames, ignore_index=True)
 
 

@@ -148,7 +148,7 @@ EXPERIMENT = Experiment(
         "variables": (32,),
         "clauses": (8,),
         "samples": (1000,),
-        "epochs": (4,),
+        "epochs": (8,),
         "embeddings": ("projection-16-fixed",),
         "rewinds": (5,),
         "prunings": ("obs",),

@@ -224,8 +224,8 @@ def measures(settings: Settings, parts: Parts) -> Tables:
         are at the same sites, and recall_permuted, what it would be with the codes on random rows; jaccard, that with
         the codes of the random networks, and jaccard_independent, what it would be for independent rows; near, the
         share of the networks' own final codes that were near at their start, with the row's polarity right there,
-        near_end (the polarity that of the end) and near_exact (without a wrong sign, the polarity that of the end). NaN of networks of another
-        width, and where there are no codes. ``transitions``, see there.
+        near_end (the polarity that of the end) and near_exact (without a wrong sign, the polarity that of the end). NaN
+        of networks of another width, and where there are no codes. ``transitions``, see there.
     """
     indices = list(parts[FORMULA])
     runs, found = arms(settings, indices)

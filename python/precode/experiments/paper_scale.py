@@ -25,9 +25,7 @@ def tables(cells: Sequence[Finished]) -> Tables:
     found = joined(cells)
     by = [*PLACE, "networks"]
     accuracy = summary(found["accuracy"], by, ["accuracy"]).assign(of="formula", template=BOTH)
-    codes = summary(
-        found["codes"], [*by, "of", "template"], ["codes", "recall", "recall_permuted", "near", "near_end"]
-    )
+    codes = summary(found["codes"], [*by, "of", "template"], ["codes", "recall", "recall_permuted", "near", "near_end"])
     return {"means": pd.concat([accuracy, codes], ignore_index=True), **found}
 
 

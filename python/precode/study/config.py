@@ -112,7 +112,7 @@ class StudyConfig:
     Example:
         >>> config = StudyConfig.preset("quick", methods=["imp", "snip"])
         >>> config == StudyConfig.from_json(config.to_json()), config.clauses
-        (True, (8, 16, 32))
+        (True, (8, 32))
     """
 
     hidden: tuple[int, ...]

@@ -36,7 +36,7 @@ class Plan:
     Example:
         >>> planned = plan(StudyConfig.preset("quick", methods=["imp", "snip"]))
         >>> planned.table()["kind"].value_counts().to_dict()
-        {'tickets': 12, 'codes': 6, 'experiment': 6}
+        {'tickets': 18, 'codes': 6, 'experiment': 6}
     """
 
     cells: tuple[Cell, ...]
@@ -99,7 +99,7 @@ def plan(config: StudyConfig, kinds: Iterable[Kind] | None = None) -> Plan:
     Example:
         >>> cells = plan(StudyConfig.preset("quick", methods=["imp"])).cells
         >>> len(cells), cells[0].kind, cells[0].settings["clauses"], cells[0].parts["formula"][-1]
-        (12, 'codes', 8, 11)
+        (18, 'codes', 8, 19)
     """
     if not isinstance(config, StudyConfig):
         raise PrecodeTypeError(f"config must be a StudyConfig, not {type(config).__name__}")

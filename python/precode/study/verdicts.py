@@ -94,7 +94,7 @@ def observations(study: Study) -> Observations:
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import StudyConfig, run
         >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 99}
-        >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
+        >>> config = StudyConfig.preset("robust", methods=["random", "snip"], densities=[0.5], **small)
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
         ...     observations(study).locations["kind"].unique().tolist()
@@ -132,7 +132,7 @@ def judge_study(study: Study, *, progress: Progress = False) -> dict[str, Verdic
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import StudyConfig, run
         >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 99}
-        >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
+        >>> config = StudyConfig.preset("robust", methods=["random", "snip"], densities=[0.5], **small)
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
         ...     judge_study(study)["C1"]
@@ -177,7 +177,7 @@ def write_claims(
         >>> from tempfile import TemporaryDirectory
         >>> from precode.study import StudyConfig, run
         >>> small = {"hidden": [8], "clauses": [4], "embeddings": ["random"], "formulas": 2, "epochs": 1, "samples": 99}
-        >>> config = StudyConfig.preset("quick", methods=["random", "snip"], densities=[0.5], **small)
+        >>> config = StudyConfig.preset("robust", methods=["random", "snip"], densities=[0.5], **small)
         >>> with TemporaryDirectory() as folder:
         ...     study = run(config, folder, progress=False)
         ...     written = write_claims(study, judge_study(study))

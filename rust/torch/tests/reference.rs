@@ -9,8 +9,6 @@ use precode_torch::Stack;
 use tch::{Device, Kind};
 
 const F64: f64 = 1e-10;
-/// Adam divides small gradients by their own size, so that rounding grows from step to step.
-const F64_200_STEPS: f64 = 1e-8;
 /// float32 rounding grows with the steps, and Adam divides it by small second moments.
 const F32_ONE_STEP: f64 = 1e-5;
 const F32_200_STEPS: f64 = 2e-3;
@@ -25,12 +23,18 @@ fn error(case: &Case, kind: Kind) -> f64 {
 }
 
 #[track_caller]
-fn check(mut case: Case, what: &str) {
+fn check(case: Case, what: &str) {
+    check_for(29, case, what);
+}
+
+/// As [`check`], for so many epochs of 7 steps.
+#[track_caller]
+fn check_for(epochs: u32, mut case: Case, what: &str) {
     // 100 samples in batches of 16: every epoch ends with a batch of 4.
-    case.config.epochs = 29;
+    case.config.epochs = epochs;
     let (double, single) = (error(&case, Kind::Double), error(&case, Kind::Float));
-    println!("{what}: 203 steps: float64 {double:.1e}, float32 {single:.1e}");
-    assert!(double < F64_200_STEPS, "{what}: {double:e} in float64");
+    println!("{what}: {epochs} epochs: float64 {double:.1e}, float32 {single:.1e}");
+    assert!(double < F64, "{what}: {double:e} in float64");
     assert!(single < F32_200_STEPS, "{what}: {single:e} in float32");
     case.config.epochs = 1;
     case.config.batch = 100;
@@ -74,7 +78,8 @@ fn every_optimizer_follows_autograd_behind_a_projection() {
             let mut case = Case::new(3, &[6, 5], 2, config(optimizer))
                 .behind(Embedding::Projection { rows: 5, trained });
             case.mask_randomly();
-            check(case, &format!("{optimizer:?} behind a projection, trained: {trained}"));
+            // Rounding grows ten million times in 203 steps of these masked networks, in float64 too; not in 28.
+            check_for(4, case, &format!("{optimizer:?} behind a projection, trained: {trained}"));
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Layer {
 }
 
 /// The C0 of each of R networks, which stands in front of their first layers: see
-/// [`Embedding::Projection`](crate::Embedding::Projection).
+/// [`Embedding::Projection`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
     /// Number of variables, n.
@@ -41,7 +41,7 @@ impl Projection {
     /// See [`Weights::with_projection`].
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) without rows or variables, [`Error::Unsupported`](crate::Error::Unsupported)
+    /// [`Error::Value`] without rows or variables, [`Error::Unsupported`]
     /// if they do not fit into memory.
     pub fn linear_init(rows: usize, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
         if rows == 0 || variables == 0 {
@@ -77,8 +77,8 @@ impl Weights {
     /// All-zero weights for the given widths `[inputs, hidden.., outputs]`.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) if there are no networks, fewer than two widths, or a width of zero;
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if they do not fit into memory.
+    /// [`Error::Value`] if there are no networks, fewer than two widths, or a width of zero;
+    /// [`Error::Unsupported`] if they do not fit into memory.
     pub fn zeros(networks: usize, widths: &[usize]) -> Result<Self> {
         if networks == 0 {
             return Err(value_error!("0 networks: pass at least one task or network"));
@@ -102,7 +102,7 @@ impl Weights {
     /// A copy, or an error where it does not fit into memory.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported).
+    /// [`Error::Unsupported`].
     pub(crate) fn try_clone(&self) -> Result<Self> {
         let mut copy = Self::zeros(self.networks, &self.widths())?;
         for (to, from) in copy.layers.iter_mut().zip(&self.layers) {
@@ -119,7 +119,7 @@ impl Weights {
     /// The same networks behind a C0 of zeros.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
+    /// [`Error::Unsupported`] if it does not fit into memory.
     pub fn with_zero_projection(mut self, variables: usize) -> Result<Self> {
         let rows = self.layers.first().map_or(0, |layer| layer.inputs);
         self.projection = Some(Projection::zeros(self.networks, rows, variables)?);
@@ -142,8 +142,8 @@ impl Weights {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) without variables, [`Error::Shape`](crate::Error::Shape) for other than
-    /// one index a network, [`Error::Unsupported`](crate::Error::Unsupported) if it does not fit into memory.
+    /// [`Error::Value`] without variables, [`Error::Shape`] for other than
+    /// one index a network, [`Error::Unsupported`] if it does not fit into memory.
     pub fn with_projection(self, variables: usize, seed: u64, indices: &[u64]) -> Result<Self> {
         if indices.len() != self.networks {
             return Err(shape_error!(
@@ -235,8 +235,8 @@ impl Weights {
     /// The weights of one output, (R, rows), in networks of one hidden layer.
     ///
     /// # Errors
-    /// As [`validate`](Self::validate); [`Error::Unsupported`](crate::Error::Unsupported) for another number of layers,
-    /// [`Error::Value`](crate::Error::Value) if there is no such output.
+    /// As [`validate`](Self::validate); [`Error::Unsupported`] for another number of layers,
+    /// [`Error::Value`] if there is no such output.
     pub fn output(&self, output: usize) -> Result<Array2<f64>> {
         self.validate()?;
         let [_, last] = self.layers.as_slice() else {
@@ -280,7 +280,7 @@ impl Weights {
     /// Checks what [`validate_shapes`](Self::validate_shapes) does, and that all values are finite.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Value`](crate::Error::Value) naming the layer.
+    /// [`Error::Shape`] or [`Error::Value`] naming the layer.
     pub fn validate(&self) -> Result<()> {
         self.validate_shapes()?;
         for (i, layer) in self.layers.iter().enumerate() {
@@ -300,7 +300,7 @@ impl Weights {
     /// the values: training may have diverged.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) naming the layer.
+    /// [`Error::Shape`] naming the layer.
     pub fn validate_shapes(&self) -> Result<()> {
         for (i, layer) in self.layers.iter().enumerate() {
             let expected = self.networks * layer.inputs * layer.outputs;
@@ -352,7 +352,7 @@ impl Masks {
     /// Checks the masks against a stack of `networks` networks of the given widths.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) naming the layer.
+    /// [`Error::Shape`] naming the layer.
     pub fn validate(&self, networks: usize, widths: &[usize]) -> Result<()> {
         if self.layers.len() + 1 != widths.len() {
             return Err(shape_error!(
