@@ -97,7 +97,6 @@ def test_forced_level_is_restored(monkeypatch):
     assert engines.chosen_level() == engines.levels()[-1]
 
 
-@pytest.mark.skipif(not hasattr(pc, "Projection"), reason="the engines know no projection")
 def test_projections_beside_the_first_cell(tmp_path):
     file = tmp_path / "bench.json"
     names = ["identity", "projection-4", "projection-4-fixed"]

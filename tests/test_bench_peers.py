@@ -6,7 +6,6 @@ import importlib.util
 import pytest
 import torch
 
-import precode as pc
 from precode import bench
 from precode.bench import engines, torch_peers, workload
 from precode.bench.steps import TOLERANCE, check
@@ -106,7 +105,6 @@ def test_peers_train_behind_projections_as_autograd_does(peer, embedding, optimi
         assert (weight - expected[name]).norm() < TOLERANCE / 10 * way, name
 
 
-@pytest.mark.skipif(not hasattr(pc, "Projection"), reason="the engines know no projection")
 @pytest.mark.parametrize("embedding", ["projection-4", "projection-4-fixed"])
 def test_fused_engine_trains_behind_projections_as_autograd_does(embedding):
     work = workload.Workload(dataclasses.replace(CELL, embedding=embedding))

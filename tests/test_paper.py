@@ -135,5 +135,11 @@ def test_bad_settings_are_refused_before_any_work():
         budget(rewind=100)
     with pytest.raises(pc.PrecodeValueError, match="density"):
         budget(density=0.0)
+    with pytest.raises(pc.PrecodeValueError, match="embedding 'projektion-16': use one of identity"):
+        budget(embeddings=("projection-16", "projektion-16"))
+    with pytest.raises(pc.PrecodeValueError, match="method 'obz' is unknown: use one of"):
+        budget(pruning="obz")
+    with pytest.raises(pc.PrecodeValueError, match="near = 5: expected from 0 to 4"):
+        budget(near=5)
     with pytest.raises(pc.PrecodeValueError, match="'widht': no setting of experiment 'fixed_budget'"):
         budget(widht=3)

@@ -299,6 +299,10 @@ def near_at(start: Locations, end: Locations, near: int = NEAR, *, polarity: str
     Returns:
         From 0 to 1; NaN where there are no codes at the end.
 
+    Raises:
+        PrecodeShapeError: locations of networks or clauses of other shapes.
+        PrecodeValueError: another `polarity`, or `near` out of range.
+
     Example:
         >>> from precode import Dnf, train
         >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=16, epochs=2, samples=2000)
@@ -328,6 +332,10 @@ def classes(start: Locations, support: Locations, end: Locations, near: int = NE
         end: of the dense networks after training.
         near: most wrong signs of a near location.
 
+    Raises:
+        PrecodeShapeError: locations of networks or clauses of other shapes.
+        PrecodeValueError: `near` out of range.
+
     Example:
         >>> from precode import Dnf, train
         >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=16, epochs=2, samples=2000)
@@ -337,6 +345,8 @@ def classes(start: Locations, support: Locations, end: Locations, near: int = NE
         ['lost', 'other', 'recruited', 'stable']
     """
     close, backed, code = start.near(near), support.near(near), end.code
+    for other in (backed, code):
+        _alike(close, other)
     return np.select(
         [backed & code, backed, code & ~close, close & ~code, close & code],
         [0, 1, 2, 3, 4],

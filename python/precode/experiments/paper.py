@@ -22,10 +22,12 @@ from precode._internal.cells import Settings
 from precode._internal.check import COUNT, fractions, integer, integers
 from precode._internal.errors import PrecodeValueError
 from precode._internal.statistics import with_intervals
+from precode.codes import embedding as embeddings
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.comparison import Reported, place
 from precode.experiments.founding_cells import FORMULA, MOST
 from precode.formulas.dnf import Dnf
+from precode.tickets.registry import record
 
 SOURCE = "arXiv 2605.17704, reported by a public digest of it"
 """Where reported numbers come from: second-hand."""
@@ -51,6 +53,9 @@ SETTING: dict[str, Any] = {
 reported by a public digest; what it leaves open was chosen by `precode reproduce choices`. Reported numbers stand
 beside those of the first embedding; the others show how far they carry."""
 
+
+OWN = ("all", "w1")
+"""What random networks have of their own: all initial weights, or W1 alone."""
 
 FIGURE = "fixed budget"
 """What the digest's table is called here."""
@@ -102,10 +107,11 @@ def networks_of(item: Reported) -> str:
 
 
 def check(setting: Mapping[str, Any]) -> None:
-    """Refuses a setting that no networks can have.
+    """Refuses the setting of networks behind one embedding, if there cannot be such networks.
 
     Raises:
-        PrecodeValueError: a value out of range, or formulas that there cannot be.
+        PrecodeValueError: a value out of range, an embedding or pruning that is unknown, or formulas that there cannot
+            be.
     """
     for name in ("hidden", "clauses"):
         integers(setting[name], name, 1, MOST[name])
@@ -116,10 +122,12 @@ def check(setting: Mapping[str, Any]) -> None:
             f"rewind = {setting['rewind']}: tickets are rewound to an epoch before the last of {setting['epochs']}"
         )
     fractions(setting["density"], "density")
-    if setting["own"] not in ("all", "w1"):
-        raise PrecodeValueError(
-            f"own = {setting['own']!r}: random networks have all initial weights of their own, or w1"
-        )
+    integer(setting["near"], "near", 0, setting["width"])
+    if setting["own"] not in OWN:
+        raise PrecodeValueError(f"own = {setting['own']!r}: use one of {', '.join(OWN)}")
+    if not embeddings.is_name(setting["embedding"]):
+        raise PrecodeValueError(f"embedding {setting['embedding']!r}: use one of {embeddings.ALLOWED}")
+    record(setting["pruning"])
     for clauses in integers(setting["clauses"], "clauses", 1, MOST["clauses"]):
         formulas({**setting, "clauses": clauses}, [0])
 
@@ -145,7 +153,8 @@ def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
     Raises:
         PrecodeValueError: a setting that no networks can have.
     """
-    check(setting)
+    for embedding in setting["embeddings"]:
+        check({**setting, "embedding": embedding})
     left = {name: value for name, value in setting.items() if name not in ("formulas", "embeddings")}
     several = [integers(setting[name], name, 1, MOST[name]) for name in ("hidden", "clauses")]
     for embedding, hidden, clauses in product(setting["embeddings"], *several):
@@ -202,6 +211,15 @@ def beside_reported(table: pd.DataFrame) -> pd.DataFrame:
     for name in PLACE:
         keep &= (table[name] == table[name].iloc[0]).to_numpy() if len(table) else keep
     return table[keep]
+
+
+def by_template(table: pd.DataFrame) -> pd.Series[str]:
+    """What a row is of, in words for a picture: the template, and whether its clauses are false.
+
+    Args:
+        table: has columns template and of.
+    """
+    return table["template"] + table["of"].map({"formula": "", "false": ", false clauses"})
 
 
 def compare(table: pd.DataFrame, quantities: Sequence[str], **at: Any) -> pd.DataFrame:

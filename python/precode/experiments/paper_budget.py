@@ -55,9 +55,8 @@ EXPERIMENT = Experiment(
         "initial weights (obs) and from an early epoch (obs-rewound), and trained again. Beside them stand networks "
         "with as many weights: 32 rows with a random mask and an initialization of their own (random: of W1 alone, "
         "random-other: of all weights), a random mask on the dense networks' initial weights (random-same, our "
-        "control), and 16 dense rows (small). Two "
-        "projections are shown: fixed, and trained in every phase. Codes are counted for the clauses of the formula "
-        "and for as many false ones."
+        "control), and 16 dense rows (small). The projection is trained in every phase; beside it stands a fixed one. "
+        "Codes are counted for the clauses of the formula and for as many false ones."
     ),
     setting=SETTING,
     quick=SMALL,

@@ -14,10 +14,10 @@ from precode._internal.check import COUNT, integers
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.comparison import Reported
 from precode.experiments.founding_cells import FORMULA
-from precode.experiments.paper import SETTING, SOURCE, check, digest, networks_of, parts
+from precode.experiments.paper import OWN, SETTING, SOURCE, check, digest, networks_of, parts
 from precode.experiments.paper_budget import REPORTED as ACCURACIES
 from precode.experiments.paper_identity import REPORTED as IDENTITIES
-from precode.experiments.paper_networks import BOTH, OWN, measures, measuring_seconds
+from precode.experiments.paper_networks import BOTH, measures, measuring_seconds
 from precode.experiments.paper_precursors import DEFINITIONS
 from precode.experiments.paper_precursors import REPORTED as PRECURSORS
 from precode.experiments.records import Experiment, Result

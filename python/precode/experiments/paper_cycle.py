@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,7 +13,17 @@ from precode._internal.cells import Kind, Parts, Settings
 from precode.codes.locating import locations
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
-from precode.experiments.paper import PLACE, SETTING, SOURCE, beside_reported, joined, parts, points, summary
+from precode.experiments.paper import (
+    PLACE,
+    SETTING,
+    SOURCE,
+    beside_reported,
+    by_template,
+    joined,
+    parts,
+    points,
+    summary,
+)
 from precode.experiments.paper_budget import SMALL
 from precode.experiments.paper_networks import (
     BOTH,
@@ -30,17 +41,6 @@ from precode.networks.stacks import Networks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-STATES = (
-    "dense start",
-    "masked start",
-    "random mask, start",
-    "dense end",
-    "masked end",
-    "random mask, end",
-    "sparse end",
-)
-"""States of a run: weights before or after dense training, with or without a mask, and the retrained ticket."""
 
 
 def masked(networks: Networks, mask: torch.Tensor) -> Networks:
@@ -81,11 +81,6 @@ def compute(settings: Settings, parts: Parts) -> Tables:
     return {"accuracy": accuracy.assign(**place), "codes": pd.concat(rows, ignore_index=True).assign(**place)}
 
 
-def computing_seconds(settings: Settings, parts: Parts) -> float:
-    """An estimate of what `compute` takes on one core."""
-    return seconds(3.0, settings, parts)
-
-
 def tables(cells: Sequence[Finished]) -> Tables:
     """``means``, accuracy and codes in every state with their intervals; and all that was measured."""
     found = joined(cells)
@@ -100,8 +95,7 @@ def draw_codes(result: Result, ax: Axes | None) -> Axes:
 
     table = beside_reported(result.table)
     table = table[(table["quantity"] == "codes") & (table["template"] != BOTH)]
-    series = table["template"] + table["of"].map({"formula": "", "false": ", false clauses"})
-    ax = plot.beside(table.assign(series=series), "state", series="series", ax=ax)
+    ax = plot.beside(table.assign(series=by_template(table)), "state", series="series", ax=ax)
     ax.set_ylabel("codes of a network")
     return ax
 
@@ -116,7 +110,10 @@ def draw_accuracy(result: Result, ax: Axes | None) -> Axes:
     return ax
 
 
-KIND = Kind("ticket_cycle", points, compute, computing_seconds, axes=(FORMULA,), parts=parts)
+TRAININGS = 3.0
+"""Trainings of every formula that a cell takes, OBS included."""
+
+KIND = Kind("ticket_cycle", points, compute, partial(seconds, TRAININGS), axes=(FORMULA,), parts=parts)
 
 EXPERIMENT = Experiment(
     name="ticket_cycle",

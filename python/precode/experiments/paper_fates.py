@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,17 @@ from precode._internal.cells import Kind, Parts, Settings
 from precode.codes.locating import CLASSES, classes
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
-from precode.experiments.paper import PLACE, SETTING, SOURCE, beside_reported, joined, parts, points, summary
+from precode.experiments.paper import (
+    PLACE,
+    SETTING,
+    SOURCE,
+    beside_reported,
+    by_template,
+    joined,
+    parts,
+    points,
+    summary,
+)
 from precode.experiments.paper_budget import SMALL
 from precode.experiments.paper_networks import KINDS, dense, located, pruned, seconds
 from precode.experiments.records import Experiment, Result
@@ -72,11 +83,6 @@ def gaps(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def computing_seconds(settings: Settings, parts: Parts) -> float:
-    """An estimate of what `compute` takes on one core."""
-    return seconds(3.0, settings, parts)
-
-
 def tables(cells: Sequence[Finished]) -> Tables:
     """``means``, locations, load and margin of every class; ``gaps`` of load and margin; and all that was measured."""
     found = joined(cells)
@@ -94,8 +100,7 @@ def draw(result: Result, ax: Axes | None, quantity: str = "load") -> Axes:
 
     table = beside_reported(result.table)
     table = table[(table["quantity"] == quantity) & (table["class"] != "other")]
-    series = table["template"] + table["of"].map({"formula": "", "false": ", false clauses"})
-    ax = plot.beside(table.assign(series=series), "class", series="series", ax=ax)
+    ax = plot.beside(table.assign(series=by_template(table)), "class", series="series", ax=ax)
     ax.set_ylabel("other near locations on the row\n(our definition)")
     return ax
 
@@ -107,7 +112,10 @@ def draw_counts(result: Result, ax: Axes | None) -> Axes:
     return ax
 
 
-KIND = Kind("fates", points, compute, computing_seconds, axes=(FORMULA,), parts=parts)
+TRAININGS = 3.0
+"""Trainings of every formula that a cell takes, OBS included."""
+
+KIND = Kind("fates", points, compute, partial(seconds, TRAININGS), axes=(FORMULA,), parts=parts)
 
 EXPERIMENT = Experiment(
     name="fates",

@@ -14,6 +14,7 @@ from precode.experiments.paper import (
     SETTING,
     SOURCE,
     beside_reported,
+    by_template,
     compare,
     digest,
     joined,
@@ -65,8 +66,8 @@ def draw(result: Result, ax: Axes | None) -> Axes:
     table = beside_reported(result.table)
     table = table[(table["template"] == BOTH) & table["quantity"].isin(["recall", "recall_permuted"])]
     words = {"recall": "same sites", "recall_permuted": "on random rows (null)"}
-    series = table["quantity"].map(words) + table["of"].map({"formula": "", "false": ", false clauses"})
-    ax = plot.beside(table.assign(series=series), "networks", series="series", ax=ax)
+    shown = table.assign(series=by_template(table.assign(template=table["quantity"].map(words))))
+    ax = plot.beside(shown, "networks", series="series", ax=ax)
     ax.set_ylabel("share of the dense networks' codes")
     return ax
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from precode.codes.locating import (
 )
 from precode.experiments.cells import Tables
 from precode.experiments.founding_cells import BATCH, FORMULA
-from precode.experiments.paper import PLACE, formulas, parts, points
+from precode.experiments.paper import OWN, PLACE, formulas, parts, points
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs, train
 from precode.networks.work import sample_all
@@ -37,9 +38,6 @@ KINDS = ("formula", "false")
 
 BOTH = "both"
 """Stands for the templates of both polarities together."""
-
-OWN = ("all", "w1")
-"""What random networks have of their own: all initial weights, or W1 alone."""
 
 OTHER_START = 0x5DEECE66D
 """Changes the key of the initial weights of networks that do not share those of the dense ones."""
@@ -222,7 +220,8 @@ def measures(settings: Settings, parts: Parts) -> Tables:
         ``accuracy``, see `accuracies`; ``codes``, one row a kind of networks, formula, kind of clauses and template
         (``both`` together, and each apart). Its columns: codes; recall, the share of the dense networks' codes that
         are at the same sites, and recall_permuted, what it would be with the codes on random rows; jaccard, that with
-        the codes of the random networks, and jaccard_independent, what it would be for independent rows; near, the
+        the codes of the random networks, jaccard_other, that with those of random-other, and jaccard_independent, what
+        it would be for independent rows; near, the
         share of the networks' own final codes that were near at their start, with the row's polarity right there,
         near_end (the polarity that of the end) and near_exact (without a wrong sign, the polarity that of the end). NaN
         of networks of another width, and where there are no codes. ``transitions``, see there.
@@ -276,9 +275,8 @@ def seconds(trainings: float, settings: Settings, parts: Parts) -> float:
     return 0.3 + trainings * (one + 0.002 * count)
 
 
-def measuring_seconds(settings: Settings, parts: Parts) -> float:
-    """An estimate of what `measures` takes on one core."""
-    return seconds(TRAININGS, settings, parts)
+measuring_seconds = partial(seconds, TRAININGS)
+"""An estimate of what `measures` takes on one core."""
 
 
 MEASURES = Kind("fixed_budget", points, measures, measuring_seconds, axes=(FORMULA,), parts=parts)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from precode.experiments.cells import Finished, Tables
-from precode.experiments.paper import PLACE, SETTING, SOURCE, beside_reported, compare, joined, reported, summary
+from precode.experiments.paper import (
+    PLACE,
+    SETTING,
+    SOURCE,
+    beside_reported,
+    by_template,
+    compare,
+    joined,
+    reported,
+    summary,
+)
 from precode.experiments.paper_budget import SMALL
 from precode.experiments.paper_networks import BOTH, MEASURES
 from precode.experiments.records import Experiment, Result
@@ -55,8 +65,7 @@ def draw_near(result: Result, ax: Axes | None) -> Axes:
 
     table = beside_reported(result.table)
     table = table[table["quantity"] == "near"]
-    series = table["template"] + table["of"].map({"formula": "", "false": ", false clauses"})
-    ax = plot.beside(table.assign(series=series), "networks", series="series", ax=ax)
+    ax = plot.beside(table.assign(series=by_template(table)), "networks", series="series", ax=ax)
     ax.set_ylabel("share of own final codes near at the start\n(our definition)")
     return ax
 
@@ -67,8 +76,7 @@ def draw_transitions(result: Result, ax: Axes | None) -> Axes:
 
     table = beside_reported(result.tables["transitions"])
     table = table[(table["networks"] == "dense") & (table["template"] != BOTH)]
-    series = table["template"] + table["of"].map({"formula": "", "false": ", false clauses"})
-    ax = plot.beside(table.assign(series=series), "distance", series="series", ax=ax)
+    ax = plot.beside(table.assign(series=by_template(table)), "distance", series="series", ax=ax)
     ax.set_xlabel("wrong signs at the start")
     ax.set_ylabel("share of locations that become codes")
     return ax
