@@ -139,7 +139,7 @@ def test_bad_settings_are_refused_before_any_work():
         budget(embeddings=("projection-16", "projektion-16"))
     with pytest.raises(pc.PrecodeValueError, match="method 'obz' is unknown: use one of"):
         budget(pruning="obz")
-    with pytest.raises(pc.PrecodeValueError, match="near = 5: expected from 0 to 4"):
+    with pytest.raises(pc.PrecodeValueError, match="near = 5: expected an integer from 0 to 4"):
         budget(near=5)
     with pytest.raises(pc.PrecodeValueError, match="'widht': no setting of experiment 'fixed_budget'"):
         budget(widht=3)
