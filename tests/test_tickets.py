@@ -445,10 +445,27 @@ def test_the_command_prints_and_writes_one_complete_table(tmp_path):
         (["--densities", "0"], "numbers in \\(0, 1\\]"),
         (["--methods", "magic"], "method 'magic' is unknown"),
         (["--json", str(tmp_path / "no" / "file")], "does not exist"),
+        (["--methods", "snip", "--at", "0,2"], "at = 2: the dense run has 1 epochs"),
+        (["--methods", "snip", "--at", "-1"], "expected numbers of at least 0"),
+        (["--methods", "imp", "--rewind", "1"], "rewind = 1: the dense run has 1 epochs"),
     ):
         result = CliRunner().invoke(main, ["tickets", *arguments, *wrong])
         assert result.exit_code != 0
         assert message.replace("\\", "") in result.stderr
+        assert "%|" not in result.stderr, "no training has begun"
+
+
+def test_the_command_reads_early_and_rewinds(tmp_path):
+    file = tmp_path / "table.json"
+    arguments = ["--hidden", "8", "--clauses", "3", "--formulas", "1", "--densities", "0.5", "--epochs", "3"]
+    result = CliRunner().invoke(
+        main, ["tickets", *arguments, "--methods", "checkpoint-magnitude", "--at", "0,2", "--json", str(file)]
+    )
+    assert result.exit_code == 0, result.output
+    assert pd.read_json(file)["probe_epoch"].tolist() == [0, 2]
+    result = CliRunner().invoke(main, ["tickets", *arguments, "--methods", "obs", "--rewind", "2", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert pd.read_json(file)["start_epoch"].tolist() == [2]
 
 
 def test_the_registry_is_printed_whole(tmp_path):

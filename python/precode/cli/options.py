@@ -10,9 +10,16 @@ from precode.codes import embedding as embeddings
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
-    """Comma-separated positive integers."""
+    """Comma-separated integers.
+
+    Attributes:
+        least: the smallest that is allowed.
+    """
 
     name = "N,N,..."
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """A tuple of integers, or a usage error naming what came."""
@@ -22,8 +29,9 @@ class Numbers(click.ParamType[tuple[int, ...]]):
             numbers = tuple(int(part) for part in str(value).split(","))
         except ValueError:
             numbers = ()
-        if not numbers or min(numbers) < 1:
-            self.fail(f"{value!r}: expected numbers of at least 1 separated by commas, such as 16,32", param, ctx)
+        if not numbers or min(numbers) < self.least:
+            message = f"{value!r}: expected numbers of at least {self.least} separated by commas, such as 16,32"
+            self.fail(message, param, ctx)
         return numbers
 
 

@@ -8,7 +8,7 @@ import click
 
 from precode._internal.errors import PrecodeError
 from precode._internal.files import write_atomically
-from precode.cli.options import EMBEDDING_HELP, EmbeddingName, Fractions
+from precode.cli.options import EMBEDDING_HELP, EmbeddingName, Fractions, Numbers
 from precode.cli.output import as_json, check_folder
 
 
@@ -37,6 +37,16 @@ from precode.cli.output import as_json, check_folder
     show_default=True,
     help=EMBEDDING_HELP,
 )
+@click.option(
+    "--at", type=Numbers(least=0), help="Epochs after which methods read the dense run that can read it early."
+)
+@click.option(
+    "--rewind",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epoch of the dense run that tickets start after, for methods that prune a trained network.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Key of all random numbers.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the table to this file.")
 def tickets_command(
@@ -47,23 +57,31 @@ def tickets_command(
     methods: str,
     epochs: int,
     embedding: str,
+    at: tuple[int, ...] | None,
+    rewind: int,
     seed: int,
     json_file: Path | None,
 ) -> None:
     """Finds tickets by every method in the same dense networks, retrains them, and compares them.
 
-    Prints one row for each method, density and formula: accuracy on fresh samples and recovery of the dense network's
-    codes. Means over the formulas follow on standard error.
+    Prints one row for each method, moment of reading, density and formula: accuracy on fresh samples and recovery of
+    the dense network's codes. Means over the formulas follow on standard error.
     """
     from precode import Dnf, find_tickets, train
+    from precode.tickets.registry import resolve_methods
+    from precode.tickets.search import moments, rewinding
 
     if json_file:
         check_folder(json_file)
     names = methods if methods == "all" else [name.strip() for name in methods.split(",")]
     try:
+        # What find_tickets would refuse after the dense run is refused before it.
+        wanted = resolve_methods(names, clauses=True)
+        moments(wanted, at, epochs)
+        rewinding(wanted, rewind, epochs)
         tasks = [Dnf.random(clauses=clauses, seed=seed, index=index) for index in range(formulas)]
         runs = train(tasks, hidden=hidden, epochs=epochs, embedding=embedding, seed=seed, progress=True)
-        tickets = find_tickets(runs, names, densities, seed=seed, progress=True)
+        tickets = find_tickets(runs, wanted, densities, at=at, rewind=rewind, seed=seed, progress=True)
         retrained = tickets.retrain(progress=True)
     except PrecodeError as error:
         raise click.ClickException(str(error)) from error
@@ -71,7 +89,8 @@ def tickets_command(
     click.echo(table.to_string(index=False, float_format="{:.4g}".format))
     if json_file:
         write_atomically(json_file, as_json(table))
-    means = retrained.summary()[["method", "density", "accuracy", "recovery_location", "recovery_family", "seconds"]]
+    columns = ["method", "probe_epoch", "density", "accuracy", "recovery_location", "recovery_family", "seconds"]
+    means = retrained.summary()[columns]
     text = means.to_string(index=False, float_format="{:.3f}".format)
     click.echo(f"\nmeans over {formulas} formulas, best first:\n{text}", err=True)
 

@@ -106,8 +106,8 @@ def find_tickets(
         raise PrecodeValueError(f"prunable = {prunable!r}: use one of {', '.join(PRUNABLE)}")
     seed = integer(seed, "seed", 0, KEY)
     output = integer(output, "output", 0, runs.widths[-1] - 1)
-    readings = _readings(runs, wanted, at)
-    rewind = _rewinding(runs, wanted, rewind)
+    readings = moments(wanted, at, runs.settings.epochs)
+    rewind = rewinding(wanted, rewind, runs.settings.epochs)
     for method in wanted:
         memory.check(
             _memory_needed(runs, method, engine),
@@ -129,29 +129,47 @@ def find_tickets(
     return Tickets(runs, found, granularity, scope)
 
 
-def _readings(runs: Runs, wanted: Sequence[str], at: int | Iterable[int] | None) -> list[tuple[str, int | None]]:
-    """Every method with each epoch that it is read after; None for its own moment."""
+def moments(wanted: Sequence[str], at: int | Iterable[int] | None, trained: int) -> list[tuple[str, int | None]]:
+    """Every method with each epoch that it is read after; None for its own moment.
+
+    Args:
+        wanted: names of methods.
+        at: see `find_tickets`.
+        trained: epochs of the dense run.
+
+    Raises:
+        PrecodeValueError: an epoch that the dense run does not have, none at all, or no method that reads early.
+    """
     if at is None:
         return [(method, None) for method in wanted]
     epochs = list(dict.fromkeys(integers(at, "at", 0, COUNT)))
     if not epochs:
         raise PrecodeValueError("at is empty: name at least one epoch, or leave it out")
     for epoch in epochs:
-        if epoch > runs.settings.epochs:
+        if epoch > trained:
             raise PrecodeValueError(
-                f"at = {epoch}: the dense run has {runs.settings.epochs} epochs; train for more, or read it earlier"
+                f"at = {epoch}: the dense run has {trained} epochs; train for more, or read it earlier"
             )
     if not any(record(method)["early"] for method in wanted):
         raise PrecodeValueError(f"at = {epochs[0]}: {', '.join(wanted)} cannot be read early; leave at out")
     return [(method, epoch) for method in wanted for epoch in (epochs if record(method)["early"] else [None])]
 
 
-def _rewinding(runs: Runs, wanted: Sequence[str], rewind: int) -> int:
-    """The epoch that tickets start after, if the run has it and all methods can."""
+def rewinding(wanted: Sequence[str], rewind: int, trained: int) -> int:
+    """The epoch that tickets start after.
+
+    Args:
+        wanted: names of methods.
+        rewind: see `find_tickets`.
+        trained: epochs of the dense run.
+
+    Raises:
+        PrecodeValueError: an epoch that leaves none to train for, or a method that does not rewind.
+    """
     rewind = integer(rewind, "rewind", 0, COUNT)
-    if rewind >= runs.settings.epochs:
+    if rewind >= trained:
         raise PrecodeValueError(
-            f"rewind = {rewind}: the dense run has {runs.settings.epochs} epochs, and a ticket needs one; start earlier"
+            f"rewind = {rewind}: the dense run has {trained} epochs, and a ticket needs one; start earlier"
         )
     if fixed := [method for method in wanted if rewind and not record(method)["rewinds"]]:
         able = ", ".join(name for name, item in records().items() if item["rewinds"])
