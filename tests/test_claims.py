@@ -523,6 +523,16 @@ def test_tables_that_lack_columns_are_refused(studies):
     assert judged("C5", seen, tickets.assign(accuracy=0.0), transport).reason == ("no ticket matches its dense network")
     with pytest.raises(pc.PrecodeValueError, match="scenario 'other'"):
         synthetic_study("other")
+    with pytest.raises(pc.PrecodeValueError, match="embedding 'other' is unknown"):
+        synthetic_study("planted", embedding="other")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_known_answers_behind_a_projection(scenario):
+    study = synthetic_study(scenario, formulas=FORMULAS, hidden=16, clauses=8, seed=3, embedding="projection-16")
+    assert set(study.observations.locations["embedding"]) == {"projection-16"}
+    found = judged("C1", study.observations)
+    assert found.verdict == "holds" if scenario == "planted" else found.verdict != "holds"
 
 
 def test_rules_are_read_afresh_and_used(studies, quick):

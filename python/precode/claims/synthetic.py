@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ from precode.formulas.dnf import Dnf
 from precode.networks.stacks import Networks, named
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from precode.claims.records import Law
@@ -82,6 +81,7 @@ def synthetic_study(
     clauses: int = 16,
     seed: int = 0,
     variables: int = 32,
+    embedding: str = "identity",
 ) -> SyntheticStudy:
     """Tables of networks that are initialized for real and whose final codes follow a known law.
 
@@ -99,9 +99,10 @@ def synthetic_study(
         clauses: number of clauses, C.
         seed: key of everything.
         variables: number of variables, n.
+        embedding: what is in front of the networks at initialization, by name; see `precode.train`.
 
     Raises:
-        PrecodeValueError: an unknown scenario.
+        PrecodeValueError: an unknown scenario or embedding.
 
     Example:
         >>> study = synthetic_study("planted", formulas=2, hidden=8, clauses=4)
@@ -113,8 +114,7 @@ def synthetic_study(
     seed = integer(seed, "seed", 0, KEY)
     rng = np.random.default_rng([*b"synthetic", seed, SCENARIOS.index(scenario)])
     tasks = [Dnf.random(variables=variables, clauses=clauses, seed=seed, index=number) for number in range(formulas)]
-    layers = _precode.linear_init([variables, hidden, 1], seed, range(formulas))
-    start = Networks(named(layers), tasks, embeddings.resolve("identity", variables))
+    start = _start(tasks, hidden, embedding, seed)
     end = _random_end(start, seed) if scenario == "random-network" else start
     frames = []
     for kind in KINDS:
@@ -138,7 +138,7 @@ def synthetic_study(
         "nulls": count_nulls(locations, end, seed=seed),
         "similarity": pd.DataFrame(columns=["formula", "cka", "svcca", "cka_null", "svcca_null"], dtype=float),
     }
-    cell: dict[str, Any] = {"hidden": hidden, "clauses": clauses, "embedding": "identity"}
+    cell: dict[str, Any] = {"hidden": hidden, "clauses": clauses, "embedding": start.embedding.name}
     tickets, transport = _tickets(scenario, formulas, rng), _transport(scenario, locations, start, rng)
     for table in (*tables.values(), tickets, transport):
         for place, (name, value) in enumerate(cell.items()):
@@ -146,13 +146,22 @@ def synthetic_study(
     return SyntheticStudy(scenario, Observations(**tables), tickets, transport)
 
 
+def _start(tasks: Sequence[Dnf], hidden: int, embedding: str, seed: int) -> Networks:
+    """Networks as `precode.train` initializes them."""
+    c0 = embeddings.resolve(embedding, tasks[0].variables, seed)
+    streams = range(len(tasks))
+    layers = _precode.linear_init([c0.rows, hidden, 1], seed, streams)
+    own = None if c0.projection is None else _precode.projection_init(c0.rows, c0.variables, seed, streams)
+    return Networks(named(layers, own), tasks, c0)
+
+
 def _random_end(start: Networks, seed: int) -> Networks:
-    """Random signs with the same polarities; weights of one magnitude."""
+    """Random signs in feature space with the same polarities, or what of them is in reach of W1 behind C0."""
     import torch
 
-    signs = random_network(start.codes(), seed=seed).features
-    weights: dict[str, torch.Tensor] = {**start.weights, "w1": torch.from_numpy(np.array(signs))}
-    return Networks(weights, start.tasks, start.embedding)
+    signs = torch.from_numpy(np.array(random_network(start.codes(), seed=seed).features))
+    w1 = signs @ torch.linalg.pinv(start.c0.to(signs.dtype))
+    return Networks({**start.weights, "w1": w1.to(start.weights["w1"].dtype)}, start.tasks, start.embedding)
 
 
 def _laws() -> list[Law]:
