@@ -138,16 +138,22 @@ impl Selected {
 
     /// Runs a kernel.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        match (self.kernels, self.level) {
+        assert_eq!(self.kernels, K::GROUP, "the level was selected for kernels that need other instructions");
+        match self.level {
+            // The group is known when a kernel is compiled, so that it is compiled for AVX-512 once.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: whoever made this asked the CPU for its instructions.
-            (Kernels::Fused, Level::Avx512) => unsafe { avx512(kernel) },
+            Level::Avx512 => {
+                if const { matches!(K::GROUP, Kernels::Pairs) } {
+                    // SAFETY: whoever made this asked the CPU for its instructions.
+                    unsafe { avx512_popcount(kernel) }
+                } else {
+                    // SAFETY: as above.
+                    unsafe { avx512(kernel) }
+                }
+            }
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Kernels::Pairs, Level::Avx512) => unsafe { avx512_popcount(kernel) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            (_, Level::Avx2) => unsafe { avx2(kernel) },
+            Level::Avx2 => unsafe { avx2(kernel) },
             _ => kernel.portable(),
         }
     }
@@ -158,6 +164,8 @@ impl Selected {
 /// All methods must be `inline(always)`, like everything that they call on vectors: only within the functions with
 /// `target_feature` below does it turn into the level's instructions.
 pub(crate) trait Kernel {
+    /// The group that it is chosen with.
+    const GROUP: Kernels;
     /// What the code returns.
     type Output;
 
@@ -210,9 +218,11 @@ unsafe fn avx512_popcount<K: Kernel>(kernel: K) -> K::Output {
 mod tests {
     use super::*;
 
-    struct Ran;
+    /// Says which level ran; of one group or the other.
+    struct Ran<const PAIRS: bool>;
 
-    impl Kernel for Ran {
+    impl<const PAIRS: bool> Kernel for Ran<PAIRS> {
+        const GROUP: Kernels = if PAIRS { Kernels::Pairs } else { Kernels::Fused };
         type Output = Level;
 
         fn portable(self) -> Level {
@@ -235,7 +245,13 @@ mod tests {
         for kernels in [Kernels::Fused, Kernels::Pairs] {
             for &level in Level::ALL {
                 match kernels.select(Some(level)) {
-                    Ok(selected) => assert_eq!((selected.level(), selected.run(Ran)), (level, level)),
+                    Ok(selected) => {
+                        let ran = match kernels {
+                            Kernels::Fused => selected.run(Ran::<false>),
+                            Kernels::Pairs => selected.run(Ran::<true>),
+                        };
+                        assert_eq!((selected.level(), ran), (level, level));
+                    }
                     Err(error) => {
                         assert!(!kernels.available().contains(&level));
                         let message = error.to_string();

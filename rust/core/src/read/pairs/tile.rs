@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::distance::{Distance, Rule};
 use crate::Progress;
-use crate::cpu::{Kernel, Level, Selected};
+use crate::cpu::{Kernel, Kernels, Level, Selected};
 use crate::error::Result;
 
 /// Rows of a tile.
@@ -153,6 +153,7 @@ struct Count<'a, T> {
 }
 
 impl<T: Distance> Kernel for Count<'_, T> {
+    const GROUP: Kernels = Kernels::Pairs;
     type Output = Result<Level>;
 
     #[inline(always)]

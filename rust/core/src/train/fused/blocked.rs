@@ -4,7 +4,7 @@ use super::simd::Simd;
 use super::simd::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{avx2::Avx2, avx512::Avx512};
-use crate::cpu::{Kernel, Level, Selected};
+use crate::cpu::{Kernel, Kernels, Level, Selected};
 
 /// Code that is compiled for every level and every number of vectors in a block of rows.
 pub(super) trait Blocked {
@@ -46,6 +46,7 @@ pub(super) fn run<B: Blocked>(level: Selected, rows: usize, code: B) -> B::Outpu
 struct Of<B, const V: usize>(B);
 
 impl<B: Blocked, const V: usize> Kernel for Of<B, V> {
+    const GROUP: Kernels = Kernels::Fused;
     type Output = B::Output;
 
     #[inline(always)]
