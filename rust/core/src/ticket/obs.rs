@@ -127,7 +127,7 @@ pub fn removal(
         rest.remove(gone)?;
     }
     let mut removal = Removal { order: Vec::new(), losses: Vec::new() };
-    while let Some((cheapest, loss)) = rest.cheapest() {
+    while let Some((cheapest, loss)) = rest.cheapest(size) {
         progress.check()?;
         rest.remove(cheapest)?;
         removal.order.push(cheapest);
@@ -136,7 +136,56 @@ pub fn removal(
     Ok(removal)
 }
 
-/// A row without the weights that have left.
+/// Removes `count` of the first `candidates` weights, always the one whose removal costs least; of equal costs the last.
+/// The others, which stay, make up for them: biases and the weights of other layers, say. The weights as they are then,
+/// and whether each is left. `inverse` is that of H, (weights, weights).
+///
+/// ```
+/// use precode_core::Progress;
+/// use precode_core::ticket::obs::remove_cheapest;
+/// // The second weight makes up for the first, which may leave; it may not leave itself.
+/// let inverse = [1.0, -0.5, -0.5, 1.0];
+/// let (weights, left) = remove_cheapest(&[2.0, 1.0], 1, 1, &inverse, &Progress::default())?;
+/// assert_eq!((weights, left), (vec![0.0, 2.0], vec![false, true]));
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`removal`]; [`Error::Value`](crate::Error::Value) if there are not so many candidates.
+pub fn remove_cheapest(
+    weights: &[f64],
+    candidates: usize,
+    count: usize,
+    inverse: &[f64],
+    progress: &Progress,
+) -> Result<(Vec<f64>, Vec<bool>)> {
+    let size = weights.len();
+    if inverse.len() != size * size {
+        return Err(shape_error!("an inverse of {} entries for {size} weights", inverse.len()));
+    }
+    if count > candidates || candidates > size {
+        return Err(value_error!("{count} of {candidates} candidates among {size} weights are to leave"));
+    }
+    if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+        return Err(value_error!("a weight is {weight}: weights must be finite (did training diverge?)"));
+    }
+    let mut rest = Rest {
+        weights: weights.to_vec(),
+        inverse: allocate(Some(size * size), 0.0, "the inverse of a Hessian")?,
+        left: (0..size).collect(),
+    };
+    rest.inverse.copy_from_slice(inverse);
+    let mut is_left = vec![true; size];
+    for _ in 0..count {
+        progress.check()?;
+        let Some((cheapest, _)) = rest.cheapest(candidates) else { break };
+        rest.remove(cheapest)?;
+        is_left[cheapest] = false;
+    }
+    Ok((rest.weights, is_left))
+}
+
+/// Weights without those that have left.
 struct Rest {
     /// Zero where a weight has left.
     weights: Vec<f64>,
@@ -147,11 +196,12 @@ struct Rest {
 }
 
 impl Rest {
-    /// The weight to leave next, and what that costs.
-    fn cheapest(&self) -> Option<(usize, f64)> {
+    /// Which of the first `candidates` weights is to leave next, and what that costs.
+    fn cheapest(&self, candidates: usize) -> Option<(usize, f64)> {
         let size = self.weights.len();
         let cost = |&i: &usize| (i, self.weights[i].powi(2) / self.inverse[i * size + i]);
-        self.left.iter().map(cost).reduce(|best, next| if next.1 <= best.1 { next } else { best })
+        let left = self.left.iter().filter(|&&i| i < candidates);
+        left.map(cost).reduce(|best, next| if next.1 <= best.1 { next } else { best })
     }
 
     fn remove(&mut self, gone: usize) -> Result<()> {

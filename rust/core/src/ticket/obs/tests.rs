@@ -131,3 +131,39 @@ fn what_cannot_be_inverted_is_refused() {
     let whole = Layer { weights: &[2.0, 1.0], ..layer };
     assert_eq!(ranks(&[whole], DAMPING, &cancelled).unwrap_err().to_string(), "interrupted");
 }
+
+proptest! {
+    #![proptest_config(crate::examples(64))]
+    #[test]
+    fn what_stays_makes_up_for_the_candidates_that_left(
+        size in 2usize..8, samples in 3usize..20, entries in prop::collection::vec(-1.0..1.0f64, 30..60),
+        weights in prop::collection::vec(-2.0..2.0f64, 8), others in 0usize..3, count in 0usize..6,
+    ) {
+        let hessian = hessian(size, samples, &entries);
+        let candidates = size - others.min(size - 1);
+        let count = count.min(candidates);
+        let weights = DVector::from_column_slice(&weights[..size]);
+        let inverse = hessian.clone().try_inverse().unwrap();
+        let (moved, left) =
+            remove_cheapest(weights.as_slice(), candidates, count, &flat(&inverse), &Progress::default()).unwrap();
+        prop_assert!(left[candidates..].iter().all(|&left| left));
+        let gone: Vec<usize> = (0..size).filter(|&i| !left[i]).collect();
+        prop_assert_eq!(gone.len(), count);
+        // The weights are where the loss of their removal is least.
+        let (_, expected) = least(&weights, &hessian, &gone);
+        prop_assert!(moved.iter().zip(expected.iter()).all(|(a, b)| (a - b).abs() < 1e-6));
+        if count == 1 {
+            let cheapest = (0..candidates).map(|i| least(&weights, &hessian, &[i]).0).fold(f64::INFINITY, f64::min);
+            prop_assert!(least(&weights, &hessian, &gone).0 <= cheapest + 1e-9);
+        }
+    }
+}
+
+#[test]
+fn more_candidates_than_there_are_cannot_leave() {
+    let progress = Progress::default();
+    assert!(remove_cheapest(&[1.0, 2.0], 1, 2, &[1.0, 0.0, 0.0, 1.0], &progress).is_err());
+    assert!(remove_cheapest(&[1.0, 2.0], 3, 1, &[1.0, 0.0, 0.0, 1.0], &progress).is_err());
+    assert!(remove_cheapest(&[1.0, f64::NAN], 1, 1, &[1.0, 0.0, 0.0, 1.0], &progress).is_err());
+    assert!(remove_cheapest(&[1.0], 1, 1, &[1.0, 0.0], &progress).is_err());
+}
