@@ -265,13 +265,7 @@ fn probes_recover_more_codes_than_magnitudes() {
             let found = method.find(objective, request).unwrap();
             let start: Vec<Tensor> =
                 objective.parameters().iter().map(|p| p.initial.shallow_clone()).collect();
-            let plan = Plan {
-                start: &start,
-                masks: Some(&found.masks[0]),
-                first_epoch: 0,
-                end_epoch: None,
-                snapshots: &[],
-            };
+            let plan = Plan { masks: Some(&found.masks[0]), ..Plan::new(&start) };
             let dense = read(&objective.dense().unwrap());
             let sparse = read(&objective.train(&plan).unwrap().parameters);
             let (dense, sparse) = (readout(&dense), readout(&sparse));

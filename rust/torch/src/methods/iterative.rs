@@ -131,13 +131,9 @@ pub(super) fn chain(
             let density = Density::new(level_density(level))?;
             let scored = scores(objective, &trained, survivors.as_deref(), request)?;
             let kept = select(&scored, survivors.as_deref(), density, request)?;
-            let outcome = objective.train(&Plan {
-                start: rewound.as_deref().unwrap_or(&trained),
-                masks: Some(&kept),
-                first_epoch: epoch,
-                end_epoch: None,
-                snapshots: &[],
-            })?;
+            let start = rewound.as_deref().unwrap_or(&trained);
+            let outcome =
+                objective.train(&Plan { masks: Some(&kept), first_epoch: epoch, ..Plan::new(start) })?;
             (trained, survivors) = (outcome.parameters, Some(kept));
             cost.add_epochs(&outcome.epochs);
         }

@@ -6,8 +6,9 @@ use tch::no_grad_guard;
 
 use super::control::Control;
 use super::objective::Objective;
+use super::probes::translated;
 use super::{
-    Found, Record, Request, Start, basis, continuous_sparsification, early_bird, edge_popup, gem_miner,
+    Found, Record, Request, Start, basis, continuous_sparsification, early_bird, edge_popup, gem_miner, hot,
     iterative, obs, probes, score, sparsegpt, synflow, wanda,
 };
 use crate::error::{Error, Result, shape_error, value_error};
@@ -45,6 +46,14 @@ static RECORDS: &[Record] = &[
     probes::BOTH,
     probes::BOTH_PLAIN,
     probes::BOTH_BLIND,
+    translated::TARGET_STATIC,
+    translated::TARGET_MOTION,
+    translated::TARGET_COMBINED,
+    translated::SIGN_KEEPING,
+    translated::OBS_CODES,
+    translated::MAGNITUDE_W2,
+    hot::HOT_OBS,
+    hot::HOT_MAGNITUDE,
     probes::CODE_ROUNDS,
     probes::ORACLE_CODES,
     probes::ORACLE,

@@ -144,26 +144,32 @@ proptest! {
         let count = count.min(candidates);
         let weights = DVector::from_column_slice(&weights[..size]);
         let inverse = hessian.clone().try_inverse().unwrap();
-        let (moved, left) =
-            remove_cheapest(weights.as_slice(), candidates, count, &flat(&inverse), &Progress::default()).unwrap();
-        prop_assert!(left[candidates..].iter().all(|&left| left));
-        let gone: Vec<usize> = (0..size).filter(|&i| !left[i]).collect();
-        prop_assert_eq!(gone.len(), count);
+        let removal =
+            removal_among(weights.as_slice(), candidates, &flat(&inverse), &Progress::default()).unwrap();
+        let mut order = removal.order.clone();
+        order.sort_unstable();
+        prop_assert_eq!(order, (0..candidates).collect::<Vec<_>>());
+        let gone = &removal.order[..count];
+        let moved = without(weights.as_slice(), gone, &flat(&inverse)).unwrap();
         // The weights are where the loss of their removal is least.
-        let (_, expected) = least(&weights, &hessian, &gone);
+        let (loss, expected) = least(&weights, &hessian, gone);
         prop_assert!(moved.iter().zip(expected.iter()).all(|(a, b)| (a - b).abs() < 1e-6));
+        prop_assert!((loss - removal.losses[..count].iter().sum::<f64>()).abs() < 1e-6);
         if count == 1 {
-            let cheapest = (0..candidates).map(|i| least(&weights, &hessian, &[i]).0).fold(f64::INFINITY, f64::min);
-            prop_assert!(least(&weights, &hessian, &gone).0 <= cheapest + 1e-9);
+            let of = |i: usize| least(&weights, &hessian, &[i]).0;
+            prop_assert!(loss <= (0..candidates).map(of).fold(f64::INFINITY, f64::min) + 1e-9);
         }
     }
 }
 
 #[test]
-fn more_candidates_than_there_are_cannot_leave() {
+fn what_cannot_leave_is_refused() {
     let progress = Progress::default();
-    assert!(remove_cheapest(&[1.0, 2.0], 1, 2, &[1.0, 0.0, 0.0, 1.0], &progress).is_err());
-    assert!(remove_cheapest(&[1.0, 2.0], 3, 1, &[1.0, 0.0, 0.0, 1.0], &progress).is_err());
-    assert!(remove_cheapest(&[1.0, f64::NAN], 1, 1, &[1.0, 0.0, 0.0, 1.0], &progress).is_err());
-    assert!(remove_cheapest(&[1.0], 1, 1, &[1.0, 0.0], &progress).is_err());
+    let inverse = [1.0, 0.0, 0.0, 1.0];
+    assert!(removal_among(&[1.0, 2.0], 3, &inverse, &progress).is_err());
+    assert!(removal_among(&[1.0, f64::NAN], 1, &inverse, &progress).is_err());
+    for gone in [&[2][..], &[1, 1]] {
+        assert!(without(&[1.0, 2.0], gone, &inverse).is_err());
+    }
+    assert!(without(&[1.0], &[0], &[1.0, 0.0]).is_err());
 }
