@@ -119,33 +119,35 @@ pub fn removal(
     for gone in (0..size).filter(|&i| !is_alive(i)) {
         rest.remove(gone)?;
     }
-    rest.emptied(size, progress)
+    let count = rest.left.len();
+    rest.emptied(size, count, progress)
 }
 
-/// As [`removal`], of the first `candidates` weights alone: the others, biases and weights of other layers, say, stay and
-/// make up for them.
+/// As [`removal`], of `count` of the first `candidates` weights: the others, biases and weights of other layers, say, stay
+/// and make up for them.
 ///
 /// ```
 /// use precode_core::Progress;
 /// use precode_core::ticket::obs::removal_among;
 /// let inverse = [1.0, -0.5, -0.5, 1.0];
-/// let removal = removal_among(&[2.0, 1.0], 1, &inverse, &Progress::default())?;
+/// let removal = removal_among(&[2.0, 1.0], 1, 1, &inverse, &Progress::default())?;
 /// assert_eq!((removal.order, removal.losses), (vec![0], vec![4.0]));
 /// # Ok::<(), precode_core::Error>(())
 /// ```
 ///
 /// # Errors
-/// As [`removal`]; [`Error::Shape`](crate::Error::Shape) for more candidates than weights.
+/// As [`removal`]; [`Error::Shape`](crate::Error::Shape) for more candidates than weights, or fewer than are to leave.
 pub fn removal_among(
     weights: &[f64],
     candidates: usize,
+    count: usize,
     inverse: &[f64],
     progress: &Progress,
 ) -> Result<Removal> {
-    if candidates > weights.len() {
-        return Err(shape_error!("{candidates} candidates among {} weights", weights.len()));
+    if count > candidates || candidates > weights.len() {
+        return Err(shape_error!("{count} of {candidates} candidates among {} weights", weights.len()));
     }
-    Rest::new(weights.to_vec(), inverse)?.emptied(candidates, progress)
+    Rest::new(weights.to_vec(), inverse)?.emptied(candidates, count, progress)
 }
 
 /// The weights once those of `gone` are zero and the others have made up for them, where the loss is least.
@@ -193,11 +195,12 @@ impl Rest {
         Ok(Self { weights, inverse: own, left: (0..size).collect() })
     }
 
-    /// Removes the first `candidates` weights that are left.
-    fn emptied(mut self, candidates: usize, progress: &Progress) -> Result<Removal> {
+    /// Removes `count` of the first `candidates` weights.
+    fn emptied(mut self, candidates: usize, count: usize, progress: &Progress) -> Result<Removal> {
         let mut removal = Removal { order: Vec::new(), losses: Vec::new() };
-        while let Some((cheapest, loss)) = self.cheapest(candidates) {
+        for _ in 0..count {
             progress.check()?;
+            let Some((cheapest, loss)) = self.cheapest(candidates) else { break };
             self.remove(cheapest)?;
             removal.order.push(cheapest);
             removal.losses.push(loss);

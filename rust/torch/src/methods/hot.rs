@@ -1,16 +1,17 @@
-//! Hot probes: short trainings at a high learning rate, pruned after every epoch.
+//! Hot probes: short trainings at a high learning rate, and what is pruned in them.
 
-use precode_core::ticket::mask::Density;
+use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_core::ticket::obs::{MOST_WEIGHTS, damped_inverse, removal_among, without};
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
-use super::iterative::handles;
+use super::iterative::{handles, trainings};
 use super::objective::{Objective, Plan};
 use super::obs::named;
-use super::probes::translated::magnitudes_w2;
+use super::probes::translated::{check_told, with_codes};
+use super::score::{magnitudes, on_device, through_rows};
 use super::select::{flat, select};
-use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial, prunable};
 use crate::error::{Result, value_error};
 
 /// Epochs of the training, unless the request says another number.
@@ -19,6 +20,12 @@ const EPOCHS: u32 = 2;
 /// Its learning rate, as a multiple of that of the dense run: ours, from a trial on formulas that no result is reported
 /// for.
 const RATE: f64 = 6.0;
+
+/// Weight of the target in `hot-codes`, beside that of the weights: ours, from the same trial.
+const SHARE: f64 = 0.3;
+
+/// How many times less than `imp` `hot-imp` trains.
+const SHORTER: u32 = 10;
 
 /// Added to the diagonal of the Gauss-Newton matrix before it is inverted, as a fraction of its mean diagonal.
 const DAMPING: f64 = 0.1;
@@ -54,6 +61,34 @@ pub(super) const HOT_MAGNITUDE: Record = Record {
                  goes on from the weights that are left, its optimizer started anew; the ticket starts at theta_0.",
     find: |objective, request| find(objective, request, largest, 0.0),
     ..HOT_OBS
+};
+
+pub(super) const HOT_IMP: Record = Record {
+    name: "hot-imp",
+    title: "Short trainings from theta_0 at 6 times the learning rate, each pruned to the largest |W1| |w2|",
+    schedule: "levels of density d^(k/n), n = 2 log2(1/d) rounded up",
+    cost: "at most a tenth of what imp trains, or n epochs",
+    reads: Moment::Never,
+    reference: "our definition; in rounds as arXiv 1803.03635",
+    deviations: "imp in a tenth of its epochs: rounds of equally many, one at least. |w2| is the norm of a row's weights to \
+                 all outputs; other weights count by their magnitudes.",
+    find: |objective, request| in_rounds(objective, request, largest),
+    ..HOT_MAGNITUDE
+};
+
+pub(super) const HOT_CODES: Record = Record {
+    name: "hot-codes",
+    title: "As hot-imp, by the weights and the signs of the nearest locations through C0: |W1 + 0.3 V|",
+    needs: Needs { clauses: true, ..HOT_IMP.needs },
+    deviations: "Uses the clauses. Locations are the best by the sum of the distances at theta_0 and at the end of the round; \
+                 W1 and the target V are in units of the layer, and as many locations are chosen as it can hold exactly. \
+                 Rounds as of hot-imp.",
+    find: |objective, request| {
+        // Before anything is trained.
+        check_told(objective, request)?;
+        in_rounds(objective, request, nearest)
+    },
+    ..HOT_IMP
 };
 
 /// Prunes among the survivors to a density: the masks, and the values that training goes on from.
@@ -100,6 +135,51 @@ fn find(objective: &mut dyn Objective, request: &Request, prune: Prune, gradient
     Ok(Found { masks, start: Start::Initial, scores: None, cost: costs, notes: Vec::new() })
 }
 
+/// The largest sums of weights and the target of the nearest locations; other weights count by their magnitudes.
+fn nearest(
+    objective: &mut dyn Objective,
+    values: Vec<Tensor>,
+    survivors: Option<&[Tensor]>,
+    density: Density,
+    request: &Request,
+) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let start = initial(objective);
+    let own: Vec<f64> = with_codes(objective, &start, &values, SHARE, request)?.into_iter().collect();
+    let mut scores = handles(&values);
+    if let Some(pair) = objective.features() {
+        let like = &values[pair.first];
+        scores[pair.first] =
+            on_device(&Tensor::f_from_slice(&own)?.f_view(like.size().as_slice())?, like.device())?;
+    }
+    let masks = select(&magnitudes(&prunable(objective, scores))?, survivors, density, request)?;
+    Ok((masks, values))
+}
+
+/// Iterative magnitude pruning in a tenth of its epochs.
+fn in_rounds(objective: &mut dyn Objective, request: &Request, prune: Prune) -> Result<Found> {
+    let start = initial(objective);
+    let (mut masks, mut costs) = (Vec::new(), Vec::new());
+    for &density in request.densities {
+        let rounds = ((-2.0 * density.value().log2()).ceil() as u32).max(1);
+        let epochs =
+            (trainings(density) * objective.epochs() / SHORTER / rounds).max(1).min(objective.epochs());
+        let (mut kept, mut cost) = (None::<Vec<Tensor>>, Cost::of_epochs(vec![0.0]));
+        for round in 1..=rounds {
+            request.progress.check()?;
+            let plan =
+                Plan { masks: kept.as_deref(), end_epoch: Some(epochs), rate: RATE, ..Plan::new(&start) };
+            let outcome = objective.train(&plan)?;
+            cost.add_epochs(&outcome.epochs);
+            let level = density.value().powf(f64::from(round) / f64::from(rounds));
+            let level = if round == rounds { density } else { Density::new(level)? };
+            kept = Some(prune(objective, outcome.parameters, kept.as_deref(), level, request)?.0);
+        }
+        masks.push(kept.unwrap_or_default());
+        costs.push(cost);
+    }
+    Ok(Found { masks, start: Start::Initial, scores: None, cost: costs, notes: Vec::new() })
+}
+
 /// The largest magnitudes, those of the layer that codes are read from times the norms of their rows' outputs.
 fn largest(
     objective: &mut dyn Objective,
@@ -108,7 +188,7 @@ fn largest(
     density: Density,
     request: &Request,
 ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-    let masks = select(&magnitudes_w2(objective, &values, request)?, survivors, density, request)?;
+    let masks = select(&through_rows(objective, &values)?, survivors, density, request)?;
     Ok((masks, values))
 }
 
@@ -129,8 +209,9 @@ fn exact(
         let matrices: Vec<Vec<f64>> =
             objective.gauss_newton(&values, here.clone())?.iter().map(flat).collect::<Result<_>>()?;
         let pairs: Vec<(usize, Vec<f64>)> = here.zip(matrices).collect();
-        let of_network =
-            |(network, matrix): (usize, Vec<f64>)| named(network, all.order(network, &matrix, request));
+        let of_network = |(network, matrix): (usize, Vec<f64>)| {
+            named(network, all.order(network, &matrix, density, request))
+        };
         let found: Vec<Order> = pairs.into_par_iter().map(of_network).collect::<Result<_>>()?;
         orders.extend(found);
     }
@@ -187,7 +268,13 @@ impl Parameters {
     }
 
     /// `matrix` is that of all entries of the network.
-    fn order(&self, network: usize, matrix: &[f64], request: &Request) -> precode_core::Result<Order> {
+    fn order(
+        &self,
+        network: usize,
+        matrix: &[f64],
+        density: Density,
+        request: &Request,
+    ) -> precode_core::Result<Order> {
         let (mut candidates, mut others, mut first) = (Vec::new(), Vec::new(), 0);
         for (parameter, &(_, prunable)) in self.places.iter().enumerate() {
             let size = self.size(parameter);
@@ -209,13 +296,20 @@ impl Parameters {
         let number =
             |&(parameter, i): &(usize, usize)| self.numbers[parameter][network * self.size(parameter) + i];
         let weights: Vec<f64> = entries.iter().map(number).collect();
-        let order = removal_among(&weights, count, &inverse, request.progress)?.order;
+        let total: usize = (0..self.places.len()).filter(|&i| self.places[i].1).map(|i| self.size(i)).sum();
+        // Where single weights are kept for their scores, what stays needs no order.
+        let plain =
+            !request.invert && request.granularity == Granularity::Weight && request.scope == Scope::Global;
+        let gone = if plain { count.saturating_sub(density.of(total)?) } else { count };
+        let order = removal_among(&weights, count, gone, &inverse, request.progress)?.order;
         Ok(Order { entries, weights, order, inverse })
     }
 
-    /// For each prunable parameter, the place of each weight in the order of removal; what left before has none.
+    /// For each prunable parameter, the place of each weight in the order of removal, beyond all where it stays.
     fn ranks(&self, orders: &[Order], values: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mut ranks: Vec<Vec<f64>> = self.numbers.iter().map(|numbers| vec![0.0; numbers.len()]).collect();
+        let beyond = self.numbers.iter().map(Vec::len).sum::<usize>() as f64;
+        let mut ranks: Vec<Vec<f64>> =
+            self.numbers.iter().map(|numbers| vec![beyond; numbers.len()]).collect();
         for (network, order) in orders.iter().enumerate() {
             for (rank, &place) in order.order.iter().enumerate() {
                 let (parameter, i) = order.entries[place];

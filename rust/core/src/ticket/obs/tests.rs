@@ -145,7 +145,7 @@ proptest! {
         let weights = DVector::from_column_slice(&weights[..size]);
         let inverse = hessian.clone().try_inverse().unwrap();
         let removal =
-            removal_among(weights.as_slice(), candidates, &flat(&inverse), &Progress::default()).unwrap();
+            removal_among(weights.as_slice(), candidates, candidates, &flat(&inverse), &Progress::default()).unwrap();
         let mut order = removal.order.clone();
         order.sort_unstable();
         prop_assert_eq!(order, (0..candidates).collect::<Vec<_>>());
@@ -154,6 +154,9 @@ proptest! {
         // The weights are where the loss of their removal is least.
         let (loss, expected) = least(&weights, &hessian, gone);
         prop_assert!(moved.iter().zip(expected.iter()).all(|(a, b)| (a - b).abs() < 1e-6));
+        let first =
+            removal_among(weights.as_slice(), candidates, count, &flat(&inverse), &Progress::default()).unwrap();
+        prop_assert_eq!(&first.order[..], gone);
         prop_assert!((loss - removal.losses[..count].iter().sum::<f64>()).abs() < 1e-6);
         if count == 1 {
             let of = |i: usize| least(&weights, &hessian, &[i]).0;
@@ -166,8 +169,9 @@ proptest! {
 fn what_cannot_leave_is_refused() {
     let progress = Progress::default();
     let inverse = [1.0, 0.0, 0.0, 1.0];
-    assert!(removal_among(&[1.0, 2.0], 3, &inverse, &progress).is_err());
-    assert!(removal_among(&[1.0, f64::NAN], 1, &inverse, &progress).is_err());
+    assert!(removal_among(&[1.0, 2.0], 3, 1, &inverse, &progress).is_err());
+    assert!(removal_among(&[1.0, 2.0], 1, 2, &inverse, &progress).is_err());
+    assert!(removal_among(&[1.0, f64::NAN], 1, 1, &inverse, &progress).is_err());
     for gone in [&[2][..], &[1, 1]] {
         assert!(without(&[1.0, 2.0], gone, &inverse).is_err());
     }

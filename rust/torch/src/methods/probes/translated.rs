@@ -11,9 +11,8 @@ use super::layer::{Layer, of_network};
 use crate::error::Result;
 use crate::methods::iterative::handles;
 use crate::methods::objective::{Batch, Objective};
-use crate::methods::score::{magnitudes, on_device};
 use crate::methods::select::flat;
-use crate::methods::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial, prunable};
+use crate::methods::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial};
 
 /// Epochs after which probes of motion are read unless they are told another.
 const EPOCHS: u32 = 2;
@@ -63,10 +62,17 @@ pub(in crate::methods) const TARGET_COMBINED: Record = Record {
 
 pub(in crate::methods) const SIGN_KEEPING: Record = Record {
     name: "sign-keeping",
-    title: "Weights leave a row one by one, those first that the signs of its best locations need least",
+    title: "Weights leave a row one by one, those first that the signs of its nearest locations need least",
+    needs: Needs { data: true, ..TARGET_STATIC.needs },
     schedule: "one shot, weight by weight",
+    cost: "2 epochs",
+    reads: Moment::After(EPOCHS),
+    deviations: "Uses the clauses. As many locations are chosen as a layer of that many weights can hold exactly: weights / k \
+                 for clauses of k literals. A removal costs the sum of max(0, 0.3 - t c / s) / 0.3 over the signs t of the \
+                 row's locations, c being the features that are left and s their root mean square in the whole row, and \
+                 0.001 |w| / max |w|.",
     find: |objective, request| find(objective, request, EPOCHS, Rule::Signs),
-    ..TARGET_MOTION
+    ..TARGET_STATIC
 };
 
 pub(in crate::methods) const OBS_CODES: Record = Record {
@@ -76,18 +82,6 @@ pub(in crate::methods) const OBS_CODES: Record = Record {
     cost: "2 epochs and one pass over the data",
     find: |objective, request| find(objective, request, EPOCHS, Rule::Features),
     ..TARGET_MOTION
-};
-
-pub(in crate::methods) const MAGNITUDE_W2: Record = Record {
-    name: "magnitude-w2",
-    title: "Largest |W1| |w2| after t epochs, t = 2 unless at says another: what target-combined has without clauses",
-    needs: Needs { data: true, clauses: false, ..TARGET_STATIC.needs },
-    cost: "t epochs",
-    reads: Moment::After(EPOCHS),
-    reference: "control; with one output and no biases the score of SynFlow (arXiv 2006.05467) on trained weights",
-    deviations: "|w2| is the norm of a row's weights to all outputs.",
-    find: |objective, request| find(objective, request, EPOCHS, Rule::Reach),
-    ..TARGET_STATIC
 };
 
 const MOVING: &str = "Uses the clauses. Motion is that from theta_0, and at theta_0 the negative gradient on the scoring \
@@ -107,28 +101,21 @@ enum Rule {
     Signs,
     /// The order in which they leave under the Hessians of inputs and of features.
     Features,
-    /// Without locations: magnitudes times the weights to the outputs.
-    Reach,
 }
 
 impl Rule {
     fn sees_motion(self) -> bool {
-        !matches!(self, Self::Static | Self::Reach)
+        !matches!(self, Self::Static | Self::Signs)
     }
 }
 
 fn find(objective: &mut dyn Objective, request: &Request, usual: u32, rule: Rule) -> Result<Found> {
     let layer = Layer::of(objective, request)?;
-    let clauses = if rule == Rule::Reach { None } else { Some(layer.told()?) };
+    let clauses = layer.told()?;
     let (values, epochs) = early(objective, request, usual)?;
     let mut cost = Cost::of_epochs(epochs);
-    let scores = match clauses {
-        None => reaching(&layer, &values)?,
-        Some(clauses) => {
-            let seen = Seen::of(&layer, objective, &values, rule, &mut cost)?;
-            seen.scores(&layer, &clauses, rule, request)?
-        }
-    };
+    let seen = Seen::of(&layer, objective, &values, rule, &mut cost)?;
+    let scores = seen.scores(&layer, &clauses, rule, request)?;
     let masks = request
         .densities
         .iter()
@@ -141,28 +128,34 @@ fn find(objective: &mut dyn Objective, request: &Request, usual: u32, rule: Rule
     Ok(Found { masks, start: Start::Initial, cost: costs, scores: None, notes: Vec::new() })
 }
 
-/// Magnitudes of W1 times the norms of the rows' weights to the outputs.
-fn reaching(layer: &Layer, values: &[Tensor]) -> Result<Array3<f64>> {
-    let mut scores = layer.weights(values)?.mapv(f64::abs);
-    scores *= &layer.reach(values)?.insert_axis(Axis(2));
-    Ok(scores)
+/// Refuses networks without locations: those of another form, or whose clauses are not told.
+pub(in crate::methods) fn check_told(objective: &dyn Objective, request: &Request) -> Result<()> {
+    Layer::of(objective, request)?.told().map(drop)
 }
 
-/// Magnitudes of the prunable weights, those of the layer that codes are read from times the norms of their rows' weights
-/// to the outputs.
-pub(in crate::methods) fn magnitudes_w2(
+/// Magnitudes of W1 and the target of the locations best by their distances at `start` and at `values`, the target's
+/// weight being `share`, in units of the root mean square of each; (R, rows, inputs).
+pub(in crate::methods) fn with_codes(
     objective: &dyn Objective,
+    start: &[Tensor],
     values: &[Tensor],
+    share: f64,
     request: &Request,
-) -> Result<Vec<Tensor>> {
+) -> Result<Array3<f64>> {
     let layer = Layer::of(objective, request)?;
-    let first = prunable(objective, handles(values));
-    let mut scores = magnitudes(&first)?;
-    let own: Vec<f64> = reaching(&layer, values)?.into_iter().collect();
-    let like = &first[layer.place];
-    scores[layer.place] =
-        on_device(&Tensor::f_from_slice(&own)?.f_view(like.size().as_slice())?, like.device())?;
-    Ok(scores)
+    let (read, weights) = (layer.features(values)?, layer.weights(values)?);
+    let x = in_rows(&layer.c1(start)?) + in_rows(&read.features);
+    let (x, translations) = (Readout::new(x.view(), read.output.view())?, layer.translations(values)?);
+    let clauses = layer.told()?;
+    let count = exact_codes(layer.rows * layer.inputs, clauses.width());
+    let of_each: Vec<Array2<f64>> = in_parallel(layer.networks, |network| {
+        let chosen = choose_locations(&x, &clauses, network, count);
+        let target = of_network(&translations, network).target(&chosen, layer.rows)?;
+        let sum = in_all(weights.index_axis(Axis(0), network)) + in_all(target.view()) * share;
+        Ok::<_, crate::Error>(sum.mapv(f64::abs))
+    })?;
+    let scores = of_each.into_iter().flatten().collect();
+    Ok(shaped(scores, (layer.networks, layer.rows, layer.inputs))?)
 }
 
 /// The best `keep` weights of each network; of equal scores the first.
@@ -268,7 +261,7 @@ impl Seen {
                 let sum = in_all(weights) + in_all(target.view()) * SHARE;
                 sum * self.reach.index_axis(Axis(0), network).insert_axis(Axis(1))
             }
-            Rule::Static | Rule::Motion | Rule::Reach => {
+            Rule::Static | Rule::Motion => {
                 let target = translation.target(chosen, weights.nrows())?;
                 let [weights, target] =
                     [weights, target.view()].map(|values| in_rows(&values.to_owned().insert_axis(Axis(0))));
