@@ -18,8 +18,9 @@ def in_all(x):
 
 
 def in_rows(x):
-    """Divided by the root mean square of each row."""
-    return x / np.sqrt((x**2).mean(1, keepdims=True))
+    """Divided by the root mean square of each row; a row of zeros stays."""
+    size = np.sqrt((x**2).mean(1, keepdims=True))
+    return np.divide(x, size, out=np.zeros_like(x), where=size > 0)
 
 
 def templates(x, w2, clauses):

@@ -1,12 +1,14 @@
 """Probes that see through the embedding: against NumPy, with their controls, for stacks and modules."""
 
 import numpy as np
-import probes_reference as reference
 import pytest
 import torch
 from torch import nn
 
 import precode as pc
+import probes_reference as reference
+from precode.modules.batches import Batches
+from precode.modules.objective import ModuleObjective, adam
 
 TASKS = [pc.Dnf.random(variables=12, clauses=5, width=4, seed=3, index=index) for index in range(2)]
 SETTING = dict(hidden=8, samples=640, epochs=4, early_stopping=None, optimizer=pc.Optimizer("adam", lr=0.01, eps=1e-3))
@@ -117,7 +119,9 @@ def test_hot_probes_are_their_formulas(runs, method, epochs):
             flat = np.concatenate([np.ravel(w[name]) for name in names])
             flat, alive = reference.pruned_exactly(flat, alive, hessian, keep)
             kept.append(alive.reshape(w["w1"].shape))
-            for name, part in zip(names, np.split(flat, np.cumsum([np.size(w[name]) for name in names])[:-1]), strict=True):
+            for name, part in zip(
+                names, np.split(flat, np.cumsum([np.size(w[name]) for name in names])[:-1]), strict=True
+            ):
                 next_values[name][network] = torch.from_numpy(part.reshape(np.shape(w[name]))).float()
         values, masks = next_values, torch.from_numpy(np.stack(kept))
     assert torch.equal(found.masks["w1"], masks)
@@ -171,22 +175,22 @@ class Model(nn.Module):
         return self.second(torch.relu(self.first(x)))[:, 0]
 
 
-@pytest.mark.parametrize("method", [*TARGETS, "magnitude-w2", *HOT])
+@pytest.mark.parametrize("method", [*TARGETS, "magnitude-w2", *HOT, "hot-imp", "hot-codes"])
 def test_modules_have_them_too(method):
     """At theta_0, where the order of the data does not matter, a module's masks are those of the stack."""
     runs = pc.train(TASKS[0], **SETTING)
     data = runs.data[0]
-    options = dict(data=(data.x.float(), data.y.float().reshape(-1)), loss=nn.functional.binary_cross_entropy_with_logits)
+    batches = list(zip(data.x.float().split(64), data.y.float().reshape(-1).split(64), strict=True))
     ticket = pc.find_ticket(
         Model(runs.start.weights),
         method,
         0.25,
+        batches,
+        nn.functional.binary_cross_entropy_with_logits,
         layers=("first", "second"),
         prunable=["first.weight"],
         clauses=TASKS[0],
         epochs=2,
-        batch=64,
-        **options,
     )
     assert ticket.kept == 24
     if method == "target-static":
@@ -194,8 +198,30 @@ def test_modules_have_them_too(method):
         assert torch.equal(ticket.masks["first.weight"], mask)
 
 
+def test_a_module_tells_the_gauss_newton_matrix():
+    runs = pc.train(TASKS[0], **SETTING)
+    x, y = runs.data[0].x[:100], runs.data[0].y.float().reshape(-1)[:100]
+    batches = Batches([(x.float(), y)], torch.device("cpu"), 0, lambda: None)
+    names = ["first.weight"]
+    asked = ModuleObjective(
+        Model(runs.start.weights),
+        names,
+        batches,
+        nn.functional.binary_cross_entropy_with_logits,
+        None,
+        1,
+        adam,
+        0,
+        None,
+    )
+    found = asked.gauss_newton([value for _, value, _ in asked.parameters])
+    weights = double(runs.start, 0)
+    expected = reference.gauss_newton(*(weights[name] for name in ("w1", "b1", "w2", "b2")), x.double().numpy())
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
 def test_what_cannot_be_probed_is_refused(runs):
-    with pytest.raises(pc.PrecodeValueError, match="changes nothing.*'snip' is not told"):
+    with pytest.raises(pc.PrecodeValueError, match=r"changes nothing.*'snip' is not told"):
         pc.find_tickets(runs, "snip:wrong-clauses", 0.25)
     with pytest.raises(pc.PrecodeValueError, match="at = 5: the dense run has 4 epochs"):
         pc.find_tickets(runs, "target-combined", 0.25, at=5)
@@ -206,8 +232,10 @@ def test_what_cannot_be_probed_is_refused(runs):
     with pytest.raises(pc.PrecodeValueError, match="needs clauses"):
         pc.find_tickets(untold, "target-static", 0.25)
     wide = pc.train(TASKS[0], **{**SETTING, "hidden": 400, "epochs": 1})
-    with pytest.raises(pc.PrecodeValueError, match="5601 parameters.*hot-magnitude"):
+    with pytest.raises(pc.PrecodeValueError, match=r"5601 parameters.*hot-magnitude"):
         pc.find_tickets(wide, "hot-obs", 0.25)
     model = Model(pc.train(TASKS[0], **SETTING).start.weights)
+    with pytest.raises(pc.PrecodeError, match="layers="):
+        pc.find_ticket(nn.Sequential(nn.Linear(3, 2)), "target-static", 0.5, clauses=[[0, 1]])
     with pytest.raises(pc.PrecodeError, match="variable"):
         pc.find_ticket(model, "target-static", 0.25, layers=("first", "second"), clauses=[[0, 1, 2, 40]])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call, hessian, jacrev, vmap
+from torch.func import functional_call, jacrev, vmap
 
 from precode._internal.errors import (
     PrecodeError,
@@ -191,7 +191,7 @@ class ModuleObjective:
             def of_sample(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
                 values = [state[name] for name in self._names]
                 output = outputs(values, x)
-                curvature = hessian(loss)(output, y).reshape(output.numel(), output.numel())
+                curvature = jacrev(jacrev(loss))(output, y).reshape(output.numel(), output.numel())
                 parts = jacrev(outputs)(values, x)
                 return torch.cat([part.reshape(output.numel(), -1) for part in parts], 1), curvature
 
@@ -285,9 +285,7 @@ class ModuleObjective:
             if not bool(torch.isfinite(value).all()):
                 raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
 
-    def _steps(
-        self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer
-    ) -> Iterator[int]:
+    def _steps(self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer) -> Iterator[int]:
         """The default training: one optimizer step a batch; the number of steps done, from 0 on."""
         batches, trained = self._data(), self._trained(network)
         done = 0

@@ -77,8 +77,8 @@ def record(method: str) -> _precode.Method:
 
     Raises:
         PrecodeTypeError: not a name.
-        PrecodeValueError: no such method or control, with the list of those there are; ``wrong-clauses`` on a method that
-            is not told the clauses.
+        PrecodeValueError: no such method or control, with the list of those there are; ``wrong-clauses`` on a method
+            that is not told the clauses.
     """
     if not isinstance(method, str):
         raise PrecodeTypeError(f"a method must be a name such as 'snip', not {type(method).__name__}")
