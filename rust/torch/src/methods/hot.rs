@@ -91,45 +91,60 @@ pub(super) const HOT_CODES: Record = Record {
     ..HOT_IMP
 };
 
-/// Prunes among the survivors to a density: the masks, and the values that training goes on from.
+/// Prunes the networks to each of some densities, among the survivors: for each the masks, and the values that training
+/// goes on from.
 type Prune = fn(
     &mut dyn Objective,
-    Vec<Tensor>,
+    &[Tensor],
     Option<&[Tensor]>,
-    Density,
+    &[Density],
     &Request,
-) -> Result<(Vec<Tensor>, Vec<Tensor>)>;
+) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>>;
 
-/// `gradients` are those of a pruning.
+/// Trains in one go, pruned after each epoch; `gradients` are those of a pruning.
 fn find(objective: &mut dyn Objective, request: &Request, prune: Prune, gradients: f64) -> Result<Found> {
     let epochs = request.at.unwrap_or(EPOCHS).min(objective.epochs());
+    let level = |density: &Density, epoch: u32| match epoch == epochs {
+        true => Ok(*density),
+        false => Density::new(density.value().powf(f64::from(epoch) / f64::from(epochs))),
+    };
     let start = initial(objective);
+    let (mut values, mut cost) = (handles(&start), Cost { gradients, epochs: vec![0.0] });
+    if epochs > 0 {
+        let outcome = objective.train(&Plan { end_epoch: Some(1), rate: RATE, ..Plan::new(&start) })?;
+        values = outcome.parameters;
+        cost.add_epochs(&outcome.epochs);
+    }
+    // All densities have the first epoch in common; of no epochs, theta_0 is pruned.
+    let levels: Vec<Density> = request
+        .densities
+        .iter()
+        .map(|density| level(density, epochs.min(1)))
+        .collect::<precode_core::Result<_>>()?;
     let (mut masks, mut costs) = (Vec::new(), Vec::new());
-    for &density in request.densities {
-        let (mut values, mut kept, mut cost) =
-            (handles(&start), None::<Vec<Tensor>>, Cost::of_epochs(vec![0.0]));
-        // Of no epochs, theta_0 is pruned.
-        for epoch in epochs.min(1)..=epochs {
+    for ((mut kept, mut values), density) in
+        prune(objective, &values, None, &levels, request)?.into_iter().zip(request.densities)
+    {
+        let mut cost = cost.clone();
+        for epoch in 2..=epochs {
             request.progress.check()?;
-            if let Some(first_epoch) = epoch.checked_sub(1) {
-                let plan = Plan {
-                    masks: kept.as_deref(),
-                    first_epoch,
-                    end_epoch: Some(epoch),
-                    rate: RATE,
-                    ..Plan::new(&values)
-                };
-                let outcome = objective.train(&plan)?;
-                values = outcome.parameters;
-                cost.add_epochs(&outcome.epochs);
-            }
-            let level = density.value().powf(f64::from(epoch.max(1)) / f64::from(epochs.max(1)));
-            let level = if epoch == epochs { density } else { Density::new(level)? };
-            let (mask, pruned) = prune(objective, values, kept.as_deref(), level, request)?;
-            (values, kept) = (pruned, Some(mask));
+            let plan = Plan {
+                masks: Some(&kept),
+                first_epoch: epoch - 1,
+                end_epoch: Some(epoch),
+                rate: RATE,
+                ..Plan::new(&values)
+            };
+            let outcome = objective.train(&plan)?;
+            cost.add_epochs(&outcome.epochs);
             cost.gradients += gradients;
+            let levels = [level(density, epoch)?];
+            if let Some(pruned) = prune(objective, &outcome.parameters, Some(&kept), &levels, request)?.pop()
+            {
+                (kept, values) = pruned;
+            }
         }
-        masks.push(kept.unwrap_or_default());
+        masks.push(kept);
         costs.push(cost);
     }
     Ok(Found { masks, start: Start::Initial, scores: None, cost: costs, notes: Vec::new() })
@@ -138,21 +153,20 @@ fn find(objective: &mut dyn Objective, request: &Request, prune: Prune, gradient
 /// The largest sums of weights and the target of the nearest locations; other weights count by their magnitudes.
 fn nearest(
     objective: &mut dyn Objective,
-    values: Vec<Tensor>,
+    values: &[Tensor],
     survivors: Option<&[Tensor]>,
-    density: Density,
+    densities: &[Density],
     request: &Request,
-) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>> {
     let start = initial(objective);
-    let own: Vec<f64> = with_codes(objective, &start, &values, SHARE, request)?.into_iter().collect();
-    let mut scores = handles(&values);
+    let own: Vec<f64> = with_codes(objective, &start, values, SHARE, request)?.into_iter().collect();
+    let mut scores = handles(values);
     if let Some(pair) = objective.features() {
         let like = &values[pair.first];
         scores[pair.first] =
             on_device(&Tensor::f_from_slice(&own)?.f_view(like.size().as_slice())?, like.device())?;
     }
-    let masks = select(&magnitudes(&prunable(objective, scores))?, survivors, density, request)?;
-    Ok((masks, values))
+    best(&magnitudes(&prunable(objective, scores))?, values, survivors, densities, request)
 }
 
 /// Iterative magnitude pruning in a tenth of its epochs.
@@ -172,7 +186,8 @@ fn in_rounds(objective: &mut dyn Objective, request: &Request, prune: Prune) -> 
             cost.add_epochs(&outcome.epochs);
             let level = density.value().powf(f64::from(round) / f64::from(rounds));
             let level = if round == rounds { density } else { Density::new(level)? };
-            kept = Some(prune(objective, outcome.parameters, kept.as_deref(), level, request)?.0);
+            let pruned = prune(objective, &outcome.parameters, kept.as_deref(), &[level], request)?;
+            kept = pruned.into_iter().next().map(|(masks, _)| masks);
         }
         masks.push(kept.unwrap_or_default());
         costs.push(cost);
@@ -183,41 +198,60 @@ fn in_rounds(objective: &mut dyn Objective, request: &Request, prune: Prune) -> 
 /// The largest magnitudes, those of the layer that codes are read from times the norms of their rows' outputs.
 fn largest(
     objective: &mut dyn Objective,
-    values: Vec<Tensor>,
+    values: &[Tensor],
     survivors: Option<&[Tensor]>,
-    density: Density,
+    densities: &[Density],
     request: &Request,
-) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-    let masks = select(&through_rows(objective, &values)?, survivors, density, request)?;
-    Ok((masks, values))
+) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>> {
+    best(&through_rows(objective, values)?, values, survivors, densities, request)
+}
+
+/// The best scores, the values as they are.
+fn best(
+    scores: &[Tensor],
+    values: &[Tensor],
+    survivors: Option<&[Tensor]>,
+    densities: &[Density],
+    request: &Request,
+) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>> {
+    let masks = densities.iter().map(|&density| select(scores, survivors, density, request));
+    masks.map(|masks| Ok((masks?, handles(values)))).collect()
 }
 
 /// Exact removal under the Gauss-Newton matrix of all parameters but C0; what is left makes up for it.
 fn exact(
     objective: &mut dyn Objective,
-    values: Vec<Tensor>,
+    values: &[Tensor],
     survivors: Option<&[Tensor]>,
-    density: Density,
+    densities: &[Density],
     request: &Request,
-) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-    let all = Parameters::of(objective, &values, survivors)?;
+) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>> {
+    let all = Parameters::of(objective, values, survivors)?;
+    let least = densities.iter().copied().reduce(|a, b| if b.value() < a.value() { b } else { a });
+    let Some(least) = least else { return Ok(Vec::new()) };
     let mut orders: Vec<Order> = Vec::with_capacity(all.networks);
     // As many matrices at a time as can be worked on.
     for first in (0..all.networks).step_by(rayon::current_num_threads()) {
         request.progress.check()?;
         let here = first..all.networks.min(first + rayon::current_num_threads());
         let matrices: Vec<Vec<f64>> =
-            objective.gauss_newton(&values, here.clone())?.iter().map(flat).collect::<Result<_>>()?;
+            objective.gauss_newton(values, here.clone())?.iter().map(flat).collect::<Result<_>>()?;
         let pairs: Vec<(usize, Vec<f64>)> = here.zip(matrices).collect();
         let of_network = |(network, matrix): (usize, Vec<f64>)| {
-            named(network, all.order(network, &matrix, density, request))
+            named(network, all.order(network, &matrix, least, request))
         };
         let found: Vec<Order> = pairs.into_par_iter().map(of_network).collect::<Result<_>>()?;
         orders.extend(found);
     }
-    let masks = select(&all.ranks(&orders, &values)?, survivors, density, request)?;
-    let values = all.moved(&orders, &values, &masks)?;
-    Ok((masks, values))
+    let ranks = all.ranks(&orders, values)?;
+    densities
+        .iter()
+        .map(|&density| {
+            let masks = select(&ranks, survivors, density, request)?;
+            let moved = all.moved(&orders, values, &masks)?;
+            Ok((masks, moved))
+        })
+        .collect()
 }
 
 /// The parameters of all networks that the Gauss-Newton matrix is of: all but C0.
