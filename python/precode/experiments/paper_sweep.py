@@ -162,7 +162,6 @@ EXPERIMENT = Experiment(
         **SETTING,
         "hidden": (16, 32),
         "clauses": (8, 16, 32),
-        "embeddings": SETTING["embeddings"][:1],
         "densities": (0.5, 0.25, 0.1),
         "probe_epochs": (0, 1, 2, 5, 10, 20),
         "hot_epochs": (2,),

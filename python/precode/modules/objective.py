@@ -173,11 +173,11 @@ class ModuleObjective:
         """Gauss-Newton matrix of all parameters together, (parameters, parameters), float64, on all data.
 
         The mean over the samples of J' S J: J are the gradients of a sample's outputs, S is the Hessian of its loss in
-        them, the sample being a batch of its own.
+        them. Samples are taken one by one, in evaluation mode: batch normalization has the statistics it has so far.
         """
         size = sum(slot.parameter.numel() for slot in self._slots.values())
         matrix, count = torch.zeros(size, size, dtype=torch.float64, device=self._device), 0
-        self._module.train()
+        self._module.eval()
         with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
             state = self._state(at)
 
