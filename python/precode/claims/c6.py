@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+WRONG = ":wrong-clauses"
+"""What makes a probe its control: another formula's clauses."""
+
+
 def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     """Every probe against every weight-based method at the same density, in the same cell and formula.
 
@@ -39,7 +43,8 @@ def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
 
     Returns:
         One row a pair of methods and contest: the cell's columns, density, formula, probe, rival, role (rival,
-        reference, or null: tickets that know nothing), and for accuracy and the rules' recovery the difference
+        reference, null: tickets that know nothing, or control: the probe itself with another formula's clauses, read
+        at the same moment), and for accuracy and the rules' recovery the difference
         (probe - rival), such as accuracy, and the win (1, 1/2 for a tie, 0), such as accuracy_win.
 
     Raises:
@@ -62,6 +67,7 @@ def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     probes, rivals = (
         columns[columns["method"].isin(names)] for names in (own["probes"], [*own["weight_based"], own["null"]])
     )
+    wrong = columns[columns["method"].isin([f"{probe}{WRONG}" for probe in own["probes"]])]
     if probes.empty or not rivals["method"].isin(own["weight_based"]).any():
         raise NotEnoughData(f"no {'probe' if probes.empty else 'weight-based method'} among the tickets")
     both = probes.merge(rivals.drop(columns=read), on=keys, suffixes=("", "_rival"))
@@ -72,6 +78,10 @@ def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     order = np.lexsort([np.where(equal, -known, known), ~equal.to_numpy()])
     both["role"] = np.where(both["rival"] == own["null"], "null", np.where(equal, "rival", "reference"))
     both = both.iloc[order].drop_duplicates(["probe", "rival", *keys, *read]).sort_index()
+    same = [*keys, *read, "probe"]
+    control = wrong.assign(probe=wrong["method"].str.removesuffix(WRONG)).rename(columns={"method": "rival"})
+    paired = probes.rename(columns={"method": "probe"}).merge(control, on=same, suffixes=("", "_rival"))
+    both = pd.concat([both, paired.assign(role="control")], ignore_index=True)
     if not (both["role"] == "rival").any():
         raise NotEnoughData("no probe and weight-based method of equal knowledge at the same density, cell and formula")
     for name in measures:
@@ -134,7 +144,9 @@ def judged(data: Data, rules: Rules) -> Finding:
     own = CLAIM.own(rules)
     every = contests(data.tickets, rules)
     measures = ["accuracy", own["recovery"]]
-    pairs, references, nothing = (every[every["role"] == role] for role in ("rival", "reference", "null"))
+    pairs, references, nothing, wrong = (
+        every[every["role"] == role] for role in ("rival", "reference", "null", "control")
+    )
     wins = {name: estimate(by_formula(pairs, [f"{name}_win"])[f"{name}_win"], rules) for name in measures}
     null = {
         f"{name} over null": measured(by_formula(nothing, [f"{name}_win"])[f"{name}_win"], rules) for name in measures
@@ -146,6 +158,7 @@ def judged(data: Data, rules: Rules) -> Finding:
     beside = references.assign(probe=ALL_PROBES)
     tables = {
         "references": pd.concat([_paired(beside, name, rules) for name in measures], ignore_index=True),
+        "controls": pd.concat([_paired(wrong, name, rules) for name in measures], ignore_index=True),
         "strata": _strata(pairs, measures),
         "contests": every,
     }
@@ -164,6 +177,11 @@ def judged(data: Data, rules: Rules) -> Finding:
         lost = ", ".join(f"{rival} ({rate:.2f})" for rival, rate in rates.items() if rate < 0.5)
         if lost:
             reason += f"; in accuracy {words} {lost}"
+    if len(wrong):
+        rates = by_formula(wrong, [f"{name}_win" for name in measures]).mean()
+        reason += "; over themselves with another formula's clauses: " + ", ".join(
+            f"{name} {rates[f'{name}_win']:.2f}" for name in measures
+        )
     return Finding(effect, {**wins, **null}, nulls, details, tables, reason)
 
 
@@ -245,6 +263,7 @@ CLAIM = Claim(
             [
                 *("distance", "distance-plain", "distance-blind", "motion", "motion-plain", "motion-blind"),
                 *("distance+motion", "distance+motion-plain", "distance+motion-blind"),
+                *("target-static", "target-motion", "target-combined", "sign-keeping", "obs-codes", "hot-codes"),
             ],
             "light probes",
         ),
@@ -252,7 +271,7 @@ CLAIM = Claim(
             [
                 *("magnitude-init", "magnitude", "imp", "snip", "grasp", "grasp-magnitude", "synflow"),
                 *("edge-popup", "gem-miner", "continuous-sparsification", "early-bird", "early-bird-normalized"),
-                *("checkpoint-magnitude", "obs"),
+                *("checkpoint-magnitude", "obs", "magnitude-w2", "hot-obs", "hot-magnitude", "hot-imp"),
             ],
             "their rivals, where these took no more epochs of training, and references otherwise",
         ),
@@ -264,7 +283,8 @@ CLAIM = Claim(
     words="Every probe meets every weight-based method that took no more training than it, at the same density, on "
     "the same formula and the same network. The effect is the share of such contests that the probe wins, the "
     "smaller of the shares in accuracy and in recovery of codes [ours]; 0.5 is what a coin gives. Probes must win "
-    "over random tickets as well. Methods that train longer than the probes are shown beside them.",
+    "over random tickets as well. Methods that train longer than the probes are shown beside them, and so are the "
+    "probes themselves with the clauses of another formula (:wrong-clauses), where a study has them.",
     nulls={
         "coin": Shown("a coin"),
         "win rate in accuracy": Shown("measured: win rate in accuracy"),
@@ -283,6 +303,21 @@ CLAIM = Claim(
                 f"How often each probe (rows) beats each weight-based method (columns): {words.lower()}. 0.50 is what "
                 "a coin gives; a star is a difference that survives the correction for many tests.",
                 _wins(value),
+                True,
+            )
+            for value, words in MEASURES.items()
+        ),
+        Figure(
+            "Codes of the dense network that survive the mask, before any retraining, against density: probes. "
+            "Bands are 95 % intervals.",
+            _tickets("retention", "probes"),
+            True,
+        ),
+        *(
+            Figure(
+                f"Each probe against itself with the clauses of another formula: {words.lower()}. 0.50: what it is "
+                "told does not matter.",
+                _wins(value, "controls"),
                 True,
             )
             for value, words in MEASURES.items()

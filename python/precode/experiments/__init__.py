@@ -15,6 +15,7 @@ from precode.experiments import (
     paper_fates,
     paper_identity,
     paper_precursors,
+    paper_probes,
     paper_scale,
     paper_sweep,
     published,
@@ -33,6 +34,7 @@ EXPERIMENTS: list[Experiment] = [
     paper_identity.EXPERIMENT,
     paper_precursors.EXPERIMENT,
     paper_sweep.EXPERIMENT,
+    paper_probes.EXPERIMENT,
     paper_scale.EXPERIMENT,
     paper_choices.EXPERIMENT,
 ]

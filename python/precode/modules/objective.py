@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
+from torch.func import functional_call, jacrev, vmap
 
 from precode._internal.errors import (
     PrecodeError,
@@ -169,6 +169,45 @@ class ModuleObjective:
                 count += samples(x)
         return fisher / count
 
+    def gauss_newton(self, at: Tensors) -> torch.Tensor:
+        """Gauss-Newton matrix of all parameters together, (parameters, parameters), float64, on all data.
+
+        The mean over the samples of J' S J: J are the gradients of a sample's outputs, S is the Hessian of its loss in
+        them. Samples are taken one by one, in evaluation mode: batch normalization has the statistics it has so far.
+        """
+        size = sum(slot.parameter.numel() for slot in self._slots.values())
+        matrix, count = torch.zeros(size, size, dtype=torch.float64, device=self._device), 0
+        self._module.eval()
+        with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
+            state = self._state(at)
+
+            def outputs(values: Tensors, x: Any) -> torch.Tensor:
+                named = {**state, **dict(zip(self._names, values, strict=True))}
+                return self._output(call(self._module, _alone(x), named))[0]
+
+            def loss(output: torch.Tensor, y: Any) -> torch.Tensor:
+                return self._loss_of(output[None], _alone(y))
+
+            def of_sample(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
+                values = [state[name] for name in self._names]
+                output = outputs(values, x)
+                curvature = jacrev(jacrev(loss))(output, y).reshape(output.numel(), output.numel())
+                parts = jacrev(outputs)(values, x)
+                return torch.cat([part.reshape(output.numel(), -1) for part in parts], 1), curvature
+
+            for x, y in self._data().epoch(SCORING):
+                try:
+                    rows, curvature = vmap(of_sample, randomness="different")(x, y)
+                except RuntimeError as error:
+                    raise UnsupportedError(
+                        f"the outputs of single samples cannot be differentiated ({error}): take a method that does "
+                        "without, such as 'hot-magnitude'"
+                    ) from error
+                rows, curvature = rows.double(), curvature.double()
+                matrix += torch.einsum("noa,nop,npb->ab", rows, curvature, rows)
+                count += samples(x)
+        return matrix / count
+
     def _state(self, at: Tensors, *, gradients: bool = False) -> dict[str, torch.Tensor]:
         """Other values with copies of the buffers, because normalization updates them."""
         values = {
@@ -184,10 +223,12 @@ class ModuleObjective:
         first_epoch: int,
         end_epoch: int | None,
         snapshots: Sequence[int],
+        rate: float,
     ) -> tuple[Tensors, list[Tensors], float]:
         """Trains a copy from other values; the values at its end and after the steps of the snapshots.
 
-        Also the epochs that ran: those up to `end_epoch`, or to the end of a full training.
+        Also the epochs that ran: those up to `end_epoch`, or to the end of a full training. The learning rate is `rate`
+        times that of the optimizer.
         """
         if self._train is not None and (first_epoch or snapshots or end_epoch is not None):
             raise UnsupportedError(HIDDEN)
@@ -196,7 +237,10 @@ class ModuleObjective:
             network = self._network(start, masks)
             kept: list[Tensors] = []
             if self._train is None:
-                steps = self._steps(network, range(first_epoch, end))
+                optimizer = self._optimizer(self._trained(network))
+                for group in optimizer.param_groups:
+                    group["lr"] *= rate
+                steps = self._steps(network, range(first_epoch, end), optimizer)
                 wanted = set(snapshots)
                 kept = [self._values(network) for done in steps if done in wanted]
             else:
@@ -241,12 +285,9 @@ class ModuleObjective:
             if not bool(torch.isfinite(value).all()):
                 raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
 
-    def _steps(
-        self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer | None = None
-    ) -> Iterator[int]:
+    def _steps(self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer) -> Iterator[int]:
         """The default training: one optimizer step a batch; the number of steps done, from 0 on."""
         batches, trained = self._data(), self._trained(network)
-        optimizer = self._optimizer(trained) if optimizer is None else optimizer
         done = 0
         yield done
         for epoch in epochs:
@@ -374,3 +415,12 @@ def _ones_like(x: Any, kind: torch.dtype) -> Any:
     if isinstance(x, dict):
         return {key: _ones_like(item, kind) for key, item in x.items()}
     return [_ones_like(item, kind) for item in x] if isinstance(x, list | tuple) else x
+
+
+def _alone(x: Any) -> Any:
+    """One sample as a batch."""
+    if isinstance(x, torch.Tensor):
+        return x[None]
+    if isinstance(x, dict):
+        return {name: _alone(value) for name, value in x.items()}
+    return tuple(map(_alone, x))

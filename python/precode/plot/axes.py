@@ -27,6 +27,7 @@ LABELS = {
     "recovery_family": "codes recovered on any row",
     "recovery_clause": "clauses with a code, recovered",
     "relaxed_family": "codes half alive, on any row",
+    "retention": "codes that survive the mask",
     "dead_rows": "dead rows",
     "dense_epochs": "epochs of training that finding took",
 }

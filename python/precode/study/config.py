@@ -19,8 +19,12 @@ VERSION = 3
 COMPARED = (
     *("random", "magnitude", "obs", "imp", "checkpoint-magnitude", "early-bird", "snip", "grasp", "synflow"),
     *("distance", "distance-plain", "motion", "motion-plain", "distance+motion", "distance+motion-plain", "oracle"),
+    *("target-static", "target-motion", "target-combined", "sign-keeping", "obs-codes", "hot-codes"),
+    *("magnitude-w2", "hot-obs", "hot-magnitude", "hot-imp"),
+    *("target-static:wrong-clauses", "target-motion:wrong-clauses", "target-combined:wrong-clauses"),
+    *("sign-keeping:wrong-clauses", "obs-codes:wrong-clauses", "hot-codes:wrong-clauses"),
 )
-"""Methods that are compared in the paper's setting: those of the digest, probes, and references."""
+"""Methods that are compared in the paper's setting: those of the digest, probes, their controls, and references."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -31,7 +35,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "densities": (0.5, 0.1),
         "methods": (
             *("random", "magnitude", "obs", "checkpoint-magnitude", "snip", "grasp", "synflow"),
-            *("distance", "distance-plain", "motion", "distance+motion"),
+            *("distance", "distance-plain", "magnitude-w2", "sign-keeping"),
+            *("target-combined", "target-combined:wrong-clauses"),
         ),
         "probe_epochs": (0, 2),
         "experiments": ("ticket_cycle", "fates", "fixed_budget", "identity", "precursors"),

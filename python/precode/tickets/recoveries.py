@@ -60,7 +60,8 @@ def recovery(
     Returns:
         One row a network with the columns network; recovery_location, recovery_family and recovery_clause, the share
         of the dense network's codes that the sparse one has (recall); precision_* and jaccard_* likewise; relaxed_*,
-        the recall where half of a code's cells must be alive, and those right; row_coverage, mean exact codes on a
+        the recall where half of a code's cells must be alive, and those right; codes, how many the sparse network has
+        (more codes flatter recall); row_coverage, mean exact codes on a
         sparse row; clause_coverage, mean rows with an exact code of a clause; dead_rows; live_paths, live weights of
         the first layer on rows whose output weight is alive. Ratios are NaN where there is nothing to divide by.
 
@@ -98,7 +99,7 @@ def recovery(
     for measure in MEASURES:
         columns |= {f"{measure}_{level}": exact[measure][:, number] for number, level in enumerate(LEVELS)}
     columns |= {f"relaxed_{level}": relaxed["recovery"][:, number] for number, level in enumerate(LEVELS)}
-    columns |= {"row_coverage": rows.mean(1), "clause_coverage": covered.mean(1)}
+    columns |= {"codes": rows.sum(1), "row_coverage": rows.mean(1), "clause_coverage": covered.mean(1)}
     return pd.DataFrame(columns | {"dead_rows": dead_rows, "live_paths": live_paths})
 
 

@@ -67,7 +67,7 @@ def controls() -> pd.DataFrame:
 
     Example:
         >>> controls()["name"].tolist()
-        ['shuffle-layer', 'shuffle-row', 'shuffle-column', 'reinit', 'invert']
+        ['shuffle-layer', 'shuffle-row', 'shuffle-column', 'reinit', 'invert', 'wrong-clauses']
     """
     return pd.DataFrame(_precode.controls())
 
@@ -77,7 +77,8 @@ def record(method: str) -> _precode.Method:
 
     Raises:
         PrecodeTypeError: not a name.
-        PrecodeValueError: no such method or control; the message lists those there are.
+        PrecodeValueError: no such method or control, with the list of those there are; ``wrong-clauses`` on a method
+            that is not told the clauses.
     """
     if not isinstance(method, str):
         raise PrecodeTypeError(f"a method must be a name such as 'snip', not {type(method).__name__}")
@@ -87,6 +88,9 @@ def record(method: str) -> _precode.Method:
     known = [item["name"] for item in _precode.controls()]
     if colon and control not in known:
         raise PrecodeValueError(f"control {control!r} is unknown: use one of {', '.join(known)}")
+    if control == "wrong-clauses" and not records()[name]["needs_clauses"]:
+        told = ", ".join(known for known, item in records().items() if item["needs_clauses"])
+        raise PrecodeValueError(f"{method!r} changes nothing: {name!r} is not told the clauses; those that are: {told}")
     return records()[name]
 
 

@@ -245,6 +245,12 @@ def _memory_needed(runs: Runs, method: str, engine: str) -> int:
         # Moments as tensors and as numbers; all data, one byte a variable.
         needed += 2 * 8 * networks * sum(inputs**2 for inputs in runs.widths[:-1])
         needed += networks * samples * (variables + outputs) + batch(SCORING_CHUNK, 8)
+    if name == "obs-codes":
+        needed += 8 * networks * runs.widths[0] ** 2 + (os.cpu_count() or 1) * 8 * runs.widths[1] * runs.widths[0] ** 2
+    if name == "hot-obs":
+        # The inverse of every network, and of those in work the matrix and its copies.
+        size = sum(weight[0].numel() + bias[0].numel() for weight, bias in runs._layers)
+        needed += 8 * size**2 * (networks + 4 * (os.cpu_count() or 1))
     if name == "obs-loss":
         weights = sum(weight[0].numel() for weight, _ in runs._layers)
         # Of each network in work: its matrix, the inverse, two copies, and the gradients of a part of the batch.

@@ -335,6 +335,8 @@ class Retrained:
         accuracy and dense_accuracy on the test data (fraction of labels), kept and total (weights), achieved_density
         (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, or with several hidden
         layers, there are none; they are NaN where a network diverged, whose accuracy counts every NaN logit as wrong),
+        retention (the share of the dense network's codes, by location, that it still has once the mask is laid on it,
+        before any retraining; our definition),
         probe_epoch and start_epoch (see `Tickets.table`), gradients and dense_epochs (cost of finding, for each
         network), and seconds (finding and retraining).
         """
@@ -391,6 +393,7 @@ def _measure(
     readable = dense.tasks is not None and len(dense.widths) == 3
     for item, retrained, spent in zip(tickets.found, networks, seconds, strict=True):
         recovered = _recovered(dense, retrained, item, relative_floor) if readable else pd.DataFrame()
+        retained = _recovered(dense, _masked(dense, item), item, relative_floor) if readable else pd.DataFrame()
         columns = {
             "method": item.method,
             "density": item.density,
@@ -401,6 +404,7 @@ def _measure(
             "total": item.total,
             "achieved_density": item.kept / item.total,
             **{name: recovered[name].to_numpy() for name in recovered.columns if name != "network"},
+            **({"retention": retained["recovery_location"].to_numpy()} if readable else {}),
             **_moments(item),
             "gradients": item.gradients,
             "dense_epochs": item.epochs,
@@ -408,6 +412,17 @@ def _measure(
         }
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def _masked(dense: Networks, item: Found) -> Networks:
+    """The dense networks under the masks of their tickets, which may be of C1 = W1 C0 in place of W1."""
+    weights, embedding = dict(dense.weights), dense.embedding
+    if item.start.embedding.name == "identity" != embedding.name:
+        weights.pop("c0", None)
+        weights["w1"], embedding = dense.features, item.start.embedding
+    for name, mask in item.masks.items():
+        weights[name] = weights[name] * mask.reshape(weights[name].shape)
+    return Networks(weights, dense.tasks, embedding)
 
 
 def _recovered(dense: Networks, sparse: Networks, item: Found, floor: float) -> pd.DataFrame:

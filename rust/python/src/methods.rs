@@ -105,12 +105,10 @@ impl NamedRequest {
             densities: &densities,
             granularity: self.granularity.parse()?,
             scope: self.scope.parse()?,
-            invert: false,
             at: self.at,
             rewind: self.rewind,
             seed: self.seed,
-            streams: &self.streams,
-            progress,
+            ..Request::new(&densities, &self.streams, progress)
         };
         let method: Method = self.method.parse()?;
         let found = method.find(objective, &request)?;

@@ -166,6 +166,12 @@ impl Objective for ModuleObjective {
         Ok(vec![fisher.0])
     }
 
+    /// A module is one network, whatever `networks` say.
+    fn gauss_newton(&mut self, at: &[Tensor], _: Range<usize>) -> Result<Vec<Tensor>> {
+        let matrix: PyTensor = self.call("gauss_newton", (single(at)?,))?;
+        Ok(vec![matrix.0])
+    }
+
     fn dense(&mut self) -> Result<Vec<Tensor>> {
         if self.dense.is_none() {
             self.dense_run(None, &[])?;
@@ -211,7 +217,7 @@ impl Objective for ModuleObjective {
     fn train(&mut self, plan: &Plan) -> Result<Outcome> {
         let masks = plan.masks.map(single).transpose()?;
         let snapshots = plan.snapshots.to_vec();
-        let arguments = (single(plan.start)?, masks, plan.first_epoch, plan.end_epoch, snapshots);
+        let arguments = (single(plan.start)?, masks, plan.first_epoch, plan.end_epoch, snapshots, plan.rate);
         let (parameters, snapshots, epochs): (Vec<PyTensor>, Vec<Vec<PyTensor>>, f64) =
             self.call("train", arguments)?;
         Ok(Outcome {
@@ -232,7 +238,7 @@ impl ModuleObjective {
         let start: Vec<Tensor> =
             self.parameters.iter().map(|parameter| parameter.initial.shallow_clone()).collect();
         let end_epoch = end_epoch.filter(|&end| end < self.epochs);
-        let plan = Plan { start: &start, masks: None, first_epoch: 0, end_epoch, snapshots };
+        let plan = Plan { end_epoch, snapshots, ..Plan::new(&start) };
         let outcome = self.train(&plan)?;
         if end_epoch.is_none() {
             self.dense = Some(outcome.parameters);

@@ -58,13 +58,7 @@ fn compare(density: f64) -> Result<()> {
         let found = name.parse::<Method>()?.find(&mut objective, &request)?;
         let initial: Vec<Tensor> =
             objective.parameters().iter().map(|parameter| parameter.initial.shallow_clone()).collect();
-        let plan = Plan {
-            start: &initial,
-            masks: Some(&found.masks[0]),
-            first_epoch: 0,
-            end_epoch: None,
-            snapshots: &[],
-        };
+        let plan = Plan { masks: Some(&found.masks[0]), ..Plan::new(&initial) };
         println!("{name:10} accuracy {:.3}", accuracy(&objective.train(&plan)?.parameters)?);
     }
     Ok(())

@@ -85,19 +85,53 @@ pub(crate) fn backward_watched(
     Ok(())
 }
 
-/// Gradients of the loss of each sample by itself, (R, samples, weights), with respect to the weights of some layers,
-/// counted from 0, side by side.
+/// What of a layer a gradient is taken with respect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Weight,
+    Bias,
+}
+
+/// Gradients of the loss of each sample with respect to its logits, (R, samples, outputs).
+pub(crate) fn residuals(activations: &[Tensor], labels: &Tensor) -> Result<Tensor> {
+    let logits = logits(activations)?;
+    Ok(logits.f_sigmoid()?.f_sub_(labels)?.f_div_scalar_(logits.size()[2] as f64)?)
+}
+
+/// For each output, the square root of the curvature `s (1 - s)` of a sample's loss in that logit, zero in the others,
+/// (R, samples, outputs): squares of gradients that start from them are parts of the Gauss-Newton matrix.
+pub(crate) fn roots_of_curvature(activations: &[Tensor]) -> Result<Vec<Tensor>> {
+    let logits = logits(activations)?;
+    let outputs = logits.size()[2];
+    let share = logits.f_sigmoid()?;
+    let root = share.f_mul(&share.f_neg()?.f_add_scalar(1)?)?.f_div_scalar(outputs as f64)?.f_sqrt()?;
+    (0..outputs)
+        .map(|output| {
+            let only = root.f_zeros_like()?;
+            only.f_select(2, output)?.f_copy_(&root.f_select(2, output)?)?;
+            Ok(only)
+        })
+        .collect()
+}
+
+fn logits(activations: &[Tensor]) -> Result<&Tensor> {
+    activations.last().ok_or_else(|| value_error!("a stack without layers"))
+}
+
+/// Gradients of each sample by itself, (R, samples, numbers), with respect to some parts of layers, counted from 0, side
+/// by side in order, of what has the gradient `delta` (R, samples, outputs) with respect to the logits.
 pub(crate) fn of_samples(
     stack: &Stack,
     activations: &[Tensor],
-    labels: &Tensor,
-    layers: &[usize],
+    mut delta: Tensor,
+    wanted: &[(usize, Part)],
 ) -> Result<Tensor> {
-    let Some(logits) = activations.last() else { return Err(value_error!("a stack without layers")) };
-    let mut delta = logits.f_sigmoid()?.f_sub_(labels)?.f_div_scalar_(logits.size()[2] as f64)?;
     let mut parts: Vec<Tensor> = Vec::new();
     for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
-        if layers.contains(&i) {
+        if wanted.contains(&(i, Part::Bias)) {
+            parts.push(delta.shallow_clone());
+        }
+        if wanted.contains(&(i, Part::Weight)) {
             let outer = delta.f_unsqueeze(3)?.f_mul(&activations[i].f_unsqueeze(2)?)?;
             parts.push(outer.f_flatten(2, 3)?);
         }

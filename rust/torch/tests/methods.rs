@@ -76,7 +76,9 @@ fn every_method_and_control_keeps_exactly_what_is_asked() {
         let total = if prunable == "all" { 54.0 } else { 48.0 };
         let ask = Ask { prunable, ..Ask::default() };
         for name in names() {
-            for control in [None].into_iter().chain(Control::ALL.iter().copied().map(Some)) {
+            // None of these is told the clauses.
+            let controls = Control::ALL.iter().filter(|&&control| control != Control::WrongClauses);
+            for control in [None].into_iter().chain(controls.copied().map(Some)) {
                 let method = control.map_or(name.to_owned(), |control| format!("{name}:{}", control.name()));
                 let found = ask.find(&case, &method);
                 assert_eq!(found.masks.len(), ask.densities.len());

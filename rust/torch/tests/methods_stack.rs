@@ -175,7 +175,7 @@ fn training_goes_on_where_the_plan_says() {
     case.config.epochs = 4;
     let (start, outcome) = with(&case, Kind::Float, "w1", |objective, _| {
         let start = objective.dense_at(&[7]).unwrap().remove(0);
-        let plan = Plan { start: &start, masks: None, first_epoch: 1, end_epoch: None, snapshots: &[7] };
+        let plan = Plan { first_epoch: 1, snapshots: &[7], ..Plan::new(&start) };
         let outcome = objective.train(&plan).unwrap();
         assert!(objective.train(&Plan { first_epoch: 5, ..plan }).is_err());
         let short = objective.train(&Plan { end_epoch: Some(2), ..plan }).unwrap();
@@ -220,8 +220,7 @@ fn masks_belong_to_the_prunable_weights() {
         with(&case, Kind::Float, prunable, |objective, _| {
             let start = initial(objective);
             let masks: Vec<Tensor> = pruned.iter().map(|&i| start[i].gt(0.0)).collect();
-            let plan =
-                Plan { start: &start, masks: Some(&masks), first_epoch: 0, end_epoch: None, snapshots: &[] };
+            let plan = Plan { masks: Some(&masks), ..Plan::new(&start) };
             let trained = objective.train(&plan).unwrap().parameters;
             let mut masks = masks.iter();
             for (i, (trained, parameter)) in trained.iter().zip(objective.parameters()).enumerate() {
@@ -313,8 +312,7 @@ fn masked_networks_train_behind_the_projection_that_is_asked_for() {
         let (theta, dense) = (initial(&objective), objective.dense().unwrap());
         assert_ne!(theta[4], dense[4]);
         let masks = vec![theta[0].gt(0.0)];
-        let plan =
-            Plan { start: &theta, masks: Some(&masks), first_epoch: 0, end_epoch: None, snapshots: &[0] };
+        let plan = Plan { masks: Some(&masks), snapshots: &[0], ..Plan::new(&theta) };
         let outcome = objective.train(&plan).unwrap();
         let begun = if held { &dense[4] } else { &theta[4] };
         assert_eq!(&outcome.snapshots[0][4], begun);

@@ -86,8 +86,8 @@ impl<'a> Ask<'a> {
 
 /// The probes, and the oracles that go with them.
 fn names() -> Vec<&'static str> {
-    let ours =
-        |name: &&str| ["distance", "motion", "oracle", "code"].iter().any(|part| name.starts_with(part));
+    let parts = ["distance", "motion", "oracle", "code", "target", "sign", "obs-codes", "hot-codes"];
+    let ours = |name: &&str| parts.iter().any(|part| name.starts_with(part));
     all().iter().map(|record| record.name).filter(ours).collect()
 }
 
@@ -265,13 +265,7 @@ fn probes_recover_more_codes_than_magnitudes() {
             let found = method.find(objective, request).unwrap();
             let start: Vec<Tensor> =
                 objective.parameters().iter().map(|p| p.initial.shallow_clone()).collect();
-            let plan = Plan {
-                start: &start,
-                masks: Some(&found.masks[0]),
-                first_epoch: 0,
-                end_epoch: None,
-                snapshots: &[],
-            };
+            let plan = Plan { masks: Some(&found.masks[0]), ..Plan::new(&start) };
             let dense = read(&objective.dense().unwrap());
             let sparse = read(&objective.train(&plan).unwrap().parameters);
             let (dense, sparse) = (readout(&dense), readout(&sparse));
@@ -285,6 +279,18 @@ fn probes_recover_more_codes_than_magnitudes() {
         let probe = recall(method);
         assert!(probe > magnitude, "{method}: {probe} beside {magnitude}");
     }
+}
+
+#[test]
+fn a_formula_of_other_variables_is_another_target() {
+    let (case, clauses) = case(Embedding::Projection { rows: 8, trained: false });
+    let ask = Ask::of(&case, &clauses);
+    for method in ["target-combined", "sign-keeping", "obs-codes", "hot-codes", "distance"] {
+        let (right, wrong) = (ask.find(method), ask.find(&format!("{method}:wrong-clauses")));
+        assert_ne!(right.masks[0][0], wrong.masks[0][0], "{method}");
+        assert_eq!(right.cost, wrong.cost, "{method}");
+    }
+    assert!(ask.try_find("snip:wrong-clauses").unwrap_err().contains("changes nothing"));
 }
 
 #[test]

@@ -110,33 +110,68 @@ pub fn removal(
     progress: &Progress,
 ) -> Result<Removal> {
     let size = weights.len();
-    if inverse.len() != size * size || alive.is_some_and(|alive| alive.len() != size) {
-        return Err(shape_error!("an inverse of {} entries for {size} weights", inverse.len()));
+    if let Some(alive) = alive.filter(|alive| alive.len() != size) {
+        return Err(shape_error!("{} weights that are alive or not, of {size}", alive.len()));
     }
     let is_alive = |i: usize| alive.is_none_or(|alive| alive[i]);
-    if let Some(weight) = (0..size).filter(|&i| is_alive(i)).map(|i| weights[i]).find(|w| !w.is_finite()) {
-        return Err(value_error!("a weight is {weight}: weights must be finite (did training diverge?)"));
-    }
-    let mut rest = Rest {
-        weights: (0..size).map(|i| if is_alive(i) { weights[i] } else { 0.0 }).collect(),
-        inverse: allocate(Some(size * size), 0.0, "the inverse of a Hessian")?,
-        left: (0..size).collect(),
-    };
-    rest.inverse.copy_from_slice(inverse);
+    let living = (0..size).map(|i| if is_alive(i) { weights[i] } else { 0.0 }).collect();
+    let mut rest = Rest::new(living, inverse)?;
     for gone in (0..size).filter(|&i| !is_alive(i)) {
         rest.remove(gone)?;
     }
-    let mut removal = Removal { order: Vec::new(), losses: Vec::new() };
-    while let Some((cheapest, loss)) = rest.cheapest() {
-        progress.check()?;
-        rest.remove(cheapest)?;
-        removal.order.push(cheapest);
-        removal.losses.push(loss);
-    }
-    Ok(removal)
+    let count = rest.left.len();
+    rest.emptied(size, count, progress)
 }
 
-/// A row without the weights that have left.
+/// As [`removal`], of `count` of the first `candidates` weights: the others, biases and weights of other layers, say, stay
+/// and make up for them.
+///
+/// ```
+/// use precode_core::Progress;
+/// use precode_core::ticket::obs::removal_among;
+/// let inverse = [1.0, -0.5, -0.5, 1.0];
+/// let removal = removal_among(&[2.0, 1.0], 1, 1, &inverse, &Progress::default())?;
+/// assert_eq!((removal.order, removal.losses), (vec![0], vec![4.0]));
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`removal`]; [`Error::Shape`](crate::Error::Shape) for more candidates than weights, or fewer than are to leave.
+pub fn removal_among(
+    weights: &[f64],
+    candidates: usize,
+    count: usize,
+    inverse: &[f64],
+    progress: &Progress,
+) -> Result<Removal> {
+    if count > candidates || candidates > weights.len() {
+        return Err(shape_error!("{count} of {candidates} candidates among {} weights", weights.len()));
+    }
+    Rest::new(weights.to_vec(), inverse)?.emptied(candidates, count, progress)
+}
+
+/// The weights once those of `gone` are zero and the others have made up for them, where the loss is least.
+///
+/// ```
+/// use precode_core::ticket::obs::without;
+/// assert_eq!(without(&[2.0, 1.0], &[0], &[1.0, -0.5, -0.5, 1.0])?, [0.0, 2.0]);
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`removal`]; [`Error::Shape`](crate::Error::Shape) for a weight that there is not, or that is gone twice.
+pub fn without(weights: &[f64], gone: &[usize], inverse: &[f64]) -> Result<Vec<f64>> {
+    let mut rest = Rest::new(weights.to_vec(), inverse)?;
+    for &weight in gone {
+        if !rest.left.contains(&weight) {
+            return Err(shape_error!("weight {weight} is to leave once, of {} weights", weights.len()));
+        }
+        rest.remove(weight)?;
+    }
+    Ok(rest.weights)
+}
+
+/// Weights without those that have left.
 struct Rest {
     /// Zero where a weight has left.
     weights: Vec<f64>,
@@ -147,11 +182,38 @@ struct Rest {
 }
 
 impl Rest {
-    /// The weight to leave next, and what that costs.
-    fn cheapest(&self) -> Option<(usize, f64)> {
+    fn new(weights: Vec<f64>, inverse: &[f64]) -> Result<Self> {
+        let size = weights.len();
+        if inverse.len() != size * size {
+            return Err(shape_error!("an inverse of {} entries for {size} weights", inverse.len()));
+        }
+        if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+            return Err(value_error!("a weight is {weight}: weights must be finite (did training diverge?)"));
+        }
+        let mut own = allocate(Some(size * size), 0.0, "the inverse of a Hessian")?;
+        own.copy_from_slice(inverse);
+        Ok(Self { weights, inverse: own, left: (0..size).collect() })
+    }
+
+    /// Removes `count` of the first `candidates` weights.
+    fn emptied(mut self, candidates: usize, count: usize, progress: &Progress) -> Result<Removal> {
+        let mut removal = Removal { order: Vec::new(), losses: Vec::new() };
+        for _ in 0..count {
+            progress.check()?;
+            let Some((cheapest, loss)) = self.cheapest(candidates) else { break };
+            self.remove(cheapest)?;
+            removal.order.push(cheapest);
+            removal.losses.push(loss);
+        }
+        Ok(removal)
+    }
+
+    /// Which of the first `candidates` weights is to leave next, and what that costs.
+    fn cheapest(&self, candidates: usize) -> Option<(usize, f64)> {
         let size = self.weights.len();
         let cost = |&i: &usize| (i, self.weights[i].powi(2) / self.inverse[i * size + i]);
-        self.left.iter().map(cost).reduce(|best, next| if next.1 <= best.1 { next } else { best })
+        let left = self.left.iter().filter(|&&i| i < candidates);
+        left.map(cost).reduce(|best, next| if next.1 <= best.1 { next } else { best })
     }
 
     fn remove(&mut self, gone: usize) -> Result<()> {

@@ -1,4 +1,6 @@
-//! From cells in feature space to weights: the masks that best realise given features through an embedding.
+//! From cells and locations in feature space to weights: the masks that best realise them through an embedding.
+
+mod locations;
 
 use std::cmp::Ordering;
 
@@ -6,6 +8,8 @@ use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 
 use crate::error::{Result, flat, shape_error, shaped, value_error};
 use crate::train::embedding::multiply;
+
+pub use locations::{Chosen, choose_locations, exact_codes};
 
 /// The embedding C0 of one layer as its least-squares problems need it.
 #[derive(Clone, Debug)]

@@ -28,9 +28,13 @@ pub enum Control {
     Reinit,
     /// The weights of the smallest scores are kept.
     Invert,
+    /// The method is told the clauses of another formula: those of the network's own with the variables permuted (our
+    /// definition).
+    WrongClauses,
 }
 named!(Control, "control", "shuffle-layer" => ShuffleLayer, "shuffle-row" => ShuffleRow,
-    "shuffle-column" => ShuffleColumn, "reinit" => Reinit, "invert" => Invert);
+    "shuffle-column" => ShuffleColumn, "reinit" => Reinit, "invert" => Invert,
+    "wrong-clauses" => WrongClauses);
 
 impl Control {
     /// One line.
@@ -41,6 +45,7 @@ impl Control {
             Self::ShuffleColumn => "Mask entries permuted within each column",
             Self::Reinit => "Values of theta_0 permuted within each prunable tensor, mask kept",
             Self::Invert => "The smallest scores kept instead of the largest",
+            Self::WrongClauses => "Told the clauses of another formula, for methods that need clauses",
         }
     }
 
@@ -63,10 +68,18 @@ impl Control {
                 self.name()
             ));
         }
+        if self == Self::WrongClauses && !record.needs.clauses {
+            return Err(value_error!(
+                "{} of '{}' changes nothing: it is not told the clauses; use it on methods that need them",
+                self.name(),
+                record.name
+            ));
+        }
         let invert = request.invert != (self == Self::Invert);
-        let mut found = registry::found(record, objective, &Request { invert, ..*request })?;
+        let wrong_clauses = request.wrong_clauses || self == Self::WrongClauses;
+        let mut found = registry::found(record, objective, &Request { invert, wrong_clauses, ..*request })?;
         match self {
-            Self::Invert => {}
+            Self::Invert | Self::WrongClauses => {}
             Self::Reinit => found.start = self.redrawn(objective, request)?,
             Self::ShuffleLayer | Self::ShuffleRow | Self::ShuffleColumn => {
                 self.shuffle(&mut found, request)?

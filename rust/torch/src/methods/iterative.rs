@@ -89,6 +89,17 @@ fn level_density(level: i32) -> f64 {
     KEPT.powi(level)
 }
 
+/// Whether a level is above a density, with a margin that keeps a density that names a level, such as 0.64, from being
+/// below itself by rounding.
+fn is_above(level: i32, density: Density) -> bool {
+    level_density(level) > density.value() * (1.0 + 1e-9)
+}
+
+/// Trainings of `imp` for a density, the dense run included.
+pub(super) fn trainings(density: Density) -> u32 {
+    1 + (1..).take_while(|&level| is_above(level, density)).count() as u32
+}
+
 /// Levels of pruning by the scores of the trained networks, each level trained anew.
 pub(super) fn chain(
     objective: &mut dyn Objective,
@@ -124,20 +135,15 @@ pub(super) fn chain(
     let empty = || densities.iter().map(|_| Vec::new()).collect::<Vec<Vec<Tensor>>>();
     let (mut masks, mut starts, mut costs) = (empty(), empty(), vec![cost.clone(); densities.len()]);
     for i in order {
-        // The margin keeps a density that names a level, such as 0.64, from being below itself by rounding.
-        while level_density(level + 1) > densities[i].value() * (1.0 + 1e-9) {
+        while is_above(level + 1, densities[i]) {
             request.progress.check()?;
             level += 1;
             let density = Density::new(level_density(level))?;
             let scored = scores(objective, &trained, survivors.as_deref(), request)?;
             let kept = select(&scored, survivors.as_deref(), density, request)?;
-            let outcome = objective.train(&Plan {
-                start: rewound.as_deref().unwrap_or(&trained),
-                masks: Some(&kept),
-                first_epoch: epoch,
-                end_epoch: None,
-                snapshots: &[],
-            })?;
+            let start = rewound.as_deref().unwrap_or(&trained);
+            let outcome =
+                objective.train(&Plan { masks: Some(&kept), first_epoch: epoch, ..Plan::new(start) })?;
             (trained, survivors) = (outcome.parameters, Some(kept));
             cost.add_epochs(&outcome.epochs);
         }

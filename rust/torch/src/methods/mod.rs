@@ -8,6 +8,7 @@ mod early_bird;
 mod edge_popup;
 mod feed;
 mod gem_miner;
+mod hot;
 mod iterative;
 mod learned;
 mod objective;
@@ -44,6 +45,8 @@ pub struct Request<'a> {
     pub scope: Scope,
     /// Keep the weights of the smallest scores instead (a control).
     pub invert: bool,
+    /// Tell methods that use the clauses those of another formula instead (a control).
+    pub wrong_clauses: bool,
     /// Epochs of the dense run after which the networks are read, by methods that can read them early; `None`: each
     /// method's own moment.
     pub at: Option<u32>,
@@ -62,7 +65,18 @@ impl<'a> Request<'a> {
     /// a number for each network.
     pub fn new(densities: &'a [Density], streams: &'a [u64], progress: &'a Progress) -> Self {
         let (granularity, scope) = (Granularity::Weight, Scope::Global);
-        Self { densities, granularity, scope, invert: false, at: None, rewind: 0, seed: 0, streams, progress }
+        Self {
+            densities,
+            granularity,
+            scope,
+            invert: false,
+            wrong_clauses: false,
+            at: None,
+            rewind: 0,
+            seed: 0,
+            streams,
+            progress,
+        }
     }
 }
 

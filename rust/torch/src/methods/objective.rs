@@ -41,6 +41,15 @@ pub struct Plan<'a> {
     pub end_epoch: Option<u32>,
     /// Steps after which values are kept, increasing, counted from this plan's start.
     pub snapshots: &'a [u64],
+    /// Learning rate, as a multiple of that of the dense run.
+    pub rate: f64,
+}
+
+impl<'a> Plan<'a> {
+    /// A full run from these values, without masks.
+    pub fn new(start: &'a [Tensor]) -> Self {
+        Self { start, masks: None, first_epoch: 0, end_epoch: None, snapshots: &[], rate: 1.0 }
+    }
 }
 
 /// What a training run leaves behind.
@@ -141,6 +150,17 @@ pub trait Objective {
     /// # Errors
     /// As [`gradient`](Self::gradient); gradients of single samples that cannot be taken.
     fn fisher(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
+        let _ = (at, networks);
+        Err(unsupported!("these networks do not tell the gradients of single samples"))
+    }
+
+    /// Gauss-Newton matrix of some of the networks at `at`: the mean over the samples of the scoring batch of
+    /// `sum_o s_o g_o g_o'`, g_o being the gradient of output o with respect to all parameters but a projection C0, in
+    /// order, and s_o the curvature of the loss in that output: (parameters, parameters) for each network.
+    ///
+    /// # Errors
+    /// As [`fisher`](Self::fisher).
+    fn gauss_newton(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
         let _ = (at, networks);
         Err(unsupported!("these networks do not tell the gradients of single samples"))
     }

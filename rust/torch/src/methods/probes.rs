@@ -1,6 +1,7 @@
 //! Feature probes: tickets from the locations of codes, read at initialization or early in the dense run.
 
 mod layer;
+pub(super) mod translated;
 
 use ndarray::{Array2, Axis};
 use precode_core::ticket::mask::Density;
@@ -248,9 +249,7 @@ fn rounds(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
             request.progress.check()?;
             let level = density.value().powf(f64::from(round) / f64::from(ROUNDS));
             let kept = chooser.masks(objective, Some(&trained), Density::new(level)?, request)?;
-            let plan =
-                Plan { start: &start, masks: Some(&kept), first_epoch: 0, end_epoch: None, snapshots: &[] };
-            let outcome = objective.train(&plan)?;
+            let outcome = objective.train(&Plan { masks: Some(&kept), ..Plan::new(&start) })?;
             trained = outcome.parameters;
             cost.add_epochs(&outcome.epochs);
         }

@@ -6,8 +6,9 @@ use tch::no_grad_guard;
 
 use super::control::Control;
 use super::objective::Objective;
+use super::probes::translated;
 use super::{
-    Found, Record, Request, Start, basis, continuous_sparsification, early_bird, edge_popup, gem_miner,
+    Found, Record, Request, Start, basis, continuous_sparsification, early_bird, edge_popup, gem_miner, hot,
     iterative, obs, probes, score, sparsegpt, synflow, wanda,
 };
 use crate::error::{Error, Result, shape_error, value_error};
@@ -17,6 +18,7 @@ static RECORDS: &[Record] = &[
     score::MAGNITUDE_INIT,
     score::MAGNITUDE,
     score::CHECKPOINT_MAGNITUDE,
+    score::MAGNITUDE_W2,
     iterative::IMP,
     iterative::IMP_REWIND,
     iterative::IMP_LR_REWIND,
@@ -33,6 +35,9 @@ static RECORDS: &[Record] = &[
     synflow::SYNFLOW,
     early_bird::EARLY_BIRD,
     early_bird::EARLY_BIRD_NORMALIZED,
+    hot::HOT_OBS,
+    hot::HOT_MAGNITUDE,
+    hot::HOT_IMP,
     edge_popup::RECORD,
     gem_miner::RECORD,
     continuous_sparsification::RECORD,
@@ -45,6 +50,12 @@ static RECORDS: &[Record] = &[
     probes::BOTH,
     probes::BOTH_PLAIN,
     probes::BOTH_BLIND,
+    translated::TARGET_STATIC,
+    translated::TARGET_MOTION,
+    translated::TARGET_COMBINED,
+    translated::SIGN_KEEPING,
+    translated::OBS_CODES,
+    hot::HOT_CODES,
     probes::CODE_ROUNDS,
     probes::ORACLE_CODES,
     probes::ORACLE,

@@ -4,10 +4,10 @@ use precode_core::task::rng::{Purpose, stream};
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
-use super::objective::{Batch, Objective};
+use super::objective::{Batch, FeaturePair, Objective};
 use super::select::select;
 use super::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial, prunable};
-use crate::error::Result;
+use crate::error::{Result, unsupported};
 
 /// Temperature of the logits in the official code of GraSP.
 const GRASP_TEMPERATURE: f64 = 200.0;
@@ -105,6 +105,37 @@ pub(super) const CHECKPOINT_MAGNITUDE: Record = Record {
         one_shot(&magnitudes(&prunable(objective, values))?, Cost::of_epochs(epochs), objective, request)
     },
 };
+
+pub(super) const MAGNITUDE_W2: Record = Record {
+    name: "magnitude-w2",
+    title: "Largest |W1| |w2| after t epochs, t = 2 unless at says another",
+    reference: "control; without biases SynFlow's score (arXiv 2006.05467) in one round",
+    deviations: "What target-combined has without the clauses. |w2| is the norm of a row's weights to all outputs; other \
+                 prunable weights count by their magnitudes. The ticket starts at theta_0.",
+    find: |objective, request| {
+        let (values, epochs) = early(objective, request, CHECKPOINT)?;
+        one_shot(&through_rows(objective, &values)?, Cost::of_epochs(epochs), objective, request)
+    },
+    ..CHECKPOINT_MAGNITUDE
+};
+
+/// Magnitudes of the prunable weights, those into the rows that codes are read from times the norms of the rows' weights
+/// to all outputs.
+pub(super) fn through_rows(objective: &dyn Objective, values: &[Tensor]) -> Result<Vec<Tensor>> {
+    let Some(&FeaturePair { first, second, .. }) = objective.features() else {
+        return Err(unsupported!(
+            "the rows' weights to the outputs are those of networks of one hidden layer, or of two linear layers that \
+             are named"
+        ));
+    };
+    // (R, rows, 1).
+    let reach = values[second].f_detach()?.f_square()?.f_sum_dim_intlist(1, false, None)?.f_sqrt()?;
+    let scored = values.iter().enumerate().map(|(place, value)| {
+        let magnitude = value.f_detach()?.f_abs()?;
+        Ok(if place == first { magnitude.f_mul(&reach.f_unsqueeze(2)?)? } else { magnitude })
+    });
+    Ok(prunable(objective, scored.collect::<Result<_>>()?))
+}
 
 pub(super) const SNIP: Record = Record {
     name: "snip",

@@ -14,7 +14,7 @@ use crate::curvature::times_direction;
 use crate::engine::{Choice, choose};
 use crate::error::{Result, shape_error, value_error};
 use crate::flat::Flat;
-use crate::gradient::{backward, forward, of_samples};
+use crate::gradient::{Part, backward, forward, of_samples, residuals, roots_of_curvature};
 use crate::samples::from_matrix;
 use crate::stack::Stack;
 
@@ -287,6 +287,39 @@ impl<'a> StackObjective<'a> {
         Ok(gradient)
     }
 
+    /// Of some networks, the mean over the samples of the scoring batch of the sum of `g g'`, (numbers, numbers) of each:
+    /// `of` gives the g, (networks, samples, numbers), from activations and labels.
+    fn mean_of_squares(
+        &mut self,
+        at: &[Tensor],
+        networks: Range<usize>,
+        of: &dyn Fn(&Stack, &[Tensor], &Tensor) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
+        let _guard = no_grad_guard();
+        let stack = self.layers(at, Kind::Double)?.range(&networks)?;
+        let (first, count) = (networks.start as i64, networks.len() as i64);
+        let mut sum: Option<Tensor> = None;
+        let scoring = match self.scoring.take() {
+            Some(scoring) => scoring,
+            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
+        };
+        for chunk in self.scoring.insert(scoring).parts() {
+            self.progress.check()?;
+            let (x, labels, fraction) = chunk?;
+            let activations = forward(&stack, x.f_narrow(0, first, count)?)?;
+            for numbers in of(&stack, &activations, &labels.f_narrow(0, first, count)?)? {
+                let share = fraction / numbers.size()[1] as f64;
+                let part = numbers.f_transpose(1, 2)?.f_bmm(&numbers)?.f_mul_scalar_(share)?;
+                sum = Some(match sum {
+                    Some(mut sum) => sum.f_add_(&part)?,
+                    None => part,
+                });
+            }
+        }
+        let Some(sum) = sum else { return Err(value_error!("no samples: pass at least one")) };
+        (0..count).map(|network| Ok(sum.f_get(network)?)).collect()
+    }
+
     /// Sets to zero what does not belong to prunable weights.
     fn keep_prunable(&self, numbers: &mut Flat) -> Result<()> {
         let pairs = self.parameters.chunks_exact(2).zip(&mut numbers.stack.layers);
@@ -338,24 +371,18 @@ impl<'a> StackObjective<'a> {
         Ok(Masks { layers: layers.collect::<Result<_>>()? })
     }
 
-    /// Trains from `start` for `epochs` epochs after `first_epoch`; behind a C0 that is `held` fixed, where one is given.
-    fn run(
-        &self,
-        start: &[Tensor],
-        masks: Option<&[Tensor]>,
-        held: Option<Tensor>,
-        (first_epoch, epochs): (u32, u32),
-        snapshots: &[u64],
-    ) -> Result<Outcome> {
-        let mut start = self.layers(start, self.kind)?;
+    /// Trains `epochs` epochs of a plan; behind a C0 that is `held` fixed, where one is given.
+    fn run(&self, plan: &Plan, held: Option<Tensor>, epochs: u32) -> Result<Outcome> {
+        let mut start = self.layers(plan.start, self.kind)?;
         let fixed = Embedding::Projection { rows: self.widths[0], trained: false };
         let embedding = if held.is_some() { &fixed } else { self.problem.embedding };
         start.projection = held.or(start.projection);
-        let masks = masks.map(|masks| self.masks(masks)).transpose()?;
+        let masks = plan.masks.map(|masks| self.masks(masks)).transpose()?;
         let config = TrainConfig {
             epochs,
-            first_epoch: self.problem.config.first_epoch + first_epoch,
-            snapshots: snapshots.to_vec(),
+            first_epoch: self.problem.config.first_epoch + plan.first_epoch,
+            snapshots: plan.snapshots.to_vec(),
+            optimizer: self.problem.config.optimizer.faster(plan.rate),
             ..self.problem.config.clone()
         };
         let problem = Problem { masks: masks.as_ref(), config: &config, embedding, ..self.problem };
@@ -475,29 +502,24 @@ impl Objective for StackObjective<'_> {
     }
 
     fn fisher(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
-        let _guard = no_grad_guard();
-        let stack = self.layers(at, Kind::Double)?.range(&networks)?;
-        let wanted = self.prunable();
-        let (first, count) = (networks.start as i64, networks.len() as i64);
-        let mut sum: Option<Tensor> = None;
-        let scoring = match self.scoring.take() {
-            Some(scoring) => scoring,
-            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
-        };
-        for chunk in self.scoring.insert(scoring).parts() {
-            self.progress.check()?;
-            let (x, labels, fraction) = chunk?;
-            let activations = forward(&stack, x.f_narrow(0, first, count)?)?;
-            let gradients = of_samples(&stack, &activations, &labels.f_narrow(0, first, count)?, &wanted)?;
-            let share = fraction / gradients.size()[1] as f64;
-            let part = gradients.f_transpose(1, 2)?.f_bmm(&gradients)?.f_mul_scalar_(share)?;
-            sum = Some(match sum {
-                Some(mut sum) => sum.f_add_(&part)?,
-                None => part,
-            });
-        }
-        let Some(sum) = sum else { return Err(value_error!("no samples: pass at least one")) };
-        (0..count).map(|network| Ok(sum.f_get(network)?)).collect()
+        let weights: Vec<(usize, Part)> =
+            self.prunable().into_iter().map(|layer| (layer, Part::Weight)).collect();
+        self.mean_of_squares(at, networks, &|stack, activations, labels| {
+            let delta = residuals(activations, labels)?;
+            Ok(vec![of_samples(stack, activations, delta, &weights)?])
+        })
+    }
+
+    fn gauss_newton(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
+        let layers = 0..self.widths.len() - 1;
+        let all: Vec<(usize, Part)> =
+            layers.flat_map(|layer| [(layer, Part::Weight), (layer, Part::Bias)]).collect();
+        self.mean_of_squares(at, networks, &|stack, activations, _| {
+            roots_of_curvature(activations)?
+                .into_iter()
+                .map(|delta| of_samples(stack, activations, delta, &all))
+                .collect()
+        })
     }
 
     /// The dense run that was handed in, or else one that is trained now.
@@ -505,7 +527,7 @@ impl Objective for StackObjective<'_> {
         let dense = match self.dense.take() {
             Some(dense) => dense,
             None => {
-                let outcome = self.run(&self.initial(), None, None, (0, self.epochs()), &[])?;
+                let outcome = self.run(&Plan::new(&self.initial()), None, self.epochs())?;
                 (outcome.parameters, outcome.epochs)
             }
         };
@@ -534,7 +556,8 @@ impl Objective for StackObjective<'_> {
         let missing: Vec<u64> = steps.iter().copied().filter(missing).collect();
         if let Some(end) = missing.last() {
             let epochs = end.div_ceil(self.steps_per_epoch()) as u32;
-            let outcome = self.run(&self.initial(), None, None, (0, epochs), &missing)?;
+            let initial = self.initial();
+            let outcome = self.run(&Plan { snapshots: &missing, ..Plan::new(&initial) }, None, epochs)?;
             if epochs == self.epochs() {
                 self.dense = Some((outcome.parameters, outcome.epochs));
             }
@@ -556,7 +579,7 @@ impl Objective for StackObjective<'_> {
             Some(_) if self.holds_projection => self.dense()?.pop(),
             _ => None,
         };
-        self.run(plan.start, plan.masks, held, (plan.first_epoch, epochs), plan.snapshots)
+        self.run(plan, held, epochs)
     }
 
     fn features(&self) -> Option<&FeaturePair> {

@@ -131,3 +131,49 @@ fn what_cannot_be_inverted_is_refused() {
     let whole = Layer { weights: &[2.0, 1.0], ..layer };
     assert_eq!(ranks(&[whole], DAMPING, &cancelled).unwrap_err().to_string(), "interrupted");
 }
+
+proptest! {
+    #![proptest_config(crate::examples(64))]
+    #[test]
+    fn what_stays_makes_up_for_the_candidates_that_left(
+        size in 2usize..8, samples in 3usize..20, entries in prop::collection::vec(-1.0..1.0f64, 30..60),
+        weights in prop::collection::vec(-2.0..2.0f64, 8), others in 0usize..3, count in 0usize..6,
+    ) {
+        let hessian = hessian(size, samples, &entries);
+        let candidates = size - others.min(size - 1);
+        let count = count.min(candidates);
+        let weights = DVector::from_column_slice(&weights[..size]);
+        let inverse = hessian.clone().try_inverse().unwrap();
+        let removal =
+            removal_among(weights.as_slice(), candidates, candidates, &flat(&inverse), &Progress::default()).unwrap();
+        let mut order = removal.order.clone();
+        order.sort_unstable();
+        prop_assert_eq!(order, (0..candidates).collect::<Vec<_>>());
+        let gone = &removal.order[..count];
+        let moved = without(weights.as_slice(), gone, &flat(&inverse)).unwrap();
+        // The weights are where the loss of their removal is least.
+        let (loss, expected) = least(&weights, &hessian, gone);
+        prop_assert!(moved.iter().zip(expected.iter()).all(|(a, b)| (a - b).abs() < 1e-6));
+        let first =
+            removal_among(weights.as_slice(), candidates, count, &flat(&inverse), &Progress::default()).unwrap();
+        prop_assert_eq!(&first.order[..], gone);
+        prop_assert!((loss - removal.losses[..count].iter().sum::<f64>()).abs() < 1e-6);
+        if count == 1 {
+            let of = |i: usize| least(&weights, &hessian, &[i]).0;
+            prop_assert!(loss <= (0..candidates).map(of).fold(f64::INFINITY, f64::min) + 1e-9);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_leave_is_refused() {
+    let progress = Progress::default();
+    let inverse = [1.0, 0.0, 0.0, 1.0];
+    assert!(removal_among(&[1.0, 2.0], 3, 1, &inverse, &progress).is_err());
+    assert!(removal_among(&[1.0, 2.0], 1, 2, &inverse, &progress).is_err());
+    assert!(removal_among(&[1.0, f64::NAN], 1, 1, &inverse, &progress).is_err());
+    for gone in [&[2][..], &[1, 1]] {
+        assert!(without(&[1.0, 2.0], gone, &inverse).is_err());
+    }
+    assert!(without(&[1.0], &[0], &[1.0, 0.0]).is_err());
+}

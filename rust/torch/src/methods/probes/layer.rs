@@ -4,10 +4,12 @@ use ndarray::{Array2, Array3, Axis, Slice, Zip};
 use precode_core::error::{in_parallel, shaped};
 use precode_core::read::blind::{self, Affinity};
 use precode_core::read::template::templates;
+use precode_core::task::rng::{Purpose, stream};
 use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_core::ticket::probe::{Probe, choose_cells};
 use precode_core::ticket::translation::Translation;
 use precode_core::{Clause, Clauses, Readout, Template};
+use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -22,12 +24,12 @@ const BLIND_WIDTH: usize = 4;
 
 /// The layer that codes are read from, as a probe sees it.
 pub(super) struct Layer {
-    networks: usize,
+    pub networks: usize,
     pub rows: usize,
     /// Its place among the parameters, and that of its outputs' weights.
-    first: usize,
+    pub first: usize,
     /// Its place among the prunable parameters.
-    place: usize,
+    pub place: usize,
     second: usize,
     output: i64,
     pub inputs: usize,
@@ -67,7 +69,10 @@ impl Layer {
         };
         let c0 = pair.c0(&initial(objective));
         let variables = c0.and_then(|c0| c0.size().last().copied()).unwrap_or(inputs);
-        let (clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
+        let (mut clauses, complemented) = (pair.clauses.clone(), pair.complemented.clone());
+        if request.wrong_clauses {
+            clauses = clauses.map(|clauses| renamed(clauses, variables as usize, request));
+        }
         let place = objective.parameters()[..first].iter().filter(|parameter| parameter.prunable).count();
         let (networks, rows) = (networks as usize, rows as usize);
         Ok(Self {
@@ -117,8 +122,22 @@ impl Layer {
         Ok(shaped(weights, (self.networks, self.rows, self.inputs))?)
     }
 
+    /// Norms of the weights from each row to all outputs, (R, rows), in float64.
+    pub fn reach(&self, values: &[Tensor]) -> Result<Array2<f64>> {
+        let weights = values[self.second].f_detach()?.f_to_kind(Kind::Double)?;
+        let norms = weights.f_square()?.f_sum_dim_intlist(1, false, Kind::Double)?.f_sqrt()?;
+        Ok(shaped(flat(&norms)?, (self.networks, self.rows))?)
+    }
+
+    /// The clauses of all networks, if they are told.
+    pub fn told(&self) -> Result<Clauses> {
+        let formula = self.clauses.as_ref().ok_or_else(super::no_clauses)?;
+        let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
+        Ok(Clauses::new(&sets, self.networks, self.variables)?)
+    }
+
     /// C1 and output weights of all networks, in float64; output weights as they speak for the clauses.
-    fn features(&self, values: &[Tensor]) -> Result<Features> {
+    pub fn features(&self, values: &[Tensor]) -> Result<Features> {
         let output = values[self.second].f_detach()?.f_select(1, self.output)?.f_to_kind(Kind::Double)?;
         let mut output = shaped(flat(&output)?, (self.networks, self.rows))?;
         for (mut weights, _) in
@@ -243,13 +262,13 @@ impl Layer {
 }
 
 /// C1 (R, rows, variables) and output weights (R, rows) of all networks.
-struct Features {
-    features: Array3<f64>,
-    output: Array2<f64>,
+pub(super) struct Features {
+    pub features: Array3<f64>,
+    pub output: Array2<f64>,
 }
 
 impl Features {
-    fn readout(&self) -> Result<Readout<'_, f64>> {
+    pub fn readout(&self) -> Result<Readout<'_, f64>> {
         Ok(Readout::new(self.features.view(), self.output.view())?)
     }
 }
@@ -300,6 +319,17 @@ impl Chooser<'_> {
             .collect::<Result<_>>()?;
         layer.with_others(networks.into_iter().flatten(), others)
     }
+}
+
+/// The clauses of each network with the variables permuted: those of another formula of the same kind, for a network
+/// alone as among others.
+fn renamed(mut clauses: Vec<Vec<Clause>>, variables: usize, request: &Request) -> Vec<Vec<Clause>> {
+    for (formula, &index) in clauses.iter_mut().zip(request.streams) {
+        let mut names: Vec<usize> = (0..variables).collect();
+        names.shuffle(&mut stream(request.seed, Purpose::Control, index));
+        formula.iter_mut().flatten().for_each(|literal| literal.variable = names[literal.variable]);
+    }
+    clauses
 }
 
 /// C0 (inputs, variables) of all networks, or (R, inputs, variables) of each.
