@@ -18,6 +18,9 @@ use crate::gradient::{Part, backward, forward, of_samples, residuals, roots_of_c
 use crate::samples::from_matrix;
 use crate::stack::Stack;
 
+/// Numbers of single samples, (networks, samples, numbers) each, from networks, activations and labels.
+type OfSamples<'a> = &'a dyn Fn(&Stack, &[Tensor], &Tensor) -> Result<Vec<Tensor>>;
+
 /// A [`Stack`] with its data. The parameters are `w1`, `b1`, `w2`, `b2`, .. from input to output, and last `c0` where
 /// each network has a projection that is trained.
 ///
@@ -293,7 +296,7 @@ impl<'a> StackObjective<'a> {
         &mut self,
         at: &[Tensor],
         networks: Range<usize>,
-        of: &dyn Fn(&Stack, &[Tensor], &Tensor) -> Result<Vec<Tensor>>,
+        of: OfSamples,
     ) -> Result<Vec<Tensor>> {
         let _guard = no_grad_guard();
         let stack = self.layers(at, Kind::Double)?.range(&networks)?;
