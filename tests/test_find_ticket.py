@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import precode as pc
 from precode import _precode
-from precode.modules.batches import Batches, isolated
+from precode._internal.randomness import isolated
+from precode.modules.batches import Batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

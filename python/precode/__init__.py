@@ -20,6 +20,7 @@ from precode._internal.errors import (
     PrecodeShapeError,
     PrecodeTypeError,
     PrecodeValueError,
+    TicketWarning,
     UnsupportedError,
 )
 from precode.codes import (
@@ -82,6 +83,7 @@ __all__ = [
     "Retrained",
     "Runs",
     "Ticket",
+    "TicketWarning",
     "Tickets",
     "TruthTable",
     "UnsupportedError",

@@ -17,7 +17,8 @@ from precode._internal.errors import (
     PrecodeValueError,
     UnsupportedError,
 )
-from precode.modules.batches import SCORING, Batches, isolated, reseed, samples
+from precode._internal.randomness import isolated, reseed
+from precode.modules.batches import SCORING, Batches, samples
 from precode.modules.layers import Watch
 from precode.tickets import masked
 

@@ -106,6 +106,8 @@ def find_ticket(
         Ticket(method='snip', density=0.25, kept=40 of 160 in 2 tensors)
         >>> module = ticket.apply_(module)
     """
+    masked.check_module(module)
+    module = masked.unwrapped(module)
     slots = masked.slots(module)
     names = _prunable(module, slots, prunable)
     if isinstance(density, bool | str) or not isinstance(density, float | int):
