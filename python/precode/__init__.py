@@ -42,7 +42,7 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import find_ticket
+from precode.modules import find_ticket, register_method
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
 
@@ -113,6 +113,7 @@ __all__ = [
     "plot",
     "published",
     "recovery",
+    "register_method",
     "report",
     "study",
     "train",

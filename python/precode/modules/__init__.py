@@ -1,9 +1,11 @@
 """Tickets of any `torch.nn.Module`."""
 
+from precode.modules.own import register_method
 from precode.modules.search import find_ticket
 
 __all__ = [
     "find_ticket",
+    "register_method",
 ]
 
 

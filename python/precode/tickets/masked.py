@@ -14,9 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode.tickets import masking
 
-PRUNABLE_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""The layers whose weights are pruned where none are named."""
-
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 """Modules that hold another as `module`, which a ticket is of."""
 
@@ -136,7 +133,7 @@ def slots(module: nn.Module) -> dict[str, Slot]:
     found: dict[str, Slot] = {}
     first: dict[int, str] = {}
     tied: dict[str, list[str]] = {}
-    for prefix, layer in _layers(unwrapped(module), "", set()):
+    for prefix, layer in layers(module):
         for slot in _own(layer, prefix):
             parameter = slot.parameter
             if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -157,13 +154,9 @@ def slots(module: nn.Module) -> dict[str, Slot]:
     return found
 
 
-def layer_weights(module: nn.Module) -> list[str]:
-    """Names of the weights of all linear and convolutional layers, shared layers once.
-
-    A layer that says ``prunable = False``, such as the C0 of `precode.Networks.module`, is left out.
-    """
-    layers = ((prefix, layer) for prefix, layer in _layers(module, "", set()) if isinstance(layer, PRUNABLE_LAYERS))
-    return [f"{prefix}weight" for prefix, layer in layers if getattr(layer, "prunable", True)]
+def layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All layers of a module with the prefixes of their parameters' names, such as ``0.``, shared layers once."""
+    return _layers(unwrapped(module), "", set())
 
 
 def check_free(slot: Slot) -> None:

@@ -48,9 +48,9 @@ def mask_of(layer: nn.Module, attribute: str) -> torch.Tensor | None:
 
 def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     """Keeps a weight at zero where the mask, of which a copy is held, is False."""
-    masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True)).train(layer.training)
-    first = not parametrize.is_parametrized(layer)
-    if not first:
+    with torch.inference_mode(False):  # in which a mask could not be trained with
+        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True)).train(layer.training)
+    if parametrize.is_parametrized(layer):
         _own_class(layer)
     parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
     layer.get_submodule(f"parametrizations.{attribute}").training = layer.training
