@@ -94,9 +94,11 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
         else:
             raise PrecodeTypeError(f"prunable must be names or kinds of layers, not {type(entry).__name__}")
     excluded = [exclude] if isinstance(exclude, str) else list(exclude)
-    for name in {name for pattern in excluded for name in _matching(pattern, slots, "exclude")}:
-        named.pop(name, None)
-        left_out.pop(name, None)
+    for pattern in excluded:
+        hit = [name for name in left_out if isinstance(pattern, str) and _matches(pattern, name)]
+        for name in hit or _matching(pattern, slots, "exclude"):
+            left_out.pop(name, None)
+        named = {name: entry for name, entry in named.items() if not _matches(pattern, name)}
     if not named:
         raise PrecodeValueError(_nothing(wanted, left_out, bool(excluded)))
     for name in named:
@@ -167,11 +169,7 @@ def _matching(pattern: str, slots: dict[str, Slot], argument: str) -> list[str]:
     """The parameters that a name, the name of their layer, or a pattern with * means."""
     if not isinstance(pattern, str):
         raise PrecodeTypeError(f"{argument} must be names, not {type(pattern).__name__}")
-    found = [
-        name
-        for name, slot in slots.items()
-        if any(fnmatchcase(each, pattern) or each.startswith(f"{pattern}.") for each in (name, *slot.tied))
-    ]
+    found = [name for name, slot in slots.items() if any(_matches(pattern, each) for each in (name, *slot.tied))]
     if argument == "prunable" and pattern not in slots and "*" not in pattern:
         # A layer's name means its weights, not its biases.
         found = [name for name in found if slots[name].parameter.ndim > 1]
@@ -181,6 +179,10 @@ def _matching(pattern: str, slots: dict[str, Slot], argument: str) -> list[str]:
             f"{_some(list(slots))}, or a layer, or several with *"
         )
     return found
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
 
 
 def _nothing(wanted: list[str | type[nn.Module]], left_out: dict[str, str], excluded: bool) -> str:
