@@ -130,6 +130,8 @@ def test_scores_that_say_nothing_are_refused_or_said():
     for module, method in [(dead, "snip"), (zero, "snip"), (alike, "magnitude-init")]:
         with pytest.raises(pc.PrecodeValueError, match="do not tell the weights apart"):
             pc.find_ticket(module, method, 0.3, data(), cross_entropy)
+    with pytest.raises(pc.PrecodeValueError, match="do not tell the weights apart"):
+        pc.find_ticket(dead, "snip", 0.3, data(), cross_entropy, granularity="row")
     for last in (nn.Softmax(-1), nn.LayerNorm(3)):
         with pytest.raises(pc.PrecodeValueError, match="behind a softmax or a normalization"):
             pc.find_ticket(mlp(last), "synflow", 0.3)

@@ -95,8 +95,9 @@ class Search:
             scores = {name: sign * score for name, score in found.scores.items()}
             masks = selection.choose(scores, layouts, wanted)
         said = doubts.of_choice(self._choice.left_out)
-        if self._has_scores and not self._control and wanted.pattern is None and wanted.granularity == "weight":
-            said += doubts.of_scores(self._method, found.scores, masks, per_layer=wanted.scope == "per-layer")
+        if self._has_scores and not self._control and wanted.pattern is None:
+            scores = selection.compared(found.scores, layouts, wanted.granularity)
+            said += doubts.of_scores(self._method, scores, masks, per_layer=wanted.scope == "per-layer")
         said += doubts.of_masks(masks)
         config: dict[str, Any] = {
             "seed": self._seed,

@@ -167,6 +167,22 @@ def choose(scores: Tensors, layouts: Mapping[str, Layout], wanted: Wanted) -> Te
     return _best(scores, units, wanted.density, "the module")
 
 
+def compared(scores: Tensors, layouts: Mapping[str, Layout], granularity: str) -> Tensors:
+    """For each weight what is compared with others: its score, or the mean score of its row or column."""
+    found = {}
+    for name, score in scores.items():
+        unit = _units(score, layouts.get(name, Layout()), granularity)
+        found[name] = score if unit is None else _means(score, unit)[0][unit]
+    return found
+
+
+def _means(score: torch.Tensor, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean score and the number of weights of each row or column."""
+    members, flat = unit.flatten(), score.double().flatten()
+    count = torch.bincount(members)
+    return torch.zeros(len(count), dtype=torch.float64, device=flat.device).index_add_(0, members, flat) / count, count
+
+
 def _of_each(score: torch.Tensor, kept: int, of: int) -> torch.Tensor:
     """N of each M consecutive inputs, for every output and place of a window."""
     last = score.movedim(1, -1) if score.ndim > 1 else score
@@ -196,13 +212,9 @@ def _best(scores: Tensors, units: Mapping[str, torch.Tensor | None], density: fl
     means, sizes = [], []
     for name, score in scores.items():
         unit, flat = units[name], score.double().flatten()
-        if unit is None:
-            means.append(flat)
-            sizes.append(torch.ones_like(flat, dtype=torch.int64))
-        else:
-            count = torch.bincount(unit.flatten())
-            means.append(torch.zeros(len(count), dtype=torch.float64).index_add_(0, unit.flatten(), flat) / count)
-            sizes.append(count)
+        mean, count = (flat, torch.ones_like(flat, dtype=torch.int64)) if unit is None else _means(score, unit)
+        means.append(mean)
+        sizes.append(count)
     total = sum(score.numel() for score in scores.values())
     target = round(density * total)
     if not target:
