@@ -42,7 +42,7 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import find_ticket, register_method
+from precode.modules import Comparison, compare, find_ticket, register_method
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
 
@@ -65,6 +65,7 @@ __all__ = [
     "Biased",
     "BrokenClause",
     "Codes",
+    "Comparison",
     "Curves",
     "Dataset",
     "DivergenceWarning",
@@ -93,6 +94,7 @@ __all__ = [
     "code_distance",
     "code_distance_counts",
     "code_distance_kernel",
+    "compare",
     "conflicts",
     "controls",
     "crowding",

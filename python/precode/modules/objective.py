@@ -238,25 +238,35 @@ class ModuleObjective:
         if self._train is not None and (first_epoch or snapshots or end_epoch is not None):
             raise UnsupportedError(HIDDEN)
         end = self.epochs if end_epoch is None else min(end_epoch, self.epochs)
-        with self._isolated(), torch.inference_mode(False), torch.enable_grad():
-            network = self._network(start, masks)
-            kept: list[Tensors] = []
-            if self._train is None:
-                optimizer = training.optimizer_of(network, self._optimizer)
-                wanted = set(snapshots)
-                done = chain([0], self._steps(network, range(first_epoch, end), optimizer))
-                kept = [self._out(self._values(network)) for step in done if step in wanted]
-            else:
-                reseed(self._device, self._seed)
-                before = {name: value.detach().clone() for name, value in network.named_parameters()}
-                try:
-                    returned = self._train(network)
-                finally:
-                    self._restore_original()
-                training.check_trained(network, returned, before)
-            values = self._values(network)
+        network = self._network(start, masks)
+        kept = self.fit(network, range(first_epoch, end), snapshots)
+        values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
         return self._out(values), kept, float(end - first_epoch)
+
+    def copy(self) -> nn.Module:
+        """A copy of the module, in the modes that it is trained in."""
+        return copied(self._module)
+
+    def fit(self, network: nn.Module, epochs: range, snapshots: Sequence[int] = ()) -> list[Tensors]:
+        """Trains a copy in place, by the user's function or for some epochs; the values after some steps.
+
+        Raises:
+            PrecodeValueError: the user's function trains another module.
+        """
+        with self._isolated(), torch.inference_mode(False), torch.enable_grad():
+            if self._train is None:
+                optimizer, wanted = training.optimizer_of(network, self._optimizer), set(snapshots)
+                done = chain([0], self._steps(network, epochs, optimizer))
+                return [self._out(self._values(network)) for step in done if step in wanted]
+            reseed(self._device, self._seed)
+            before = {name: value.detach().clone() for name, value in network.named_parameters()}
+            try:
+                returned = self._train(network)
+            finally:
+                self._restore_original()
+            training.check_trained(network, returned, before)
+            return []
 
     def dense_epochs(self) -> Iterator[Tensors]:
         """The values after each epoch of the dense training, which goes no further than they are asked for."""
