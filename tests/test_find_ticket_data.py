@@ -2,6 +2,8 @@
 
 import copy
 from collections import UserDict, namedtuple
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -118,6 +120,11 @@ class Moving:
         return Moving(self.still.to(device), moved=True)
 
 
+@dataclass
+class Held:
+    x: torch.Tensor
+
+
 def test_batches_of_every_form():
     (x, y), module = data(), Named()
     expected = pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
@@ -127,10 +134,11 @@ def test_batches_of_every_form():
         [Pair(x, y)],
         [(Pair(x, y), y)],
         [(Moving(x), y)],
+        [(Held(x.numpy()), y.numpy())],
         [(x, y, torch.arange(len(x)))],
         [{"input_ids": x, "labels": y}],
     ]
-    unpack = [None] * 5 + [lambda batch: batch[:2], lambda batch: (batch["input_ids"], batch["labels"])]
+    unpack = [None] * 6 + [lambda batch: batch[:2], lambda batch: (batch["input_ids"], batch["labels"])]
     for form, function in zip(forms, unpack, strict=True):
         assert pc.find_ticket(module, "snip", 0.3, form, cross_entropy, unpack=function) == expected
     with torch.inference_mode():
@@ -226,6 +234,11 @@ class Noisy(Dataset):
         return self.x[index] + noise, self.y[index]
 
 
+def noisy(samples, generator):
+    x, y = (torch.stack(items) for items in zip(*samples, strict=True))
+    return x + torch.from_numpy(generator.normal(0, 1, x.shape)).float(), y
+
+
 def test_generators_of_loaders_and_data_sets_are_as_before():
     x, y = data()
     loaders = [
@@ -234,6 +247,9 @@ def test_generators_of_loaders_and_data_sets_are_as_before():
             TensorDataset(x, y), 8, sampler=RandomSampler(x, generator=torch.Generator().manual_seed(seed))
         ),
         lambda seed: DataLoader(Noisy(x, y, seed), 8),
+        lambda seed: DataLoader(
+            TensorDataset(x, y), 8, collate_fn=partial(noisy, generator=np.random.default_rng(seed))
+        ),
     ]
     for make in loaders:
         loader, untouched = make(0), make(0)

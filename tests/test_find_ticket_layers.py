@@ -81,6 +81,32 @@ class Square(torch.autograd.Function):
         return 2 * context.saved_tensors[0] * gradient
 
 
+class Detached(torch.autograd.Function):
+    """x squared, whose derivative autograd takes for a constant."""
+
+    @staticmethod
+    def forward(context, x):
+        context.x = x.detach().numpy()
+        return x * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return torch.from_numpy(2 * context.x * gradient.detach().numpy())
+
+
+class Recorded(torch.autograd.Function):
+    """x squared, as autograd would have it."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return 2 * context.saved_tensors[0] * gradient
+
+
 class Layered(nn.Module):
     def __init__(self, middle):
         super().__init__()
@@ -107,6 +133,10 @@ def test_second_derivatives_of_fused_kernels_and_of_layers_without():
     assert all(float((tickets[0].masks[n] == m).double().mean()) > 0.99 for n, m in tickets[1].masks.items())
     with pytest.raises(pc.UnsupportedError, match=r"second derivatives, .* \(trying to differentiate twice"):
         pc.find_ticket(seeded(Layered, Square.apply), "grasp", 0.3, data(), cross_entropy)
+    with pytest.raises(pc.UnsupportedError, match="not the change of its first derivatives"):
+        pc.find_ticket(seeded(Layered, Detached.apply), "grasp", 0.3, data(), cross_entropy)
+    ours = pc.find_ticket(seeded(Layered, Recorded.apply), "grasp", 0.3, data(), cross_entropy)
+    assert ours == pc.find_ticket(seeded(Layered, torch.square), "grasp", 0.3, data(), cross_entropy)
 
     def ctc(output, y):
         logits = output.log_softmax(-1)[:, None].expand(-1, 2, -1)

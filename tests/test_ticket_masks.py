@@ -1,6 +1,7 @@
 """Masks on layers of every kind: copies, edits, recurrent and attention layers, wrappers, modules that fit in part."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -253,3 +254,16 @@ def test_torch_prune_can_be_undone_by_torch():
     ticket = made(module, *ATTENTION).to_torch_prune(module)
     prune.remove(ticket.table, "weight")
     assert torch.isfinite(ticket(x(3, 5, 8))).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_masks_do_not_allow_is_said():
+    module = mlp()
+    ticket = made(module, "0.weight")
+    with pytest.raises(pc.PrecodeTypeError, match=r"compiled by torch\.jit cannot be pruned"):
+        ticket.apply_(torch.jit.script(mlp()))
+    ticket.apply_(module)
+    with pytest.raises(pc.UnsupportedError, match=r"Linear is parametrized, .* call ticket\.remove_ first"):
+        pickle.dumps(module)
+    pickle.dumps(ticket.remove_(module))
+    pickle.dumps(ticket.to_torch_prune(mlp()))

@@ -6,6 +6,8 @@ import random
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -76,16 +78,24 @@ def generators_in(*objects: Any) -> list[Any]:
         if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
             found[id(value)] = value
             return
-        if isinstance(value, dict | list | tuple):
-            inner = list(value.values() if isinstance(value, dict) else value) if len(value) <= ITEMS else []
-        else:
-            inner = list(getattr(value, "__dict__", {}).values())
-        for item in inner:
+        for item in _inner(value):
             look(item, depth + 1)
 
     for item in objects:
         look(item, 0)
     return list(found.values())
+
+
+def _inner(value: Any) -> list[Any]:
+    """What an object, a collection or a function holds."""
+    if isinstance(value, dict | list | tuple):
+        return list(value.values() if isinstance(value, dict) else value) if len(value) <= ITEMS else []
+    held = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, partial):
+        held += [value.func, value.args, value.keywords]
+    if isinstance(value, FunctionType):
+        held += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+    return held + ([value.__self__] if isinstance(value, MethodType) else [])
 
 
 def state(generator: Any) -> Any:

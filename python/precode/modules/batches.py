@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,12 +30,14 @@ Weight = Callable[[Any, Any], Any]
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors on a device, also within collections and objects that move by a `to` of their own."""
+    """Tensors and arrays on a device, also within collections and objects that move by a `to` of their own."""
     if isinstance(value, torch.Tensor):
         # Autograd saves no tensor that was made in inference mode.
         return value.to(device, copy=value.is_inference())
     if callable(move := getattr(value, "to", None)) and not isinstance(value, nn.Module):
         return move(device)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(value).to(device)
     return mapped(lambda item: to_device(item, device), value)
 
 
@@ -43,6 +47,8 @@ def mapped(function: Callable[[Any], Any], value: Any) -> Any:
         return {key: function(item) for key, item in value.items()}
     if is_named(value):
         return type(value)(*map(function, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: function(getattr(value, each.name)) for each in fields(value) if each.init})
     return type(value)(map(function, value)) if type(value) in (list, tuple) else value
 
 

@@ -19,7 +19,7 @@ from precode._internal.randomness import isolated, reseed
 from precode.modules import own
 from precode.modules.batches import Batches, Unpack, Weight, call
 from precode.modules.copies import copied
-from precode.modules.objective import Loss, ModuleObjective
+from precode.modules.learner import Learner, Loss
 from precode.modules.own import Score
 from precode.modules.search import find_ticket
 from precode.modules.training import OptimizerFactory, adam
@@ -170,7 +170,7 @@ def compare(
     for seed, name in tracked([(seed, name) for seed in chosen for name in named], progress, "search"):
         if bench is None or bench.seed != seed:
             bench = _Bench(_made(model, seed), data, loss, train, epochs, optimizer, seed, unpack, weight, test)
-            dense = bench.tested(bench.objective.copy(), 0)
+            dense = bench.tested(bench.learner.copy(), 0)
         if name in refused:
             continue
         began = time.perf_counter()
@@ -227,15 +227,15 @@ class _Bench:
         batches = None if data is None else Batches(data, self._device, seed, lambda: None, unpack, weight)
         if train is None and (batches is None or loss is None):
             raise PrecodeValueError("tickets are trained: pass data= and loss=, or train=")
-        self.objective = ModuleObjective(module, [], batches, loss, train, epochs, optimizer, seed, None)
+        self.learner = Learner(module, [], batches, loss, train, epochs, optimizer, seed)
 
     def tested_ticket(self, ticket: Ticket) -> float:
         """What is tested, of a ticket after training."""
-        return self.tested(ticket.apply_(self.objective.copy()), int(ticket.config["start_epoch"]))
+        return self.tested(ticket.apply_(self.learner.copy()), int(ticket.config["start_epoch"]))
 
     def tested(self, network: nn.Module, first_epoch: int) -> float:
         """What is tested, of a copy after training."""
-        self.objective.fit(network, range(first_epoch, self._epochs))
+        self.learner.fit(network, range(first_epoch, self._epochs))
         network.eval()
         with isolated(self._device), torch.inference_mode(False), torch.no_grad():
             value = self._test(copied(network)) if callable(self._test) else self._accuracy(network)

@@ -30,6 +30,20 @@ def leaves(value: torch.Tensor) -> list[torch.Tensor]:
     return found
 
 
+def has_own_functions(value: torch.Tensor) -> bool:
+    """Whether a graph has functions of the user's own (`torch.autograd.Function`), whose derivative may have none."""
+    seen, open_nodes = set(), [value.grad_fn]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return True
+        seen.add(node)
+        open_nodes += [following for following, _ in node.next_functions]
+    return False
+
+
 def backward(value: torch.Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """Gives parameters the gradients of a value, and no other tensor.
 

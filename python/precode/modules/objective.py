@@ -3,55 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
-from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError, UnsupportedError
-from precode._internal.randomness import isolated, reseed
+from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.randomness import isolated
 from precode.modules import gradients, training
-from precode.modules.batches import ONE_SAMPLE, SCORING, Batches, call, mapped, samples
+from precode.modules.batches import SCORING, Batches, call, mapped, samples
 from precode.modules.copies import Buffers, copied
 from precode.modules.gradients import Tensors
 from precode.modules.layers import Watch
-from precode.modules.layouts import Layout, layout
+from precode.modules.learner import Learner, Loss
 from precode.modules.training import OptimizerFactory
 from precode.tickets import masked
-
-Loss = Callable[..., torch.Tensor]
-"""From outputs and labels, and the module if it takes a third argument, to the mean loss of a batch."""
 
 HIDDEN = (
     "this method looks into the training, or takes a part of it, and train= hides it: pass data and loss instead, so "
     "that the default loop trains"
 )
 
+STEP = 1e-2
+"""How far weights are moved, all together, to see the change of the gradient."""
+
+AGREEMENT = 0.2
+"""Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
+
+NOISE = 1e-4
+"""Part of the gradient below which its change is not known: that of float32 over the step."""
+
 NOTHING = 1e-9
 """Part of the summed outputs below which no synaptic flow goes through a layer."""
 
 
-class ModuleObjective:
-    """A module and what it is to learn. Only copies of it are evaluated and trained.
+class ModuleObjective(Learner):
+    """What methods ask, answered on copies of a module.
 
     Gradients are taken as the first training step would take them: batch normalization with the statistics of the
-    batch, dropout drawn from the seed, each layer in the mode that it has; a module that is in evaluation mode
-    throughout is put in training mode. Synaptic flow is taken in evaluation mode.
-
-    Tensors that go to methods and come from them have outputs as the first axis, see `Layout`.
+    batch, dropout drawn from the seed. Synaptic flow is taken in evaluation mode. Tensors that go to methods and come
+    from them have outputs as the first axis, see `Layout`.
 
     Args:
-        module: the module.
-        prunable: names of the parameters to prune.
-        batches: the data, or None.
-        loss: the loss, or None.
-        train: trains a module in place instead of the default loop, or None.
-        epochs: epochs of the default loop.
-        optimizer: makes the optimizer of the default loop.
-        seed: key of everything random.
+        module: as of `Learner`.
+        prunable: as of `Learner`.
+        batches: as of `Learner`.
+        loss: as of `Learner`.
+        train: as of `Learner`.
+        epochs: as of `Learner`.
+        optimizer: as of `Learner`.
+        seed: as of `Learner`.
         features: names of two linear layers' weights, and an output of the second, or None.
         temperature: what GraSP divides the outputs by.
         remember: keep the answers to what is asked more than once where a method is asked for several densities.
@@ -71,39 +74,13 @@ class ModuleObjective:
         temperature: float = 200.0,
         remember: bool = False,
     ) -> None:
-        self._original, self._module = module, copied(module)
-        if not any(layer.training for layer in self._module.modules()):
-            self._module.train()
-        self._slots = masked.slots(self._module)
-        self._names = list(self._slots)
-        self._prunable = list(prunable)
-        self._layouts = [layout(slot) for slot in self._slots.values()]
-        self._buffers = Buffers(self._module)
-        self._batches, self._loss, self._train = batches, loss, train
-        self._loss_takes_module = loss is not None and training.takes_module(loss)
-        self._optimizer, self._seed, self.temperature = optimizer, seed, temperature
-        self._device = next(iter(self._slots.values())).parameter.device
-        self._originals = {id(slot.parameter): name for name, slot in masked.slots(module).items()}
+        super().__init__(module, prunable, batches, loss, train, epochs, optimizer, seed)
         self._flowing: nn.Module | None = None
         self._answers: dict[bytes, Any] | None = {} if remember else None
+        self.temperature = temperature
+        self._owns_functions = False
         # Asked for by name from Rust.
-        self.parameters = [
-            (name, value, name in prunable)
-            for name, value in zip(self._names, self._out(self._values(self._module)), strict=True)
-        ]
-        self.epochs = epochs
-        self.steps_per_epoch = batches.steps if batches else 1
         self.features = features and (self._names.index(features[0]), self._names.index(features[1]), features[2])
-        if batches is not None and batches.has_single():
-            self._check_single(batches)
-
-    @property
-    def layouts(self) -> dict[str, Layout]:
-        """How the weights of the prunable parameters stand."""
-        known = dict(zip(self._names, self._layouts, strict=True))
-        return {name: known[name] for name in self._prunable}
-
-    # Questions
 
     def gradients(self) -> dict[str, torch.Tensor] | None:
         """Gradients of the mean loss on all data at the initial values, by name; None without data or a loss."""
@@ -132,10 +109,34 @@ class ModuleObjective:
             with batches.isolated(), gradients.differentiable_twice(self._module):
                 gradient = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature)
                 product = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature, gradient)
+                if self._owns_functions:
+                    self._check_product(at, gradient, product)
                 return self._out(product)
 
         found: Tensors = self._once(curvature, at, "curvature")
         return found
+
+    def _check_product(self, at: Tensors, gradient: Tensors, product: Tensors) -> None:
+        """Refuses a Hessian times gradient that is not the change of the gradient along itself.
+
+        Functions of the user's own may give first derivatives that autograd cannot differentiate, without a word.
+        """
+        length = _norm(gradient)
+        if not length:
+            return
+        ends = []
+        for step in (STEP, -STEP):
+            moved = self._out([part * (step / length) for part in gradient])
+            there = [value + part.to(value.dtype) for value, part in zip(at, moved, strict=True)]
+            ends.append(self._mean(self._data().epoch(SCORING), there, self._prunable, self.temperature))
+        change = [(a - b) * (length / (2 * STEP)) for a, b in zip(*ends, strict=True)]
+        apart = _norm([a - b for a, b in zip(change, product, strict=True)])
+        if apart > AGREEMENT * max(_norm(change), _norm(product)) and apart > NOISE * length:
+            raise UnsupportedError(
+                "this method needs second derivatives, and those of a torch.autograd.Function in the module are not "
+                "the change of its first derivatives: let its backward compute with operations that autograd records, "
+                "or use a method of first derivatives, such as 'snip'"
+            )
 
     def _once(self, answer: Callable[[], Any], tensors: Tensors, *rest: Any) -> Any:
         """An answer, remembered by what it was asked for."""
@@ -244,30 +245,6 @@ class ModuleObjective:
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
         return self._out(values), kept, float(end - first_epoch)
 
-    def copy(self) -> nn.Module:
-        """A copy of the module, in the modes that it is trained in."""
-        return copied(self._module)
-
-    def fit(self, network: nn.Module, epochs: range, snapshots: Sequence[int] = ()) -> list[Tensors]:
-        """Trains a copy in place, by the user's function or for some epochs; the values after some steps.
-
-        Raises:
-            PrecodeValueError: the user's function trains another module.
-        """
-        with self._isolated(), torch.inference_mode(False), torch.enable_grad():
-            if self._train is None:
-                optimizer, wanted = training.optimizer_of(network, self._optimizer), set(snapshots)
-                done = chain([0], self._steps(network, epochs, optimizer))
-                return [self._out(self._values(network)) for step in done if step in wanted]
-            reseed(self._device, self._seed)
-            before = {name: value.detach().clone() for name, value in network.named_parameters()}
-            try:
-                returned = self._train(network)
-            finally:
-                self._restore_original()
-            training.check_trained(network, returned, before)
-            return []
-
     def dense_epochs(self) -> Iterator[Tensors]:
         """The values after each epoch of the dense training, which goes no further than they are asked for."""
         if self._train is not None:
@@ -282,70 +259,6 @@ class ModuleObjective:
                 values = self._values(network)
             self._check_finite(values, f"by the end of epoch {epoch + 1}")
             yield self._out(values)
-
-    # Values
-
-    def _in(self, values: Tensors) -> Tensors:
-        """Values of all parameters as they stand in the module."""
-        return [each.original(value.detach()) for each, value in zip(self._layouts, values, strict=True)]
-
-    def _out(self, values: Tensors) -> Tensors:
-        """Values of all parameters as methods see them."""
-        return [each.canonical(value) for each, value in zip(self._layouts, values, strict=True)]
-
-    def _values(self, network: nn.Module) -> Tensors:
-        """Copies of the values of all parameters, zero where they are pruned."""
-        slots = masked.slots(network)
-        if slots.keys() != set(self._names):
-            raise PrecodeError("train renamed the module's parameters: it must train the module in place")
-        values = []
-        for name in self._names:
-            mask, value = slots[name].mask, slots[name].parameter.detach()
-            values.append(value.clone() if mask is None else value.masked_fill(~mask, 0))
-        return values
-
-    @contextmanager
-    def _at(self, at: Tensors) -> Iterator[None]:
-        """Within the block, the copy has other values; its buffers are those of the module again afterwards."""
-        for slot, value in zip(self._slots.values(), self._in(at), strict=True):
-            slot.put(value)
-        try:
-            yield
-        finally:
-            self._buffers.put(self._module)
-
-    def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
-        """A copy of the module at other values, pruned."""
-        network = copied(self._module)
-        slots = masked.slots(network)
-        for name, value in zip(self._names, self._in(start), strict=True):
-            slots[name].put(value)
-        for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
-            mask = self.layouts[name].original(mask)
-            slots[name].put(slots[name].parameter * mask)
-            slots[name].prune(mask)
-        return network
-
-    def _restore_original(self) -> None:
-        """Gives the user's module back the values it had, should their training have been of it."""
-        slots = masked.slots(self._original)
-        for (name, value, _), each in zip(self.parameters, self._layouts, strict=True):
-            if name in slots and not torch.equal(slots[name].parameter, each.original(value)):
-                slots[name].put(each.original(value))
-        self._buffers.put(self._original)
-
-    # Losses and gradients
-
-    def _steps(self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer) -> Iterator[int]:
-        """The default training: one optimizer step a batch; the number of steps done after each."""
-        batches, trained = self._data(), training.trainable(network)
-
-        def closure(x: Any, y: Any) -> torch.Tensor:
-            loss = self._loss_of(network, x, y)
-            gradients.backward(loss, trained)
-            return loss.detach()
-
-        return training.steps(optimizer, chain.from_iterable(map(batches.epoch, epochs)), closure)
 
     def _mean(
         self,
@@ -379,6 +292,7 @@ class ModuleObjective:
                         gradients.backward(value, training.trainable(self._module))
                         parts = gradients.taken(names, leaves)
                     else:
+                        self._owns_functions |= gradients.has_own_functions(value)
                         parts = gradients.curvature(value, names, leaves, [along[i] for i in places])
                 self._module.zero_grad()
                 self._buffers.put(self._module)
@@ -388,58 +302,6 @@ class ModuleObjective:
         if not total:
             raise PrecodeValueError("no batch of the data counts: every weight is 0, or every label is ignored")
         return mean
-
-    def _loss_of(self, network: nn.Module, x: Any, y: Any, temperature: float = 1.0) -> torch.Tensor:
-        """The mean loss of a batch, one element, which depends on the network alone."""
-        if self._loss is None:
-            raise PrecodeValueError("a loss is needed: pass loss=")
-        output = call(network, x)
-        if temperature != 1:
-            output = self._output(output) / temperature
-        loss = self._loss(output, y, network) if self._loss_takes_module else self._loss(output, y)
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            given = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-            raise PrecodeShapeError(f"loss returned {given}: expected a tensor of one element, the mean over the batch")
-        for leaf in gradients.leaves(loss):
-            if name := self._originals.get(id(leaf)):
-                raise PrecodeValueError(
-                    f"the loss depends on '{name}' of the very module that was passed in, while gradients are taken "
-                    "on copies: let the loss take a third argument, as loss=lambda output, y, module: ..., and "
-                    "use its parameters; a forward function of the module must use self"
-                )
-        return loss.reshape(())
-
-    def _output(self, output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise UnsupportedError(f"this method needs a module that returns one tensor, not {type(output).__name__}")
-        return output
-
-    # Checks and data
-
-    def _check_finite(self, values: Tensors, when: str) -> None:
-        for name, value in zip(self._names, values, strict=True):
-            if not bool(torch.isfinite(value).all()):
-                raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
-
-    def _check_single(self, batches: Batches) -> None:
-        """Refuses a batch of one sample where the module cannot be trained on one."""
-        network = copied(self._module)
-        with batches.isolated(), torch.inference_mode(False), torch.no_grad():
-            try:
-                call(network, _first(batches.first[0] if batches.first else None))
-            except PrecodeValueError as error:
-                if str(error) == ONE_SAMPLE:
-                    raise
-            except Exception:  # what else a module makes of one sample is not asked here
-                pass
-
-    def _isolated(self) -> Any:
-        return isolated(self._device) if self._batches is None else self._batches.isolated()
-
-    def _data(self) -> Batches:
-        if self._batches is None:
-            raise PrecodeValueError("data are needed: pass data= and loss=")
-        return self._batches
 
     def _ones(self, kind: torch.dtype) -> Any:
         """An input of ones: one sample of the data's shape, or of the first linear layer's width."""
@@ -452,17 +314,16 @@ class ModuleObjective:
         return torch.ones(1, linear.in_features, dtype=kind, device=self._device)
 
 
-def _first(x: Any) -> Any:
-    """The first sample of a batch."""
-    return x[:1] if isinstance(x, torch.Tensor) and x.ndim else mapped(_first, x)
-
-
 def _ones_like(x: Any, kind: torch.dtype) -> Any:
     """A batch of one sample of ones, of a type where it is of floats."""
     if not isinstance(x, torch.Tensor):
         return mapped(lambda item: _ones_like(item, kind), x)
     ones = torch.ones_like(x[:1])
     return ones.to(kind) if x.is_floating_point() else ones
+
+
+def _norm(tensors: Tensors) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
 def _digest(tensors: Tensors, *rest: Any) -> bytes:

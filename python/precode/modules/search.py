@@ -19,7 +19,8 @@ from precode.formulas.dnf import Dnf
 from precode.modules import own, selection
 from precode.modules.batches import Batches, Unpack, Weight
 from precode.modules.finding import Search, check_choice
-from precode.modules.objective import Loss, ModuleObjective
+from precode.modules.learner import Loss
+from precode.modules.objective import ModuleObjective
 from precode.modules.own import Score
 from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
 from precode.modules.training import OptimizerFactory, adam

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from precode._internal.check import fraction
@@ -69,6 +70,8 @@ def wanted(
         )
     if isinstance(density, Mapping):
         return _by_layer(density, str(granularity), bool(pattern), scope, shapes)
+    if isinstance(density, np.number):
+        density = fraction(density, "density")
     if isinstance(density, bool | str) or not isinstance(density, float | int):
         raise PrecodeTypeError(f"density must be a number, not {type(density).__name__}")
     if not 0 < density <= 1:

@@ -102,7 +102,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
         Linear(in_features=2, out_features=1, bias=True)
     """
     while True:
-        inner = [module._modules.get(name) for name in INNER]
+        inner = [module._modules[name] for name in INNER if name in module._modules]
         inner += [module._modules.get("module")] if isinstance(module, WRAPPERS) else []
         found = next((child for child in inner if child is not None), None)
         if found is None:
@@ -114,10 +114,12 @@ def check_module(module: object) -> None:
     """Refuses what is not an `nn.Module`.
 
     Raises:
-        PrecodeTypeError: it is something else.
+        PrecodeTypeError: it is something else, or compiled by `torch.jit`.
     """
     if not isinstance(module, nn.Module):
         raise PrecodeTypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
+        raise PrecodeTypeError("a module compiled by torch.jit cannot be pruned: pass the module that it was made from")
 
 
 def slots(module: nn.Module) -> dict[str, Slot]:

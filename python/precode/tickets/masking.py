@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from precode._internal.errors import UnsupportedError
+
 
 class Masked(nn.Module):
     """The parametrization that keeps pruned weights at zero: a weight is its trained tensor where the mask is True.
@@ -58,6 +60,7 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     for name in RESETS:
         if hasattr(layer, name):
             setattr(type(layer), name, _resetting(name))
+    type(layer).__getstate__ = _refuse_pickling  # type: ignore[method-assign]
     if isinstance(layer, nn.RNNBase) and _gather not in layer._forward_pre_hooks.values():
         layer.register_forward_pre_hook(_gather)
         layer.register_forward_hook(_scatter, always_call=True)
@@ -183,6 +186,15 @@ def _resetting(name: str) -> Callable[[nn.Module], None]:
                 original.copy_(getattr(layer, weight))
 
     return reset
+
+
+def _refuse_pickling(layer: nn.Module) -> Any:
+    """Torch does not pickle parametrized layers, as `torch.save(module)` and processes that are spawned do."""
+    raise UnsupportedError(
+        f"{type(layer).__bases__[0].__name__} is parametrized, as by the mask of a ticket, and cannot be pickled so: "
+        "save the ticket and module.state_dict(), which a module with the ticket applied loads, or call ticket.remove_ "
+        "first"
+    )
 
 
 def _gather(layer: nn.RNNBase, _: Any) -> None:
