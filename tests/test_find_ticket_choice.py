@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -240,7 +240,6 @@ def test_several_densities_cost_one_search():
     st.sampled_from(["global", "per-layer"]),
     st.integers(0, 9),
 )
-@settings(max_examples=40, deadline=None)
 def test_the_choice_is_that_of_a_sort(shapes, density, granularity, scope, seed):
     from precode.modules import selection
 
