@@ -385,7 +385,8 @@ def test_what_cannot_be_done_is_refused_before_any_work():
     refuse("scope 'all' is unknown", scope="all")
     refuse("layers name 'conv', but the linear layers are 6, 8", layers=("conv", "8"))
     refuse("'8' has 3 outputs, but '6' 36 inputs", layers=("8", "6"), kind=pc.PrecodeShapeError)
-    refuse("names variable 36", layers=("6", "8"), clauses=[[0, 36]])
+    refuse("names variable 36", layers=("6", "8"), clauses=[[0, 36]], output=0)
+    refuse("'8' has 3 outputs, and clauses are of one: name it with output=", layers=("6", "8"), clauses=[[0, 3]])
 
 
 def test_digits():

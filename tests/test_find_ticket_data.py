@@ -305,12 +305,15 @@ def test_training_of_another_module_than_the_copy_is_refused():
         return fit(copy.deepcopy(network))
 
     for train, message in [
-        (lambda network: fit(module) and None, "left the module"),
+        (lambda network: fit(module) and None, "train trained the module that find_ticket"),
         (other, "returned another module"),
     ]:
         with pytest.raises(pc.PrecodeValueError, match=message):
             pc.find_ticket(module, "imp", 0.3, train=train)
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    with pytest.warns(pc.TicketWarning, match="train left the module that it was given as it was"):
+        ticket = pc.find_ticket(module, "imp", 0.5, train=lambda network: fit(copy.deepcopy(network)) and None)
+    assert ticket.masks["0.weight"].equal(pc.find_ticket(module, "magnitude-init", 0.5).masks["0.weight"])
     assert pc.find_ticket(module, "imp", 0.5, train=fit).kept == 36
     assert pc.find_ticket(module, "imp", 0.5, train=lambda network: {"loss": fit(network)}).kept == 36
     with pytest.raises(pc.PrecodeValueError, match="steps other parameters"):

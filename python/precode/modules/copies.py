@@ -46,22 +46,30 @@ class Buffers:
     """The buffers of a module, to put back after calls that change them, such as those of batch normalization."""
 
     def __init__(self, module: nn.Module) -> None:
+        self._layers = dict(masked.layers(module))
         self._held = {
             (prefix, name): buffer.detach().clone()
-            for prefix, layer in masked.layers(module)
+            for prefix, layer in self._layers.items()
             for name, buffer in layer._buffers.items()
             if buffer is not None
         }
 
-    @torch.no_grad()
+    def put_back(self) -> None:
+        """Gives the module its buffers again."""
+        self._put(self._layers)
+
     def put(self, module: nn.Module) -> None:
-        """Gives a module, or a copy of it, the buffers."""
-        for prefix, layer in masked.layers(module):
-            for name, buffer in layer._buffers.items():
-                held = self._held.get((prefix, name))
-                if held is None or buffer is None:
-                    continue
-                if buffer.shape == held.shape and not buffer.is_inference():
-                    buffer.copy_(held)
-                else:
-                    layer._buffers[name] = held.clone()
+        """Gives a copy of the module, or what it is a copy of, the buffers."""
+        self._put(dict(masked.layers(module)))
+
+    @torch.no_grad()
+    def _put(self, layers: dict[str, nn.Module]) -> None:
+        for (prefix, name), held in self._held.items():
+            buffers = layers[prefix]._buffers if prefix in layers else {}
+            buffer = buffers.get(name)
+            if buffer is None:
+                continue
+            if buffer.shape == held.shape and not buffer.is_inference():
+                buffer.copy_(held)
+            else:
+                buffers[name] = held.clone()

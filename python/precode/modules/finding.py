@@ -98,7 +98,7 @@ class Search:
         if self._has_scores and not self._control and wanted.pattern is None:
             scores = selection.compared(found.scores, layouts, wanted.granularity)
             said += doubts.of_scores(self._method, scores, masks, per_layer=wanted.scope == "per-layer")
-        said += doubts.of_masks(masks)
+        said += objective.said + doubts.of_masks(masks)
         config: dict[str, Any] = {
             "seed": self._seed,
             "epochs": objective.epochs,

@@ -44,25 +44,29 @@ def has_own_functions(value: torch.Tensor) -> bool:
     return False
 
 
-def backward(value: torch.Tensor, parameters: Sequence[nn.Parameter]) -> None:
+def backward(value: torch.Tensor, parameters: Sequence[nn.Parameter], others: Sequence[torch.Tensor]) -> None:
     """Gives parameters the gradients of a value, and no other tensor.
 
     Not `torch.autograd.grad`, which checkpointed layers (`torch.utils.checkpoint`) do not support, and which looks past
-    layers that forbid a second derivative. Losses may have parameters of their own, whose gradients are the user's.
+    layers that forbid a second derivative.
+
+    Args:
+        value: of one element.
+        parameters: what gets gradients.
+        others: other leaves of the value's graph, such as parameters of a loss, whose gradients are the user's.
 
     Raises:
         PrecodeValueError: the value depends on no parameter.
     """
     if not value.requires_grad:
         raise PrecodeValueError("the loss does not depend on the parameters: is there a detach or no_grad on the way?")
-    own = {id(parameter) for parameter in parameters}
-    others = [(leaf, leaf.grad) for leaf in leaves(value) if id(leaf) not in own]
-    for tensor in (*parameters, *(leaf for leaf, _ in others)):
+    kept = [(leaf, leaf.grad) for leaf in others]
+    for tensor in (*parameters, *others):
         tensor.grad = None
     try:
         value.backward()  # type: ignore[no-untyped-call]
     finally:
-        for leaf, gradient in others:
+        for leaf, gradient in kept:
             leaf.grad = gradient
 
 
@@ -106,7 +110,8 @@ def curvature(
         terms = [(part * other).sum() for part, other in zip(first, along, strict=True) if part is not None]
         product = torch.stack(terms).sum() if terms else value.detach()
         if product.requires_grad:  # else the value is linear in all parameters
-            backward(product, parameters)
+            own = {id(parameter) for parameter in parameters}
+            backward(product, parameters, [leaf for leaf in leaves(product) if id(leaf) not in own])
     except RuntimeError as error:
         said = str(error).strip().partition("\n")[0]
         raise UnsupportedError(

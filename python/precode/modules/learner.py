@@ -23,6 +23,11 @@ from precode.tickets import masked
 Loss = Callable[..., torch.Tensor]
 """From outputs and labels, and the module if it takes a third argument, to the mean loss of a batch."""
 
+UNTRAINED = (
+    "train left the module that it was given as it was: unless it was trained before, the ticket is that of untrained "
+    "weights; train must train its argument in place"
+)
+
 
 class Learner:
     """A module and what it is to learn. Only copies of it are evaluated and trained.
@@ -74,6 +79,7 @@ class Learner:
             (name, value, name in prunable)
             for name, value in zip(self._names, self._out(self._values(self._module)), strict=True)
         ]
+        self.said: list[str] = []  # doubts about the training
         self.steps_per_epoch = batches.steps if batches else 1
         if batches is not None and batches.has_single():
             self._check_single(batches)
@@ -104,8 +110,15 @@ class Learner:
             try:
                 returned = self._train(network)
             finally:
-                self._restore_original()
-            training.check_trained(network, returned, before)
+                changed = self._restore_original()
+            if changed:
+                raise PrecodeValueError(
+                    "train trained the module that find_ticket was called with, which has its values again, and not "
+                    "the one that it was given: it must train its argument, a copy, in place"
+                )
+            training.check_returned(network, returned)
+            if not training.is_moved(network, before) and UNTRAINED not in self.said:
+                self.said.append(UNTRAINED)
             return []
 
     # Values
@@ -137,7 +150,7 @@ class Learner:
         try:
             yield
         finally:
-            self._buffers.put(self._module)
+            self._buffers.put_back()
 
     def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
         """A copy of the module at other values, pruned."""
@@ -151,13 +164,16 @@ class Learner:
             slots[name].prune(mask)
         return network
 
-    def _restore_original(self) -> None:
-        """Gives the user's module back the values it had, should their training have been of it."""
-        slots = masked.slots(self._original)
+    def _restore_original(self) -> bool:
+        """Gives the user's module back the values it had; whether it had others."""
+        slots, changed = masked.slots(self._original), False
         for (name, value, _), each in zip(self.parameters, self._layouts, strict=True):
             if name in slots and not torch.equal(slots[name].parameter, each.original(value)):
                 slots[name].put(each.original(value))
-        self._buffers.put(self._original)
+                changed = True
+        if changed:
+            self._buffers.put(self._original)
+        return changed
 
     # Losses
 
@@ -167,7 +183,7 @@ class Learner:
 
         def closure(x: Any, y: Any) -> torch.Tensor:
             loss = self._loss_of(network, x, y)
-            gradients.backward(loss, trained)
+            gradients.backward(loss, trained, self._others(loss, trained))
             return loss.detach()
 
         return training.steps(optimizer, chain.from_iterable(map(batches.epoch, epochs)), closure)
@@ -183,14 +199,24 @@ class Learner:
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             given = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise PrecodeShapeError(f"loss returned {given}: expected a tensor of one element, the mean over the batch")
-        for leaf in gradients.leaves(loss):
+        return loss.reshape(())
+
+    def _others(self, loss: torch.Tensor, parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
+        """The tensors beside parameters that a loss has gradients in, none of which is of the user's module.
+
+        Raises:
+            PrecodeValueError: one is.
+        """
+        own = {id(parameter) for parameter in parameters}
+        others = [leaf for leaf in gradients.leaves(loss) if id(leaf) not in own]
+        for leaf in others:
             if name := self._originals.get(id(leaf)):
                 raise PrecodeValueError(
                     f"the loss depends on '{name}' of the very module that was passed in, while gradients are taken "
                     "on copies: let the loss take a third argument, as loss=lambda output, y, module: ..., and "
                     "use its parameters; a forward function of the module must use self"
                 )
-        return loss.reshape(())
+        return others
 
     def _output(self, output: Any) -> torch.Tensor:
         if not isinstance(output, torch.Tensor):

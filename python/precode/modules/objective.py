@@ -75,7 +75,7 @@ class ModuleObjective(Learner):
         remember: bool = False,
     ) -> None:
         super().__init__(module, prunable, batches, loss, train, epochs, optimizer, seed)
-        self._flowing: nn.Module | None = None
+        self._flowing: _Flowing | None = None
         self._answers: dict[bytes, Any] | None = {} if remember else None
         self.temperature = temperature
         self._owns_functions = False
@@ -150,21 +150,16 @@ class ModuleObjective(Learner):
     def flow(self, at: Tensors) -> Tensors:
         """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases."""
         if self._flowing is None:
-            self._flowing = copied(self._module).to(at[0].dtype).eval()
-        network = self._flowing
-        slots = masked.slots(network)
+            self._flowing = _Flowing(self._module, at[0].dtype)
+        network, slots = self._flowing.network, self._flowing.slots
         for (name, slot), value in zip(slots.items(), self._in(at), strict=True):
             slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
-        buffers = Buffers(network)
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.zero_()
         parameters = [slot.parameter for slot in slots.values()]
         with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
             total = self._output(call(network, self._ones(at[0].dtype))).sum()
-            gradients.backward(total, parameters)
+            gradients.backward(total, parameters, [])
             found = gradients.taken(self._names, parameters)
-        buffers.put(network)
+        self._flowing.buffers.put_back()
         # Flow is conserved: what goes through the weights of a layer is what comes out.
         through = [
             float((slots[name].parameter.detach() * part).sum().abs())
@@ -192,7 +187,7 @@ class ModuleObjective(Learner):
                     call(self._module, x)
                     for place, (inputs, _) in enumerate(watch.taken()):
                         moments[place] += torch.einsum("spgi,spgj->gij", inputs, inputs)
-                self._buffers.put(self._module)
+                self._buffers.put_back()
                 count += samples(x)
         return [moment / count for moment in moments]
 
@@ -207,8 +202,10 @@ class ModuleObjective(Learner):
         with self._data().isolated(), Watch(self._slots, self._prunable) as watch, self._at(at):
             for x, y in self._data().epoch(SCORING):
                 with torch.inference_mode(False), torch.enable_grad():
-                    parts = watch.gradients(self._loss_of(self._module, x, y))
-                self._buffers.put(self._module)
+                    loss = self._loss_of(self._module, x, y)
+                    self._others(loss, training.trainable(self._module))
+                    parts = watch.gradients(loss)
+                self._buffers.put_back()
                 rows = torch.cat([part.flatten(1) for part in parts], 1) * self._data().weight(x, y)
                 fisher = fisher + rows.T @ rows
                 count, weight = count + samples(x), weight + self._data().weight(x, y)
@@ -279,6 +276,7 @@ class ModuleObjective(Learner):
         ]
         names = [self._names[i] for i in places]
         leaves = [self._slots[name].parameter for name in names]
+        trained = training.trainable(self._module)
         mean = [torch.zeros_like(slot.parameter) for slot in self._slots.values()]
         total = 0.0
         with self._at(at):
@@ -288,14 +286,15 @@ class ModuleObjective(Learner):
                     continue
                 with torch.inference_mode(False), torch.enable_grad():
                     value = self._loss_of(self._module, x, y, temperature)
+                    others = self._others(value, trained)
                     if along is None:
-                        gradients.backward(value, training.trainable(self._module))
+                        gradients.backward(value, trained, others)
                         parts = gradients.taken(names, leaves)
                     else:
                         self._owns_functions |= gradients.has_own_functions(value)
                         parts = gradients.curvature(value, names, leaves, [along[i] for i in places])
                 self._module.zero_grad()
-                self._buffers.put(self._module)
+                self._buffers.put_back()
                 total += weight
                 for i, part in zip(places, parts, strict=True):
                     mean[i].lerp_(part, weight / total)
@@ -312,6 +311,18 @@ class ModuleObjective(Learner):
         if not isinstance(linear, nn.Linear):
             raise PrecodeValueError("the shape of the input is not known: pass data=, of which the shape alone is used")
         return torch.ones(1, linear.in_features, dtype=kind, device=self._device)
+
+
+class _Flowing:
+    """A copy of a module that flow goes through: in evaluation mode, in another type, normalization without shift."""
+
+    def __init__(self, module: nn.Module, kind: torch.dtype) -> None:
+        self.network = copied(module).to(kind).eval()
+        self.slots = masked.slots(self.network)
+        for name, buffer in self.network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.zero_()
+        self.buffers = Buffers(self.network)
 
 
 def _ones_like(x: Any, kind: torch.dtype) -> Any:

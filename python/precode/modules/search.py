@@ -61,7 +61,7 @@ def find_ticket(
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
-    output: int = 0,
+    output: int | None = None,
     unpack: Unpack | None = None,
     weight: Weight | None = None,
     temperature: float = 200.0,
@@ -85,7 +85,7 @@ def find_ticket(
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
-    output: int = 0,
+    output: int | None = None,
     unpack: Unpack | None = None,
     weight: Weight | None = None,
     temperature: float = 200.0,
@@ -109,7 +109,7 @@ def find_ticket(
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
-    output: int = 0,
+    output: int | None = None,
     unpack: Unpack | None = None,
     weight: Weight | None = None,
     temperature: float = 200.0,
@@ -161,7 +161,8 @@ def find_ticket(
             has exactly two, those.
         clauses: a task or its clauses as signed literals over the inputs of the first of the two layers, for methods
             that need them.
-        output: the output of the second layer whose weights give rows their polarity.
+        output: the output of the second layer whose weights give rows their polarity. If None, the first; where clauses
+            are given and the layer has several outputs, it must be named: of a classifier, the logit of True.
         unpack: makes the pair (x, y) of what `data` gives, such as ``lambda batch: (batch["input_ids"],
             batch["labels"])``.
         weight: from x and y to what the mean loss of a batch counts. If None, the number of elements of y, without
@@ -212,7 +213,7 @@ def find_ticket(
         asked: list[Any] = [density] if densities is None else fractions(densities, "densities")
         slots = masked.slots(module)
         choice = choose(module, slots, prunable, exclude)
-        pair = _pair(module, slots, layers, output)
+        pair = _pair(module, slots, layers, output, several=clauses is not None)
         if score is None:
             _check_needs(name, data is not None and loss is not None, train is not None, pair, clauses)
         _check_memory(name, slots, asked)
@@ -249,9 +250,9 @@ class _Counter:
 
 
 def _pair(
-    module: nn.Module, slots: dict[str, Slot], layers: tuple[str, str] | None, output: int
+    module: nn.Module, slots: dict[str, Slot], layers: tuple[str, str] | None, output: int | None, *, several: bool
 ) -> tuple[str, str, int] | None:
-    """Names of the weights of the two layers that codes are read from."""
+    """Names of the weights of the two layers that codes are read from, and an output, named where there are several."""
     linear = {
         name: layer
         for name, layer in module.named_modules()
@@ -273,6 +274,12 @@ def _pair(
             f"'{layers[0]}' has {first.out_features} outputs, but '{layers[1]}' {second.in_features} inputs: name two "
             "layers that follow one another"
         )
+    if output is None and several and second.out_features > 1:
+        raise PrecodeValueError(
+            f"'{layers[1]}' has {second.out_features} outputs, and clauses are of one: name it with output=, such as "
+            "output=1 for the logit of True"
+        )
+    output = 0 if output is None else output
     return f"{layers[0]}.weight", f"{layers[1]}.weight", integer(output, "output", 0, second.out_features - 1)
 
 

@@ -60,31 +60,25 @@ def steps(
         yield done
 
 
-def check_trained(network: nn.Module, returned: Any, start: dict[str, torch.Tensor]) -> None:
-    """Refuses a training of another module than the copy that the user's function was given.
-
-    Args:
-        network: the copy, trained.
-        returned: what the function returned.
-        start: the values that the copy had before, by the names of its parameters.
+def check_returned(network: nn.Module, returned: Any) -> None:
+    """Refuses what a user's function trained instead of the copy that it was given.
 
     Raises:
-        PrecodeValueError: another module was returned, or the copy is as it was.
+        PrecodeValueError: it returned another module.
     """
     if isinstance(returned, nn.Module) and returned is not network:
         raise PrecodeValueError(
             "train returned another module than the one it was given, which is the one that counts: train that in "
             "place, as by given.load_state_dict(trained.state_dict())"
         )
-    moved = any(
+
+
+def is_moved(network: nn.Module, start: dict[str, torch.Tensor]) -> bool:
+    """Whether a module has other parameters than some values by their names."""
+    return any(
         parameter.requires_grad and name in start and not torch.equal(parameter, start[name])
         for name, parameter in network.named_parameters()
     )
-    if not moved:
-        raise PrecodeValueError(
-            "train left the module that it was given as it was: it must train its argument, a copy, in place, and not "
-            "the module that find_ticket was called with"
-        )
 
 
 def takes_module(loss: Callable[..., Any]) -> bool:
