@@ -273,3 +273,18 @@ def test_the_choice_is_that_of_a_sort(shapes, density, granularity, scope, seed)
                     else:
                         expected.select(0 if granularity == "row" else 1, units[i][2]).fill_(True)
             assert torch.equal(masks[name], expected)
+
+
+def test_tickets_of_every_choice_come_back_from_files(tmp_path):
+    module, batch = convolutional(), data()
+    weights = [name for name, parameter in module.named_parameters() if parameter.ndim > 1]
+    choices = [
+        {"scope": "erk"},
+        {"density": dict.fromkeys(weights, 0.5)},
+        {"granularity": "1:2", "density": 0.5, "exclude": ["0", "4.weight"]},
+        {"granularity": "column", "method": lambda name, weight, gradient: weight.abs()},
+    ]
+    for choice in choices:
+        ticket = pc.find_ticket(module, data=batch, loss=cross_entropy, **{"method": "snip", "density": 0.4} | choice)
+        ticket.save(tmp_path / "ticket")
+        assert pc.Ticket.load(tmp_path / "ticket") == ticket
