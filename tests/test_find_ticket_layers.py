@@ -284,7 +284,7 @@ class Conv1D(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs) / 3), nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x):
-        return torch.addmm(self.bias, x, self.weight)
+        return nn.functional.linear(x, self.weight.T, self.bias)
 
 
 @pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
@@ -306,3 +306,28 @@ def test_a_layer_with_inputs_first_is_the_linear_layer(method, granularity):
     for name, mask in tickets[0].masks.items():
         assert torch.equal(tickets[1].masks[name], mask.T)
         torch.testing.assert_close(tickets[1].start[name], tickets[0].start[name].T)
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("method", ["snip", "imp-rewind", "imp-lr-rewind", lambda name, weight, gradient: weight.abs()])
+def test_layers_with_inputs_first_that_are_not_pruned_start_as_they_are(method):
+    module = seeded(lambda: nn.Sequential(Conv1D(6, 6), nn.ReLU(), Conv1D(6, 6), nn.ConvTranspose1d(6, 6, 1)))
+    x, y = torch.randn(8, 6, 6), torch.randn(8, 6, 6)
+    ticket = pc.find_ticket(module, method, 0.5, (x, y), nn.functional.mse_loss, epochs=3, exclude=["2", "3"])
+    assert list(ticket.masks) == ["0.weight"]
+    if method in ("imp-rewind", "imp-lr-rewind"):
+        # By hand: the plain loop, for one epoch or all.
+        network = copy.deepcopy(module)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(network(x), y).backward()
+        optimizer.step()
+        if method == "imp-rewind":
+            for name in ("2.weight", "3.weight"):
+                assert torch.equal(ticket.start[name], network.get_parameter(name))
+        else:
+            for name in ("2.weight", "3.weight"):
+                torch.testing.assert_close(ticket.start[name], module.get_parameter(name).detach(), atol=0.03, rtol=0)
+    else:
+        for name in ("2.weight", "3.weight"):
+            assert torch.equal(ticket.start[name], module.get_parameter(name))

@@ -112,10 +112,10 @@ class Search:
             config["densities"] = wanted.layers
         if wanted.pattern is not None:
             config["pattern"] = "{}:{}".format(*wanted.pattern)
-        start = dict(found.start)
+        start = {name: layouts[name].original(value).contiguous() for name, value in found.start.items()}
         for name, mask in masks.items():
             masks[name] = layouts[name].original(mask).contiguous().to(start[name].device)
-            start[name] = layouts[name].original(start[name]).contiguous() * masks[name]
+            start[name] = start[name] * masks[name]
         return Ticket(
             masks,
             start,
@@ -165,8 +165,8 @@ class Search:
         scores = own.scores_of(
             self._base,
             score,
-            {name: layouts[name].original(first[name]) for name in layouts},
-            gradients and {name: layouts[name].original(gradients[name]) for name in layouts},
+            {name: layouts[name].original(first[name]) for name in self._objective.prunable},
+            gradients and {name: layouts[name].original(gradients[name]) for name in self._objective.prunable},
         )
         return Outcome(
             masks=None,

@@ -86,9 +86,13 @@ class Learner:
 
     @property
     def layouts(self) -> dict[str, Layout]:
-        """How the weights of the prunable parameters stand."""
-        known = dict(zip(self._names, self._layouts, strict=True))
-        return {name: known[name] for name in self._prunable}
+        """How the weights of all parameters stand, by name."""
+        return dict(zip(self._names, self._layouts, strict=True))
+
+    @property
+    def prunable(self) -> list[str]:
+        """Names of the parameters to prune."""
+        return list(self._prunable)
 
     def copy(self) -> nn.Module:
         """A copy of the module, in the modes that it is trained in."""

@@ -227,7 +227,7 @@ def find_ticket(
                 module, choice.names, batches, loss, train, epochs, optimizer, seed, pair, temperature, len(asked) > 1
             )
             shapes = {name: value.shape for name, value, _ in objective.parameters if name in choice.names}
-            wishes = [selection.wanted(each, granularity, scope, shapes, objective.layouts) for each in asked]
+            wishes = [selection.wanted(each, granularity, scope, shapes) for each in asked]
             check_choice(name, score is not None, wishes)
             negated = isinstance(clauses, Dnf) and clauses.complemented
             search = Search(objective, name, score, signed, negated, seed, choice)

@@ -46,9 +46,7 @@ class Wanted:
         return self.granularity == "weight" and self.layers is None and self.pattern is None
 
 
-def wanted(
-    density: object, granularity: object, scope: object, shapes: Mapping[str, torch.Size], layouts: Mapping[str, Layout]
-) -> Wanted:
+def wanted(density: object, granularity: object, scope: object, shapes: Mapping[str, torch.Size]) -> Wanted:
     """What is asked for, checked before any work.
 
     Args:
@@ -56,7 +54,6 @@ def wanted(
         granularity: as in `precode.find_ticket`.
         scope: as in `precode.find_ticket`.
         shapes: (outputs, inputs, window) of the prunable parameters.
-        layouts: how they stand.
 
     Raises:
         PrecodeTypeError, PrecodeValueError: it cannot be had; the message names the layer.
@@ -81,7 +78,7 @@ def wanted(
         _check_pattern(kept, of, density, scope, shapes)
         return Wanted(density, "weight", "per-layer", pattern=(kept, of))
     if scope == "erk":
-        return Wanted(density, str(granularity), "per-layer", layers=erdos_renyi(shapes, layouts, density))
+        return Wanted(density, str(granularity), "per-layer", layers=erdos_renyi(shapes, density))
     return Wanted(density, str(granularity), scope)
 
 
@@ -120,7 +117,7 @@ def _check_pattern(kept: int, of: int, density: float, scope: str, shapes: Mappi
             )
 
 
-def erdos_renyi(shapes: Mapping[str, torch.Size], layouts: Mapping[str, Layout], density: float) -> dict[str, float]:
+def erdos_renyi(shapes: Mapping[str, torch.Size], density: float) -> dict[str, float]:
     """Densities of layers that are proportional to the sum of their sizes over the product, at most 1.
 
     Source: arXiv 1911.11134, section 3(1), the Erdős–Rényi kernel; layers that would have more than 1 are dense, and
@@ -128,7 +125,7 @@ def erdos_renyi(shapes: Mapping[str, torch.Size], layouts: Mapping[str, Layout],
 
     Example:
         >>> shapes = {"a": torch.Size([10, 10]), "b": torch.Size([10, 2])}
-        >>> {name: round(value, 3) for name, value in erdos_renyi(shapes, {}, 0.5).items()}
+        >>> {name: round(value, 3) for name, value in erdos_renyi(shapes, 0.5).items()}
         {'a': 0.4, 'b': 1.0}
     """
     sizes = {name: shape.numel() for name, shape in shapes.items()}
