@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import precode as pc
 from precode import _precode
-from precode.modules.batches import Batches, isolated
+from precode._internal.randomness import isolated
+from precode.modules.batches import Batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,6 +140,7 @@ def test_synflow_needs_no_data_and_conserves_flow():
     assert all(mask.any() for mask in flowing.masks.values())
 
 
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
 @pytest.mark.parametrize("method", [row["name"] for row in _precode.methods() if not row["needs_clauses"]])
 def test_every_method_has_the_exact_density_and_leaves_no_trace(method):
     module, (x, y) = convolutional(), images(48)
@@ -358,19 +360,19 @@ def test_what_cannot_be_done_is_refused_before_any_work():
     refuse("method 'snip' needs data and a loss", data=None)
     refuse("method 'snip' needs data and a loss", loss=None, train=lambda network: None)
     refuse("method 'imp' needs training: pass data= and loss=, or train=", method="imp", loss=None)
-    refuse("'3.weight' is frozen", nets["frozen"])
+    refuse("'3.weight' is frozen", nets["frozen"], prunable="3.weight")
     refuse("'3.weight' has values that are not finite", nets["nan"])
     refuse(r"'3.weight' is pruned already: undo that first with torch\.nn\.utils\.prune", nets["pruned"])
     refuse(r"is pruned already: undo that first with ticket\.remove_", nets["applied"])
-    refuse("'6.weight' is shared with 10.weight", nets["tied"])
-    refuse(r"'3.weight' is not a plain parameter .* prunable can name 0.weight", nets["normed"])
+    refuse("'6.weight' is shared with 10.weight", nets["tied"], prunable="10.weight")
+    refuse(r"'3.weight' is not a plain parameter .* prunable can name 0.weight", nets["normed"], prunable="3.weight")
     refuse("nothing to prune", nn.Sequential(nn.ReLU(), nn.LayerNorm(3)))
     refuse("prunable is empty", prunable=[])
     refuse("'w' is not a plain parameter", prunable="w")
     refuse("must be a torch.nn.Module, not function", images, kind=pc.PrecodeTypeError)
     refuse("can be read only once", data=iter([(x, y)]), kind=pc.PrecodeTypeError)
     refuse("data has no batches", data=[])
-    refuse(r"data must give pairs \(x, y\), not Tensor", data=[x], kind=pc.PrecodeTypeError)
+    refuse(r"data must give pairs \(x, y\), not Tensor: make them by unpack=", data=[x], kind=pc.PrecodeTypeError)
     refuse("data must be batches", data=x, kind=pc.PrecodeTypeError)
     refuse(
         r"loss returned \(8,\)", loss=lambda out, y: cross_entropy(out, y, reduction="none"), kind=pc.PrecodeShapeError
@@ -383,7 +385,8 @@ def test_what_cannot_be_done_is_refused_before_any_work():
     refuse("scope 'all' is unknown", scope="all")
     refuse("layers name 'conv', but the linear layers are 6, 8", layers=("conv", "8"))
     refuse("'8' has 3 outputs, but '6' 36 inputs", layers=("8", "6"), kind=pc.PrecodeShapeError)
-    refuse("names variable 36", layers=("6", "8"), clauses=[[0, 36]])
+    refuse("names variable 36", layers=("6", "8"), clauses=[[0, 36]], output=0)
+    refuse("'8' has 3 outputs, and clauses are of one: name it with output=", layers=("6", "8"), clauses=[[0, 3]])
 
 
 def test_digits():

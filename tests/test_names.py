@@ -4,6 +4,7 @@ import subprocess
 import sys
 import types
 
+import pandas as pd
 import pytest
 
 import precode as pc
@@ -21,6 +22,9 @@ def things():
         "Biased": pc.Biased(),
         "BrokenClause": pc.BrokenClause(),
         "Codes": runs.codes(),
+        "Comparison": pc.Comparison(
+            pd.DataFrame({"method": ["snip"], "density": [0.5], "seed": [0], "accuracy": [0.9]}), "accuracy"
+        ),
         "Curves": pc.curves(8, 2, trials=1, epochs=1, samples=200, progress=False),
         "Dataset": runs.data[0],
         "Dnf": pc.Dnf([[[0], [1]], [[0, ~2]]], variables=3),

@@ -13,7 +13,8 @@ import precode as pc
 from precode import _precode
 from precode.modules.batches import Batches
 from precode.modules.layers import windows
-from precode.modules.objective import ModuleObjective, adam
+from precode.modules.objective import ModuleObjective
+from precode.modules.training import adam
 
 DAMPING = 0.01
 DENSITIES = [0.8, 0.5, 0.25, 0.1]
@@ -218,6 +219,7 @@ def test_modules_of_linear_layers_have_the_tickets_of_their_stack(runs):
             assert torch.equal(ticket.masks["0.weight"], expected), method
 
 
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
 def test_convolutions_are_removed_group_by_group():
     layer = nn.Conv2d(4, 6, 3, groups=2, bias=False)
     module = nn.Sequential(layer, nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6 * 4, 2))

@@ -8,7 +8,8 @@ from torch import nn
 import precode as pc
 import probes_reference as reference
 from precode.modules.batches import Batches
-from precode.modules.objective import ModuleObjective, adam
+from precode.modules.objective import ModuleObjective
+from precode.modules.training import adam
 
 TASKS = [pc.Dnf.random(variables=12, clauses=5, width=4, seed=3, index=index) for index in range(2)]
 SETTING = dict(hidden=8, samples=640, epochs=4, early_stopping=None, optimizer=pc.Optimizer("adam", lr=0.01, eps=1e-3))

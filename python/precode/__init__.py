@@ -20,6 +20,7 @@ from precode._internal.errors import (
     PrecodeShapeError,
     PrecodeTypeError,
     PrecodeValueError,
+    TicketWarning,
     UnsupportedError,
 )
 from precode.codes import (
@@ -41,7 +42,7 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import find_ticket
+from precode.modules import Comparison, compare, find_ticket, register_method
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
 
@@ -64,6 +65,7 @@ __all__ = [
     "Biased",
     "BrokenClause",
     "Codes",
+    "Comparison",
     "Curves",
     "Dataset",
     "DivergenceWarning",
@@ -82,6 +84,7 @@ __all__ = [
     "Retrained",
     "Runs",
     "Ticket",
+    "TicketWarning",
     "Tickets",
     "TruthTable",
     "UnsupportedError",
@@ -91,6 +94,7 @@ __all__ = [
     "code_distance",
     "code_distance_counts",
     "code_distance_kernel",
+    "compare",
     "conflicts",
     "controls",
     "crowding",
@@ -111,6 +115,7 @@ __all__ = [
     "plot",
     "published",
     "recovery",
+    "register_method",
     "report",
     "study",
     "train",

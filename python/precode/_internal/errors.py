@@ -29,5 +29,9 @@ class DivergenceWarning(RuntimeWarning):
     """Networks have left the finite numbers in training; the message names them, the epoch and the remedy."""
 
 
+class TicketWarning(UserWarning):
+    """A ticket says less than it seems to; the message names the tensors and the reason."""
+
+
 class PrecodeFileError(PrecodeError, OSError):
     """A file cannot be read or written, or does not hold what it should; the message names it and the remedy."""

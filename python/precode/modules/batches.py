@@ -1,57 +1,78 @@
-"""The user's batches, the same ones whenever they are asked for, and randomness that leaves no trace."""
+"""The user's batches, the same ones whenever they are asked for."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.randomness import fingerprint, generators_in, isolated, reseed, reseed_generator
 
 SCORING = 2**32 - 1
 """The epoch whose batches are scored on: no epoch of training."""
 
+IGNORED = -100
+"""The class that `torch.nn.functional.cross_entropy` leaves out of its mean."""
 
-@contextmanager
-def isolated(device: torch.device) -> Iterator[None]:
-    """Gives the global random states of torch, of the device, of NumPy and of Python back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what user code may draw from
-    devices = [] if device.type == "cpu" else [device]
-    try:
-        with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+Unpack = Callable[[Any], tuple[Any, Any]]
+"""From what the data give to the inputs and the labels."""
 
-
-def reseed(device: torch.device, *key: int) -> None:
-    """Seeds all global generators from numbers; only within `isolated`."""
-    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    # Not torch.manual_seed, which would also seed devices that are not in use.
-    torch.default_generator.manual_seed(int(seed))
-    if device.type != "cpu":
-        kind = getattr(torch, device.type)
-        with kind.device(device):
-            kind.manual_seed(int(seed))
-    random.seed(int(seed))
-    np.random.seed(int(seed) % 2**32)  # noqa: NPY002
+Weight = Callable[[Any, Any], Any]
+"""From the inputs and the labels of a batch to what its mean loss counts among the batches."""
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors on a device, also within tuples, lists and dictionaries."""
+    """Tensors and arrays on a device, also within collections and objects that move by a `to` of their own."""
     if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_device(item, device) for item in value]
-    return value
+        # Autograd saves no tensor that was made in inference mode.
+        return value.to(device, copy=value.is_inference())
+    if callable(move := getattr(value, "to", None)) and not isinstance(value, nn.Module):
+        return move(device)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(value).to(device)
+    return mapped(lambda item: to_device(item, device), value)
+
+
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """A collection with a function of each of its items; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: function(item) for key, item in value.items()}
+    if is_named(value):
+        return type(value)(*map(function, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: function(getattr(value, each.name)) for each in fields(value) if each.init})
+    return type(value)(map(function, value)) if type(value) in (list, tuple) else value
+
+
+def is_named(value: Any) -> bool:
+    """Whether a value is a named tuple, which is one object and not several."""
+    return isinstance(value, tuple) and hasattr(value, "_fields")
+
+
+def call(module: nn.Module, x: Any) -> Any:
+    """What a module makes of a batch: x itself, or the several arguments in a list, a tuple or a mapping."""
+    try:
+        if isinstance(x, Mapping):
+            return module(**x)
+        return module(*x) if isinstance(x, list | tuple) and not is_named(x) else module(x)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise PrecodeValueError(ONE_SAMPLE) from error
+        raise
+
+
+ONE_SAMPLE = (
+    "the data have a batch of one sample, of which batch normalization has no statistics in training: leave it out, as "
+    "by DataLoader(..., drop_last=True), or put the layer in evaluation mode"
+)
 
 
 class Batches:
@@ -61,18 +82,28 @@ class Batches:
         data: one pair of tensors, or an iterable of pairs that can be iterated again, such as a DataLoader or a list.
         device: where they are wanted.
         seed: key of the random states in which they are drawn: a loader that shuffles gives the batches of an epoch in
-            the same order whenever they are asked for.
+            the same order whenever they are asked for. Generators that the data hold are keyed by their state too.
         visited: called after each batch.
+        unpack: makes a pair of what the data give; None where they give pairs.
+        weight: what the mean loss of a batch counts; None for the number of its labels.
 
     Raises:
         PrecodeTypeError: no such data.
         PrecodeValueError: no batch.
     """
 
-    def __init__(self, data: Any, device: torch.device, seed: int, visited: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        data: Any,
+        device: torch.device,
+        seed: int,
+        visited: Callable[[], None],
+        unpack: Unpack | None = None,
+        weight: Weight | None = None,
+    ) -> None:
         if isinstance(data, tuple):
             data = [data]
-        if not isinstance(data, Iterable) or isinstance(data, torch.Tensor | str | dict):
+        if not isinstance(data, Iterable) or isinstance(data, torch.Tensor | str | Mapping):
             raise PrecodeTypeError(
                 f"data must be batches of (x, y) or one pair of tensors, not {type(data).__name__}: pass a DataLoader, "
                 "a list of pairs, or (x, y)"
@@ -80,12 +111,23 @@ class Batches:
         if isinstance(data, Iterator):
             raise PrecodeTypeError(f"data is a {type(data).__name__}, which can be read only once: pass list(data)")
         self._data, self._device, self._seed, self._visited = data, device, seed, visited
-        with isolated(device):
+        self._unpack, self._weight = unpack, weight
+        self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
+        with self.isolated():
             self.first = next(self.epoch(0), None)
             self.steps = self._count()
         if self.first is None or not self.steps:
             raise PrecodeValueError("data has no batches: pass at least one")
         self._open: tuple[int, Iterator[tuple[Any, Any]]] | None = None
+
+    def isolated(self) -> AbstractContextManager[None]:
+        """Within the block, batches are drawn; all random states are as before afterwards."""
+        return isolated(self._device, [generator for generator, _ in self._own])
+
+    def _reseed(self, *key: int) -> None:
+        reseed(self._device, self._seed, *key)
+        for number, (generator, own) in enumerate(self._own):
+            reseed_generator(generator, self._seed, number, own, *key)
 
     def _count(self) -> int:
         """Batches of an epoch; loaders of a stream have a length that cannot be asked for."""
@@ -96,17 +138,18 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
         """The batches of an epoch; before each is drawn, all generators are seeded anew."""
-        reseed(self._device, self._seed, number)
+        self._reseed(number)
         drawn = iter(self._data)
         for step in count():
-            reseed(self._device, self._seed, number, step)
+            self._reseed(number, step)
             try:
-                pair = next(drawn)
+                given = next(drawn)
             except StopIteration:
                 return
+            pair = given if self._unpack is None else self._unpack(given)
             if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise PrecodeTypeError(f"data must give pairs (x, y), not {type(pair).__name__}")
-            x, y = to_device(list(pair), self._device)
+                raise PrecodeTypeError(_no_pair(pair, self._unpack is not None))
+            x, y = (to_device(item, self._device) for item in pair)
             yield x, y
             self._visited()
 
@@ -127,11 +170,67 @@ class Batches:
         self._open = (number + 1, batches)
         return batch
 
+    def weight(self, x: Any, y: Any) -> float:
+        """What the mean loss of a batch counts among the batches.
+
+        By default the number of labels, so that the mean over all data is the same however they are cut into batches;
+        labels that `cross_entropy` ignores do not count.
+        """
+        if self._weight is None:
+            return float(samples(x) if _tensor(y) is None else _labels(y))
+        try:
+            weight = float(self._weight(x, y))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PrecodeTypeError(f"weight must return a number for a batch: {error}") from error
+        if not (math.isfinite(weight) and weight >= 0):
+            raise PrecodeValueError(f"weight returned {weight}: expected a finite number of at least 0")
+        return weight
+
+    def has_single(self) -> bool:
+        """Whether some batch of the data is known to have one sample; no batch is drawn to find out."""
+        if isinstance(self._data, list) and self._unpack is None:
+            return any(samples(pair[0]) == 1 for pair in self._data if isinstance(pair, list | tuple) and pair)
+        size, dataset = getattr(self._data, "batch_size", None), getattr(self._data, "dataset", None)
+        if not isinstance(size, int) or not hasattr(dataset, "__len__") or getattr(self._data, "drop_last", False):
+            return False
+        return size == 1 or len(dataset) % size == 1  # type: ignore[arg-type]
+
+
+def _no_pair(given: Any, unpacked: bool) -> str:
+    """What is wrong with a batch that is not a pair, and the remedy."""
+    if unpacked:
+        return f"unpack must return a pair (x, y), not {type(given).__name__}"
+    if isinstance(given, Mapping):
+        key = next(iter(given), "x")
+        return (
+            f"data must give pairs (x, y), not {type(given).__name__}: say which entries are inputs and which labels, "
+            f"such as unpack=lambda batch: (batch[{key!r}], batch['labels'])"
+        )
+    if isinstance(given, tuple | list):
+        return (
+            f"data must give pairs (x, y), not {len(given)} items: say which are inputs and which labels, such as "
+            "unpack=lambda batch: (batch[0], batch[1])"
+        )
+    return f"data must give pairs (x, y), not {type(given).__name__}: make them by unpack="
+
+
+def _tensor(value: Any) -> torch.Tensor | None:
+    """The first tensor in a value."""
+    if isinstance(value, torch.Tensor):
+        return value
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((found for item in inner if (found := _tensor(item)) is not None), None)
+
+
+def _labels(y: Any) -> int:
+    """Number of labels of a batch that count in its mean loss."""
+    labels = _tensor(y)
+    if labels is None:
+        return 0
+    return int((labels != IGNORED).sum()) if labels.dtype == torch.int64 else labels.numel()
+
 
 def samples(x: Any) -> int:
     """Number of samples of a batch, by the first tensor in it."""
-    while not isinstance(x, torch.Tensor):
-        if not isinstance(x, dict | list | tuple) or not x:
-            return 1
-        x = next(iter(x.values() if isinstance(x, dict) else x))
-    return len(x) if x.ndim else 1
+    first = _tensor(x)
+    return len(first) if first is not None and first.ndim else 1

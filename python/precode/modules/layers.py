@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from precode._internal.errors import UnsupportedError
-from precode.tickets import masked
+from precode.modules.layouts import is_transformers_linear
 from precode.tickets.masked import Slot
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -64,10 +64,11 @@ class Watch:
         self._layers: dict[str, nn.Module] = {}
         for name in names:
             owner = slots[name].owner
-            if not isinstance(owner, masked.PRUNABLE_LAYERS) or slots[name].attribute != "weight":
+            known = isinstance(owner, (nn.Linear, *CONVOLUTIONS)) or is_transformers_linear(owner)
+            if not known or slots[name].attribute != "weight":
                 raise UnsupportedError(
-                    f"this method needs the inputs of layers, and '{name}' is no weight of a Linear or Conv layer: "
-                    "leave it out of prunable"
+                    f"this method needs the inputs of layers, and '{name}' is no weight of a Linear or Conv1d to "
+                    f"Conv3d layer: leave it out, as by exclude='{name}'"
                 )
             self._layers[name] = owner
         self._calls: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
@@ -103,8 +104,8 @@ class Watch:
         for name, calls in self._calls.items():
             if not calls:
                 raise UnsupportedError(
-                    f"this method needs the inputs of layers, and that of '{name}' is never called: leave it out of "
-                    "prunable"
+                    f"this method needs the inputs of layers, and that of '{name}' is never called: leave it out, as "
+                    f"by exclude='{name}'"
                 )
             layer = self._layers[name]
             inputs = torch.cat([windows(layer, given.detach()) for given, _ in calls], 1)
@@ -117,7 +118,13 @@ class Watch:
         taken = self.taken()
         parts = []
         for layer, (inputs, outputs) in zip(self._layers.values(), taken, strict=True):
-            back = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+            try:
+                back = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+            except RuntimeError as error:
+                raise UnsupportedError(
+                    "this method needs the gradients at the outputs of layers, which checkpointed layers do not give: "
+                    "switch activation checkpointing off in the module that is passed in"
+                ) from error
             filled = [torch.zeros_like(y) if g is None else g for g, y in zip(back, outputs, strict=True)]
             units = torch.cat([_units(layer, gradient) for gradient in filled], 1).to("cpu", torch.float64)
             parts.append(torch.einsum("spgo,spgi->sgoi", units, inputs))

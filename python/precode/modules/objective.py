@@ -2,68 +2,64 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
-from precode._internal.errors import (
-    PrecodeError,
-    PrecodeShapeError,
-    PrecodeTypeError,
-    PrecodeValueError,
-    UnsupportedError,
-)
-from precode.modules.batches import SCORING, Batches, isolated, reseed, samples
+from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.randomness import isolated
+from precode.modules import gradients, training
+from precode.modules.batches import SCORING, Batches, call, mapped, samples
+from precode.modules.copies import Buffers, copied
+from precode.modules.gradients import Tensors
 from precode.modules.layers import Watch
+from precode.modules.learner import Learner, Loss
+from precode.modules.training import OptimizerFactory
 from precode.tickets import masked
-
-Loss = Callable[[Any, Any], torch.Tensor]
-"""From outputs and labels to the mean loss of a batch, a tensor of one element."""
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-Tensors = list[torch.Tensor]
 
 HIDDEN = (
     "this method looks into the training, or takes a part of it, and train= hides it: pass data and loss instead, so "
     "that the default loop trains"
 )
 
+STEP = 1e-2
+"""How far weights are moved, all together, to see the change of the gradient."""
 
-def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer where none is given: Adam at 1e-3."""
-    return torch.optim.Adam(parameters, lr=1e-3)
+AGREEMENT = 0.2
+"""Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
 
+NOISE = 1e-4
+"""Part of the gradient below which its change is not known: that of float32 over the step."""
 
-def call(module: nn.Module, x: Any, state: dict[str, torch.Tensor] | None = None) -> Any:
-    """What a module makes of a batch: x itself, or the several arguments in it."""
-    arguments: tuple[Any, ...] = tuple(x) if isinstance(x, list | tuple) else () if isinstance(x, dict) else (x,)
-    keywords = x if isinstance(x, dict) else {}
-    if state is None:
-        return module(*arguments, **keywords)
-    return functional_call(module, state, arguments, keywords)
+NOTHING = 1e-9
+"""Part of the summed outputs below which no synaptic flow goes through a layer."""
 
 
-class ModuleObjective:
-    """A module and what it is to learn. Only copies of it are evaluated and trained.
+class ModuleObjective(Learner):
+    """What methods ask, answered on copies of a module.
 
-    Gradients are taken in training mode, as the first training step would take them: batch normalization with the
-    statistics of the batch, dropout drawn from the seed. Synaptic flow is taken in evaluation mode.
+    Gradients are taken as the first training step would take them: batch normalization with the statistics of the
+    batch, dropout drawn from the seed. Synaptic flow is taken in evaluation mode. Tensors that go to methods and come
+    from them have outputs as the first axis, see `Layout`.
 
     Args:
-        module: the module.
-        prunable: names of the parameters to prune.
-        batches: the data, or None.
-        loss: the loss, or None.
-        train: trains a module in place instead of the default loop, or None.
-        epochs: epochs of the default loop.
-        optimizer: makes the optimizer of the default loop.
-        seed: key of everything random.
+        module: as of `Learner`.
+        prunable: as of `Learner`.
+        batches: as of `Learner`.
+        loss: as of `Learner`.
+        train: as of `Learner`.
+        epochs: as of `Learner`.
+        optimizer: as of `Learner`.
+        seed: as of `Learner`.
         features: names of two linear layers' weights, and an output of the second, or None.
+        temperature: what GraSP divides the outputs by.
+        remember: keep the answers to what is asked more than once where a method is asked for several densities.
     """
 
     def __init__(
@@ -77,60 +73,107 @@ class ModuleObjective:
         optimizer: OptimizerFactory,
         seed: int,
         features: tuple[str, str, int] | None,
+        temperature: float = 200.0,
+        remember: bool = False,
     ) -> None:
-        try:
-            self._module = copy.deepcopy(module)
-        except Exception as error:
-            raise PrecodeTypeError(
-                f"the module cannot be copied ({error}): tickets are found on deep copies, which must work"
-            ) from error
-        self._slots = masked.slots(self._module)
-        self._names = list(self._slots)
-        self._prunable = list(prunable)
-        self._batches, self._loss, self._train = batches, loss, train
-        self._optimizer, self._seed = optimizer, seed
-        self._device = next(iter(self._slots.values())).parameter.device
+        super().__init__(module, prunable, batches, loss, train, epochs, optimizer, seed)
+        self._flowing: _Flowing | None = None
+        self._answers: dict[bytes, Any] | None = {} if remember else None
+        self.temperature = temperature
+        self._owns_functions = False
         # Asked for by name from Rust.
-        self.parameters = [
-            (name, slot.parameter.detach().clone(), name in prunable) for name, slot in self._slots.items()
-        ]
-        self.epochs = epochs
-        self.steps_per_epoch = batches.steps if batches else 1
         self.features = features and (self._names.index(features[0]), self._names.index(features[1]), features[2])
+
+    def gradients(self) -> dict[str, torch.Tensor] | None:
+        """Gradients of the mean loss on all data at the initial values, by name; None without data or a loss."""
+        if self._batches is None or self._loss is None:
+            return None
+        found = self.gradient([value for _, value, _ in self.parameters], None)
+        return dict(zip(self._names, found, strict=True))
 
     def gradient(self, at: Tensors, step: int | None) -> Tensors:
         """Gradient of the mean loss at other values, on the batch of a training step or on all data."""
-        batches = self._data()
-        with isolated(self._device):
-            chosen = batches.epoch(SCORING) if step is None else [batches.step(step)]
-            return self._mean(chosen, at, self._names)
 
-    def curvature(self, at: Tensors, temperature: float) -> Tensors:
-        """H g of the mean loss of the outputs over a temperature, on all data."""
-        batches = self._data()
-        with isolated(self._device):
-            gradient = self._mean(batches.epoch(SCORING), at, self._prunable, temperature)
-            return self._mean(batches.epoch(SCORING), at, self._prunable, temperature, gradient)
+        def gradient() -> Tensors:
+            batches = self._data()
+            with batches.isolated():
+                chosen = batches.epoch(SCORING) if step is None else [batches.step(step)]
+                return self._out(self._mean(chosen, at, self._names))
+
+        found: Tensors = gradient() if step is not None else self._once(gradient, at, "gradient")
+        return found
+
+    def curvature(self, at: Tensors, _: float) -> Tensors:
+        """H g of the mean loss of the outputs over the temperature, on all data."""
+
+        def curvature() -> Tensors:
+            batches = self._data()
+            with batches.isolated(), gradients.differentiable_twice(self._module):
+                gradient = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature)
+                product = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature, gradient)
+                if self._owns_functions:
+                    self._check_product(at, gradient, product)
+                return self._out(product)
+
+        found: Tensors = self._once(curvature, at, "curvature")
+        return found
+
+    def _check_product(self, at: Tensors, gradient: Tensors, product: Tensors) -> None:
+        """Refuses a Hessian times gradient that is not the change of the gradient along itself.
+
+        Functions of the user's own may give first derivatives that autograd cannot differentiate, without a word.
+        """
+        length = _norm(gradient)
+        if not length:
+            return
+        ends = []
+        for step in (STEP, -STEP):
+            moved = self._out([part * (step / length) for part in gradient])
+            there = [value + part.to(value.dtype) for value, part in zip(at, moved, strict=True)]
+            ends.append(self._mean(self._data().epoch(SCORING), there, self._prunable, self.temperature))
+        change = [(a - b) * (length / (2 * STEP)) for a, b in zip(*ends, strict=True)]
+        apart = _norm([a - b for a, b in zip(change, product, strict=True)])
+        if apart > AGREEMENT * max(_norm(change), _norm(product)) and apart > NOISE * length:
+            raise UnsupportedError(
+                "this method needs second derivatives, and those of a torch.autograd.Function in the module are not "
+                "the change of its first derivatives: let its backward compute with operations that autograd records, "
+                "or use a method of first derivatives, such as 'snip'"
+            )
+
+    def _once(self, answer: Callable[[], Any], tensors: Tensors, *rest: Any) -> Any:
+        """An answer, remembered by what it was asked for."""
+        if self._answers is None:
+            return answer()
+        key = _digest(tensors, *rest)
+        if key not in self._answers:
+            self._answers[key] = answer()
+        return self._answers[key]
 
     def flow(self, at: Tensors) -> Tensors:
         """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases."""
-        kind = at[0].dtype
-        values = {
-            name: torch.zeros_like(value) if name.rpartition(".")[2].endswith("bias") else value.detach().abs()
-            for name, value in zip(self._names, at, strict=True)
-        }
-        buffers = {
-            name: torch.zeros_like(buffer) if name.endswith("running_mean") else buffer.clone()
-            for name, buffer in self._module.named_buffers()
-        }
+        if self._flowing is None:
+            self._flowing = _Flowing(self._module, at[0].dtype)
+        network, slots = self._flowing.network, self._flowing.slots
+        for (name, slot), value in zip(slots.items(), self._in(at), strict=True):
+            slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
+        parameters = [slot.parameter for slot in slots.values()]
         with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
-            leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
-            state = {
-                name: item.to(kind) if item.is_floating_point() else item for name, item in (leaves | buffers).items()
-            }
-            self._module.eval()
-            total = self._output(call(self._module, self._ones(kind), state)).sum()
-            return self._gradients(total, list(leaves.values()), self._names)
+            total = self._output(call(network, self._ones(at[0].dtype))).sum()
+            gradients.backward(total, parameters, [])
+            found = gradients.taken(self._names, parameters)
+        self._flowing.buffers.put_back()
+        # Flow is conserved: what goes through the weights of a layer is what comes out.
+        through = [
+            float((slots[name].parameter.detach() * part).sum().abs())
+            for name, part in zip(self._names, found, strict=True)
+            if name in self._prunable
+        ]
+        if max(through) <= NOTHING * float(total.detach().abs()):
+            raise PrecodeValueError(
+                "the sum of the outputs does not depend on the weights, as behind a softmax or a normalization, so "
+                "that synaptic flow says nothing of them: pass the module without its last layers"
+            )
+        return self._out(found)
 
     def input_moments(self, at: Tensors) -> Tensors:
         """E[z z'] of what each prunable weight is multiplied with, (groups, inputs, inputs), float64, on all data.
@@ -140,13 +183,13 @@ class ModuleObjective:
         """
         moments: list[Any] = [0.0] * len(self._prunable)
         count = 0
-        with isolated(self._device), Watch(self._slots, self._prunable) as watch:
+        with self._data().isolated(), Watch(self._slots, self._prunable) as watch, self._at(at):
             for x, _ in self._data().epoch(SCORING):
                 with torch.inference_mode(False), torch.no_grad():
-                    self._module.train()
-                    call(self._module, x, self._state(at))
+                    call(self._module, x)
                     for place, (inputs, _) in enumerate(watch.taken()):
                         moments[place] += torch.einsum("spgi,spgj->gij", inputs, inputs)
+                self._buffers.put_back()
                 count += samples(x)
         return [moment / count for moment in moments]
 
@@ -157,17 +200,19 @@ class ModuleObjective:
         batch normalization, that is the gradient of its loss alone.
         """
         fisher = torch.zeros((), dtype=torch.float64)
-        count = 0
-        with isolated(self._device), Watch(self._slots, self._prunable) as watch:
+        count, weight = 0, 0.0
+        with self._data().isolated(), Watch(self._slots, self._prunable) as watch, self._at(at):
             for x, y in self._data().epoch(SCORING):
                 with torch.inference_mode(False), torch.enable_grad():
-                    self._module.train()
-                    loss = self._loss_of(call(self._module, x, self._state(at, gradients=True)), y)
+                    loss = self._loss_of(self._module, x, y)
+                    self._others(loss, training.trainable(self._module))
                     parts = watch.gradients(loss)
-                rows = torch.cat([part.flatten(1) for part in parts], 1) * samples(x)
+                self._buffers.put_back()
+                rows = torch.cat([part.flatten(1) for part in parts], 1) * self._data().weight(x, y)
                 fisher = fisher + rows.T @ rows
-                count += samples(x)
-        return fisher / count
+                count, weight = count + samples(x), weight + self._data().weight(x, y)
+        # Labels of a sample are as many as of the mean sample, however the data are cut.
+        return fisher * (count / weight) ** 2 / count
 
     def gauss_newton(self, at: Tensors) -> torch.Tensor:
         """Gauss-Newton matrix of all parameters together, (parameters, parameters), float64, on all data.
@@ -175,46 +220,49 @@ class ModuleObjective:
         The mean over the samples of J' S J: J are the gradients of a sample's outputs, S is the Hessian of its loss in
         them. Samples are taken one by one, in evaluation mode: batch normalization has the statistics it has so far.
         """
-        size = sum(slot.parameter.numel() for slot in self._slots.values())
+        network = copied(self._module).eval()
+        for slot, value in zip(masked.slots(network).values(), self._in(at), strict=True):
+            slot.put(value)
+        values = {name: parameter.detach() for name, parameter in network.named_parameters()}
+        size = sum(value.numel() for value in at)
         matrix, count = torch.zeros(size, size, dtype=torch.float64, device=self._device), 0
-        self._module.eval()
-        with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
-            state = self._state(at)
 
-            def outputs(values: Tensors, x: Any) -> torch.Tensor:
-                named = {**state, **dict(zip(self._names, values, strict=True))}
-                return self._output(call(self._module, _alone(x), named))[0]
+        def outputs(chosen: Tensors, x: Any) -> torch.Tensor:
+            named = {f"network.{name}": value for name, value in zip(self._names, chosen, strict=True)}
+            return self._output(functional_call(_Call(network), named, (_alone(x),)))[0]
 
-            def loss(output: torch.Tensor, y: Any) -> torch.Tensor:
-                return self._loss_of(output[None], _alone(y))
+        def of_sample(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            chosen = [values[name] for name in self._names]
+            output = outputs(chosen, x)
+            loss = partial(self._loss_at, network, y=_alone(y))
+            curvature = jacrev(jacrev(loss))(output).reshape(output.numel(), output.numel())
+            parts = jacrev(outputs)(chosen, x)
+            parts = [part.reshape(output.numel(), *value.shape) for part, value in zip(parts, chosen, strict=True)]
+            # Of each output, what methods see of all parameters.
+            rows = [self._out(list(row)) for row in zip(*parts, strict=True)]
+            return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]), curvature
 
-            def of_sample(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
-                values = [state[name] for name in self._names]
-                output = outputs(values, x)
-                curvature = jacrev(jacrev(loss))(output, y).reshape(output.numel(), output.numel())
-                parts = jacrev(outputs)(values, x)
-                return torch.cat([part.reshape(output.numel(), -1) for part in parts], 1), curvature
-
+        with self._data().isolated(), torch.inference_mode(False), torch.enable_grad():
             for x, y in self._data().epoch(SCORING):
                 try:
-                    rows, curvature = vmap(of_sample, randomness="different")(x, y)
-                except RuntimeError as error:
+                    rows, curvature = vmap(of_sample, randomness="different")(mapped(_itself, x), mapped(_itself, y))
+                except (RuntimeError, ValueError) as error:
                     raise UnsupportedError(
                         f"the outputs of single samples cannot be differentiated ({error}): take a method that does "
                         "without, such as 'hot-magnitude'"
                     ) from error
-                rows, curvature = rows.double(), curvature.double()
+                rows, curvature = rows.detach().double(), curvature.detach().double()
                 matrix += torch.einsum("noa,nop,npb->ab", rows, curvature, rows)
                 count += samples(x)
         return matrix / count
 
-    def _state(self, at: Tensors, *, gradients: bool = False) -> dict[str, torch.Tensor]:
-        """Other values with copies of the buffers, because normalization updates them."""
-        values = {
-            name: value.detach().to(slot.parameter.dtype).clone().requires_grad_(gradients)
-            for (name, slot), value in zip(self._slots.items(), at, strict=True)
-        }
-        return values | {name: buffer.clone() for name, buffer in self._module.named_buffers()}
+    def _loss_at(self, network: nn.Module, output: torch.Tensor, y: Any) -> torch.Tensor:
+        """The loss of one sample, by its output."""
+        if self._loss is None:
+            raise PrecodeValueError("a loss is needed: pass loss=")
+        module = [network] if self._loss_takes_module else []
+        loss: torch.Tensor = self._loss(output[None], y, *module)
+        return loss.reshape(())
 
     def train(
         self,
@@ -230,92 +278,46 @@ class ModuleObjective:
         Also the epochs that ran: those up to `end_epoch`, or to the end of a full training. The learning rate is `rate`
         times that of the optimizer.
         """
-        if self._train is not None and (first_epoch or snapshots or end_epoch is not None):
+        asked = (masks is None, first_epoch, end_epoch, list(snapshots), rate)
+        answer: tuple[Tensors, list[Tensors], float] = self._once(
+            lambda: self._training(start, masks, first_epoch, end_epoch, snapshots, rate),
+            [*start, *(masks or [])],
+            *asked,
+        )
+        return answer
+
+    def _training(
+        self,
+        start: Tensors,
+        masks: Tensors | None,
+        first_epoch: int,
+        end_epoch: int | None,
+        snapshots: Sequence[int],
+        rate: float,
+    ) -> tuple[Tensors, list[Tensors], float]:
+        if self._train is not None and (first_epoch or snapshots or end_epoch is not None or rate != 1):
             raise UnsupportedError(HIDDEN)
         end = self.epochs if end_epoch is None else min(end_epoch, self.epochs)
-        with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
-            network = self._network(start, masks)
-            kept: list[Tensors] = []
-            if self._train is None:
-                optimizer = self._optimizer(self._trained(network))
-                for group in optimizer.param_groups:
-                    group["lr"] *= rate
-                steps = self._steps(network, range(first_epoch, end), optimizer)
-                wanted = set(snapshots)
-                kept = [self._values(network) for done in steps if done in wanted]
-            else:
-                reseed(self._device, self._seed)
-                self._train(network)
-            values = self._values(network)
+        network = self._network(start, masks)
+        kept = self.fit(network, range(first_epoch, end), snapshots, rate)
+        values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
-        return values, kept, float(end - first_epoch)
+        return self._out(values), kept, float(end - first_epoch)
 
     def dense_epochs(self) -> Iterator[Tensors]:
         """The values after each epoch of the dense training, which goes no further than they are asked for."""
         if self._train is not None:
             raise UnsupportedError(HIDDEN)
-        with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
+        with self._isolated(), torch.inference_mode(False), torch.enable_grad():
             network = self._network([value for _, value, _ in self.parameters], None)
-            optimizer = self._optimizer(self._trained(network))
+            optimizer = training.optimizer_of(network, self._optimizer)
         for epoch in range(self.epochs):
-            with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
+            with self._isolated(), torch.inference_mode(False), torch.enable_grad():
                 for _ in self._steps(network, [epoch], optimizer):
                     pass
                 values = self._values(network)
             self._check_finite(values, f"by the end of epoch {epoch + 1}")
-            yield values
-
-    def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
-        """A copy of the module at other values, in training mode, pruned."""
-        network = copy.deepcopy(self._module).train()
-        slots = masked.slots(network)
-        for name, value in zip(self._names, start, strict=True):
-            slots[name].put(value)
-        for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
-            slots[name].put(slots[name].parameter * mask)
-            slots[name].prune(mask)
-        return network
-
-    @staticmethod
-    def _trained(network: nn.Module) -> list[nn.Parameter]:
-        return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-    def _check_finite(self, values: Tensors, when: str) -> None:
-        for name, value in zip(self._names, values, strict=True):
-            if not bool(torch.isfinite(value).all()):
-                raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
-
-    def _steps(self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer) -> Iterator[int]:
-        """The default training: one optimizer step a batch; the number of steps done, from 0 on."""
-        batches, trained = self._data(), self._trained(network)
-        done = 0
-        yield done
-        for epoch in epochs:
-            for x, y in batches.epoch(epoch):
-
-                def closure(x: Any = x, y: Any = y) -> torch.Tensor:
-                    loss = self._loss_of(call(network, x), y)
-                    # Not backward(): the loss may have parameters of its own, whose gradients are the user's.
-                    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-                    for parameter, gradient in zip(trained, gradients, strict=True):
-                        parameter.grad = gradient
-                    return loss.detach()
-
-                optimizer.step(closure)  # type: ignore[arg-type]
-                done += 1
-                yield done
-
-    def _values(self, network: nn.Module) -> Tensors:
-        """The values of all parameters, zero where they are pruned."""
-        slots = masked.slots(network)
-        if slots.keys() != set(self._names):
-            raise PrecodeError("train renamed the module's parameters: it must train the module in place")
-        values = []
-        for name in self._names:
-            mask = slots[name].mask
-            value = slots[name].parameter.detach()
-            values.append(value.clone() if mask is None else value.masked_fill(~mask, 0))
-        return values
+            yield self._out(values)
 
     def _mean(
         self,
@@ -325,102 +327,104 @@ class ModuleObjective:
         temperature: float = 1.0,
         along: Tensors | None = None,
     ) -> Tensors:
-        """The mean over samples of the gradient or, with `along`, of the Hessian times `along`.
+        """The mean over the data of the gradient or, with `along`, of the Hessian times `along`.
 
         Both are with respect to the named parameters that are not frozen, and zero at all others.
         """
-        chosen = [
-            (i, name)
-            for i, name in enumerate(self._names)
-            if name in parameters and self._slots[name].parameter.requires_grad
+        places = [
+            i
+            for i, (name, slot) in enumerate(self._slots.items())
+            if name in parameters and slot.parameter.requires_grad
         ]
+        names = [self._names[i] for i in places]
+        leaves = [self._slots[name].parameter for name in names]
+        trained = training.trainable(self._module)
         mean = [torch.zeros_like(slot.parameter) for slot in self._slots.values()]
-        count = 0
-        self._module.train()
-        for x, y in batches:
-            with torch.inference_mode(False), torch.enable_grad():
-                leaves = [
-                    value.detach().to(slot.parameter.dtype).clone().requires_grad_(slot.parameter.requires_grad)
-                    for value, slot in zip(at, self._slots.values(), strict=True)
-                ]
-                # Buffers are copied, because normalization updates them.
-                state = dict(zip(self._names, leaves, strict=True))
-                state |= {name: buffer.clone() for name, buffer in self._module.named_buffers()}
-                output = call(self._module, x, state)
-                if temperature != 1:
-                    output = self._output(output) / temperature
-                value = self._loss_of(output, y)
-                wanted, names = [leaves[i] for i, _ in chosen], [name for _, name in chosen]
-                parts = self._gradients(value, wanted, names, twice=along is not None)
-                if along is not None:
-                    product = sum((part * along[i]).sum() for part, (i, _) in zip(parts, chosen, strict=True))
-                    if (
-                        not isinstance(product, torch.Tensor) or not product.requires_grad
-                    ):  # a loss linear in all weights
-                        parts = [torch.zeros_like(leaf) for leaf in wanted]
+        total = 0.0
+        with self._at(at):
+            for x, y in batches:
+                weight = self._data().weight(x, y)
+                if not weight:
+                    continue
+                with torch.inference_mode(False), torch.enable_grad():
+                    value = self._loss_of(self._module, x, y, temperature)
+                    others = self._others(value, trained)
+                    if along is None:
+                        gradients.backward(value, trained, others)
+                        parts = gradients.taken(names, leaves)
                     else:
-                        parts = self._gradients(product, wanted, names)
-            count += samples(x)
-            for (i, _), part in zip(chosen, parts, strict=True):
-                mean[i].lerp_(part, samples(x) / count)
+                        self._owns_functions |= gradients.has_own_functions(value)
+                        parts = gradients.curvature(value, names, leaves, [along[i] for i in places])
+                self._module.zero_grad()
+                self._buffers.put_back()
+                total += weight
+                for i, part in zip(places, parts, strict=True):
+                    mean[i].lerp_(part, weight / total)
+        if not total:
+            raise PrecodeValueError("no batch of the data counts: every weight is 0, or every label is ignored")
         return mean
-
-    def _gradients(self, value: torch.Tensor, leaves: Tensors, names: list[str], *, twice: bool = False) -> Tensors:
-        if not value.requires_grad:
-            raise PrecodeValueError(
-                "the loss does not depend on the parameters: is there a detach or no_grad on the way?"
-            )
-        gradients = torch.autograd.grad(value, leaves, create_graph=twice, allow_unused=True)
-        found = [torch.zeros_like(leaf) if part is None else part for leaf, part in zip(leaves, gradients, strict=True)]
-        for name, part in zip(names, found, strict=True):
-            if not bool(torch.isfinite(part).all()):
-                raise PrecodeValueError(
-                    f"the gradient at '{name}' is not finite: check the data and the loss for NaN and infinite values"
-                )
-        return found
-
-    def _loss_of(self, output: Any, y: Any) -> torch.Tensor:
-        if self._loss is None:
-            raise PrecodeValueError("a loss is needed: pass loss=")
-        loss = self._loss(output, y)
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            given = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-            raise PrecodeShapeError(f"loss returned {given}: expected a tensor of one element, the mean over the batch")
-        return loss.reshape(())
-
-    def _output(self, output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise UnsupportedError(f"this method needs a module that returns one tensor, not {type(output).__name__}")
-        return output
-
-    def _data(self) -> Batches:
-        if self._batches is None:
-            raise PrecodeValueError("data are needed: pass data= and loss=")
-        return self._batches
 
     def _ones(self, kind: torch.dtype) -> Any:
         """An input of ones: one sample of the data's shape, or of the first linear layer's width."""
         if self._batches is not None and self._batches.first is not None:
             return _ones_like(self._batches.first[0], kind)
-        linear = next((layer for layer in self._module.modules() if isinstance(layer, masked.PRUNABLE_LAYERS)), None)
+        kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
+        linear = next((layer for layer in self._module.modules() if isinstance(layer, kinds)), None)
         if not isinstance(linear, nn.Linear):
             raise PrecodeValueError("the shape of the input is not known: pass data=, of which the shape alone is used")
         return torch.ones(1, linear.in_features, dtype=kind, device=self._device)
 
 
+class _Flowing:
+    """A copy of a module that flow goes through: in evaluation mode, in another type, normalization without shift."""
+
+    def __init__(self, module: nn.Module, kind: torch.dtype) -> None:
+        self.network = copied(module).to(kind).eval()
+        self.slots = masked.slots(self.network)
+        for name, buffer in self.network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.zero_()
+        self.buffers = Buffers(self.network)
+
+
 def _ones_like(x: Any, kind: torch.dtype) -> Any:
-    if isinstance(x, torch.Tensor):
-        ones = torch.ones_like(x[:1])
-        return ones.to(kind) if x.is_floating_point() else ones
-    if isinstance(x, dict):
-        return {key: _ones_like(item, kind) for key, item in x.items()}
-    return [_ones_like(item, kind) for item in x] if isinstance(x, list | tuple) else x
+    """A batch of one sample of ones, of a type where it is of floats."""
+    if not isinstance(x, torch.Tensor):
+        return mapped(lambda item: _ones_like(item, kind), x)
+    ones = torch.ones_like(x[:1])
+    return ones.to(kind) if x.is_floating_point() else ones
+
+
+def _norm(tensors: Tensors) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+
+
+def _digest(tensors: Tensors, *rest: Any) -> bytes:
+    """A key of tensors' values and of what else there is."""
+    digest = hashlib.blake2b(repr(rest).encode())
+    for tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(repr((values.dtype, tuple(values.shape))).encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _alone(x: Any) -> Any:
     """One sample as a batch."""
-    if isinstance(x, torch.Tensor):
-        return x[None]
-    if isinstance(x, dict):
-        return {name: _alone(value) for name, value in x.items()}
-    return tuple(map(_alone, x))
+    return x[None] if isinstance(x, torch.Tensor) else mapped(_alone, x)
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+class _Call(nn.Module):
+    """Calls a module with a batch of any form."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Any) -> Any:
+        """What the module makes of the batch."""
+        return call(self.network, x)

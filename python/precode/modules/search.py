@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil, log
+from typing import Any, overload
 
 import torch
 from torch import nn
 
 from precode import _precode
 from precode._internal import memory
-from precode._internal.check import COUNT, KEY, integer, literals, plain
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.check import COUNT, KEY, fractions, integer, literals, numbers, plain
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError, TicketWarning
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
-from precode.modules.batches import Batches
-from precode.modules.objective import Loss, ModuleObjective, OptimizerFactory, adam
+from precode.modules import own, selection
+from precode.modules.batches import Batches, Unpack, Weight
+from precode.modules.finding import Search, check_choice
+from precode.modules.learner import Loss
+from precode.modules.objective import ModuleObjective
+from precode.modules.own import Score
+from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
+from precode.modules.training import OptimizerFactory, adam
 from precode.tickets import masked
 from precode.tickets.masked import Slot
 from precode.tickets.ticket import Ticket
@@ -30,72 +38,158 @@ TRAINING_COPIES = 36
 ROUNDS_COPIES = 54
 """The same of a hundred rounds of scores. Measured on a layer of 12 MiB, of which the allocator keeps more: 50.8."""
 
+LEVEL = 0.8
+"""What a level of iterative pruning keeps; the outcome of each is remembered where there are several densities."""
 
+
+@overload
 def find_ticket(
     module: nn.Module,
-    method: str = "snip",
-    density: float = 0.1,
+    method: str | Score = "snip",
+    density: float | Mapping[str, float] = 0.1,
     data: Any = None,
     loss: Loss | None = None,
     *,
+    densities: None = None,
     train: Callable[[nn.Module], Any] | None = None,
     epochs: int = 20,
     optimizer: OptimizerFactory = adam,
-    prunable: Iterable[str] | None = None,
+    prunable: Prunable = AUTO,
+    exclude: str | Iterable[str] = (),
     granularity: str = "weight",
     scope: str = "global",
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
-    output: int = 0,
+    output: int | None = None,
+    unpack: Unpack | None = None,
+    weight: Weight | None = None,
+    temperature: float = 200.0,
     progress: Progress = False,
-) -> Ticket:
+) -> Ticket: ...
+@overload
+def find_ticket(
+    module: nn.Module,
+    method: str | Score = "snip",
+    *,
+    densities: Iterable[float],
+    data: Any = None,
+    loss: Loss | None = None,
+    train: Callable[[nn.Module], Any] | None = None,
+    epochs: int = 20,
+    optimizer: OptimizerFactory = adam,
+    prunable: Prunable = AUTO,
+    exclude: str | Iterable[str] = (),
+    granularity: str = "weight",
+    scope: str = "global",
+    seed: int = 0,
+    layers: tuple[str, str] | None = None,
+    clauses: Dnf | Sequence[Sequence[int]] | None = None,
+    output: int | None = None,
+    unpack: Unpack | None = None,
+    weight: Weight | None = None,
+    temperature: float = 200.0,
+    progress: Progress = False,
+) -> list[Ticket]: ...
+def find_ticket(
+    module: nn.Module,
+    method: str | Score = "snip",
+    density: float | Mapping[str, float] = 0.1,
+    data: Any = None,
+    loss: Loss | None = None,
+    *,
+    densities: Iterable[float] | None = None,
+    train: Callable[[nn.Module], Any] | None = None,
+    epochs: int = 20,
+    optimizer: OptimizerFactory = adam,
+    prunable: Prunable = AUTO,
+    exclude: str | Iterable[str] = (),
+    granularity: str = "weight",
+    scope: str = "global",
+    seed: int = 0,
+    layers: tuple[str, str] | None = None,
+    clauses: Dnf | Sequence[Sequence[int]] | None = None,
+    output: int | None = None,
+    unpack: Unpack | None = None,
+    weight: Weight | None = None,
+    temperature: float = 200.0,
+    progress: Progress = False,
+) -> Ticket | list[Ticket]:
     """Finds a lottery ticket of a module, which is left exactly as it is.
 
-    Every method of `precode methods` works on every module with linear or convolutional layers; those that read codes
-    need a pair of linear layers; ``obs`` takes layers of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights.
-    Gradients are taken on all of `data`, in training mode: batch normalization uses the
-    statistics of each batch, and dropout is drawn from the seed. All user code runs in the calling thread.
+    Every method of `precode methods` works on every module with linear, convolutional, attention or recurrent layers;
+    those that read codes need a pair of linear layers; those that read the inputs of layers (``obs``, ``sparsegpt``,
+    ``wanda``) take linear and convolutional layers; ``obs`` takes layers of up to 4,096 inputs, ``obs-loss`` up to
+    4,096 prunable weights. Gradients are taken on all of `data`, each layer in the mode that it has: in training mode,
+    batch normalization uses the statistics of each batch, and dropout is drawn from the seed. A module in evaluation
+    mode throughout is put in training mode. All user code runs in the calling thread.
 
     Args:
         module: with the initial weights theta_0, at any depth and on any device. Only deep copies of it are evaluated
-            or trained.
-        method: name of the method; with a control after a colon, as in ``snip:shuffle-layer``.
+            or trained. Of a compiled, parallel or averaged module, it is the module inside that is meant.
+        method: name of the method; with a control after a colon, as in ``snip:shuffle-layer``. Or a function of your
+            own from a parameter's name, its values and the gradient of the loss (None without data) to one score a
+            weight; see `register_method`.
         density: fraction of the prunable weights that is kept, in (0, 1]; exactly ``round(density * weights)`` are,
-            half to even.
+            half to even. A dictionary gives each prunable parameter a density of its own.
         data: batches of (x, y) that can be visited again (a DataLoader, a list), or one pair of tensors, which is one
-            batch. Tuples, lists and dictionaries as x are several arguments. Batches are moved to the module's device.
+            batch. Tuples, lists and mappings as x are several arguments; a named tuple is one. Batches are moved to the
+            module's device, by their own `to` where they have one.
         loss: from the module's output and y to the mean loss of the batch, such as
-            ``torch.nn.functional.cross_entropy``.
+            ``torch.nn.functional.cross_entropy``. A loss with a third argument is given the module too, a copy, as for
+            penalties on its parameters.
+        densities: several fractions in place of `density`: a list of tickets, one for each, from one search. Trainings
+            and gradients that they share are done once; the cost of each ticket is what it takes by itself.
         train: trains a module in place, for methods that need training; it is given deep copies, whose pruned weights
             are kept at zero. If None, the default loop trains: one optimizer step a batch for `epochs` epochs.
         epochs: epochs of the default loop.
         optimizer: makes the default loop's optimizer from parameters; Adam at 1e-3 if not given.
-        prunable: names of the parameters to prune; the weights of all `Linear` and `Conv1d` to `Conv3d` layers if None.
-        granularity: what is kept or pruned as one: weight, row (neuron, filter) or column (input, input channel).
-        scope: over what scores are compared: global or per-layer.
+        prunable: names of parameters, of layers, patterns with *, or kinds of layers such as ``torch.nn.Embedding``;
+            ``"auto"`` stands for the weights of all linear, (transposed) convolutional, attention and recurrent layers
+            and of the Conv1D of Hugging Face's transformers. It leaves out those that are shared, frozen or
+            parametrized, and names them in a warning.
+        exclude: names or patterns of what is not pruned, likewise.
+        granularity: what is kept or pruned as one: weight, row (neuron, filter) or column (input, input channel). Rows
+            and columns are kept in the order of their mean scores, as many as come closest to `density` of the weights;
+            with ``prunable="auto"``, rows of the last layer are the outputs of the module, and all kept. ``"N:M"``,
+            such as ``"2:4"``, keeps N of each M consecutive inputs of an output. All but weight are for methods that
+            keep the largest scores: random, the magnitudes, snip, grasp, your own.
+        scope: over what scores are compared: global, per-layer, or erk: in each layer, with the densities of the
+            Erdős–Rényi kernel (arXiv 1911.11134).
         seed: key of the method's own random numbers and of the order of a shuffling loader.
         layers: names of two linear layers that follow one another, for methods that read codes; if None and the module
             has exactly two, those.
         clauses: a task or its clauses as signed literals over the inputs of the first of the two layers, for methods
             that need them.
-        output: the output of the second layer whose weights give rows their polarity.
+        output: the output of the second layer whose weights give rows their polarity. If None, the first; where clauses
+            are given and the layer has several outputs, it must be named: of a classifier, the logit of True.
+        unpack: makes the pair (x, y) of what `data` gives, such as ``lambda batch: (batch["input_ids"],
+            batch["labels"])``.
+        weight: from x and y to what the mean loss of a batch counts. If None, the number of elements of y, without
+            those of value -100 that `cross_entropy` ignores, so that the mean over all data is the same however they
+            are cut into batches; where y holds no tensor, the samples of x.
+        temperature: what `grasp` divides the outputs by, one tensor; 200 is that of its official code.
         progress: show a bar of batches, or call a function with their number and 0 (how many there will be is not
             known).
 
     Returns:
-        The ticket. It starts at ``theta_0 * mask``; only tickets of methods that rewind to a later step, or go on from
-        trained weights, start there, at ``config["start_epoch"]``.
+        The ticket, or one for each of `densities`. It starts at ``theta_0 * mask``; only tickets of methods that rewind
+        to a later step, or go on from trained weights, start there, at ``config["start_epoch"]``. ``config`` also has
+        the share of all the module's weights that is prunable, and what was left out.
 
     Raises:
         PrecodeValueError: unknown method or name; a density out of range or so small that it keeps nothing; data, a
-            loss, training or clauses that the method needs and that are not given; no prunable layer; a prunable
+            loss, training or clauses that the method needs and that are not given; no prunable layer; a named
             parameter that is shared, frozen or not finite; a module that is pruned already; gradients that are not
-            finite; training that diverges.
+            finite; scores that do not tell weights apart; a loss or training that uses the module itself in place of
+            the copy it is given; a batch of one sample for batch normalization; training that diverges.
         PrecodeTypeError: an argument of the wrong type, such as data that can be read only once.
         PrecodeShapeError: layers that do not follow one another; a loss of several elements.
-        UnsupportedError: a method that looks into the training where `train` hides it; a search that does not fit into
-            memory.
+        UnsupportedError: a method that looks into the training where `train` hides it; a layer without what the method
+            needs, such as second derivatives; a search that does not fit into memory.
+
+    Warns:
+        TicketWarning: weights that are left out; scores that say nothing of a layer; a layer of which nothing is kept.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -106,44 +200,41 @@ def find_ticket(
         Ticket(method='snip', density=0.25, kept=40 of 160 in 2 tensors)
         >>> module = ticket.apply_(module)
     """
-    slots = masked.slots(module)
-    names = _prunable(module, slots, prunable)
-    if isinstance(density, bool | str) or not isinstance(density, float | int):
-        raise PrecodeTypeError(f"density must be a number, not {type(density).__name__}")
-    epochs, seed = integer(epochs, "epochs", 1, COUNT), integer(seed, "seed", 0, KEY)
-    for name, function in (("loss", loss), ("train", train), ("optimizer", optimizer)):
-        if not callable(function) and not (function is None and name != "optimizer"):
-            raise PrecodeTypeError(f"{name} must be a function, not {type(function).__name__}")
-    pair = _pair(module, slots, layers, output)
-    _check_needs(method, data is not None and loss is not None, train is not None, pair, clauses)
-    _check_memory(method, slots)
-    with reporter(progress, 0, "batch") as report:
-        visited = _Counter(report)
-        device = slots[names[0]].parameter.device
-        batches = None if data is None else Batches(data, device, seed, visited)
-        objective = ModuleObjective(module, names, batches, loss, train, epochs, optimizer, seed, pair)
+    with torch.inference_mode(False), torch.no_grad():
+        masked.check_module(module)
+        module = masked.unwrapped(module)
+        epochs, seed = integer(epochs, "epochs", 1, COUNT), integer(seed, "seed", 0, KEY)
+        functions = {"loss": loss, "train": train, "optimizer": optimizer, "unpack": unpack, "weight": weight}
+        for name, function in functions.items():
+            if not callable(function) and not (function is None and name != "optimizer"):
+                raise PrecodeTypeError(f"{name} must be a function, not {type(function).__name__}")
+        (temperature,) = numbers([temperature], "temperature", 1e-300)
+        name, score = own.resolve(method)
+        asked: list[Any] = [density] if densities is None else fractions(densities, "densities")
+        slots = masked.slots(module)
+        choice = choose(module, slots, prunable, exclude)
+        pair = _pair(module, slots, layers, output, several=clauses is not None)
+        if score is None:
+            _check_needs(name, data is not None and loss is not None, train is not None, pair, clauses)
+        _check_memory(name, slots, asked)
         signed = _clauses(clauses, slots, pair)
-        negated = isinstance(clauses, Dnf) and clauses.complemented
-        found = _precode.find_module_ticket(objective, signed, negated, method, density, granularity, scope, seed)
-    masks = dict(zip(found["prunable"], (mask[0] for mask in found["masks"][0]), strict=True))
-    first = [value for _, value, _ in objective.parameters]
-    begin = first if found["start"] is None else [value[0] for value in found["start"][0]]
-    start = dict(zip(found["parameters"], begin, strict=True))
-    return Ticket(
-        masks,
-        {name: value * masks[name] if name in masks else value for name, value in start.items()},
-        method=method,
-        density=density,
-        granularity=granularity,
-        scope=scope,
-        cost={"gradients": found["gradients"][0], "epochs": found["epochs"][0][0]},
-        config={
-            "seed": seed,
-            "epochs": epochs,
-            "start_epoch": found["start_epoch"],
-            "notes": {name: float(values[0, 0]) for name, values in found["notes"].items()},
-        },
-    )
+        with reporter(progress, 0, "batch") as report:
+            device = slots[choice.names[0]].parameter.device
+            batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
+            if granularity == "row" and prunable in (AUTO, None):
+                choice = without_outputs(module, choice, batches)
+            objective = ModuleObjective(
+                module, choice.names, batches, loss, train, epochs, optimizer, seed, pair, temperature, len(asked) > 1
+            )
+            shapes = {name: value.shape for name, value, _ in objective.parameters if name in choice.names}
+            wishes = [selection.wanted(each, granularity, scope, shapes) for each in asked]
+            check_choice(name, score is not None, wishes)
+            negated = isinstance(clauses, Dnf) and clauses.complemented
+            search = Search(objective, name, score, signed, negated, seed, choice)
+            tickets = [search.ticket(each) for each in wishes]
+    for said in dict.fromkeys(each for ticket in tickets for each in ticket.config["warnings"]):
+        warnings.warn(said, TicketWarning, stacklevel=2)
+    return tickets[0] if densities is None else tickets
 
 
 class _Counter:
@@ -158,41 +249,10 @@ class _Counter:
             self._report(self._done)
 
 
-def _prunable(module: nn.Module, slots: dict[str, Slot], prunable: Iterable[str] | None) -> list[str]:
-    """Names of the parameters to prune, in the module's order."""
-    for slot in slots.values():
-        if slot.pruned:
-            masked.check_free(slot)
-    if isinstance(prunable, str):
-        prunable = [prunable]
-    wanted = masked.layer_weights(module) if prunable is None else list(prunable)
-    if not wanted:
-        raise PrecodeValueError(
-            "the module has nothing to prune: no Linear or Conv1d to Conv3d layer; name parameters with prunable="
-            if prunable is None
-            else "prunable is empty: name at least one parameter"
-        )
-    for name in wanted:
-        if name not in slots:
-            raise PrecodeValueError(
-                f"'{name}' is not a plain parameter of the module (is it parametrized?): prunable can name "
-                f"{', '.join(slots)}"
-            )
-        slot = slots[name]
-        masked.check_free(slot)
-        if not slot.parameter.requires_grad:
-            raise PrecodeValueError(
-                f"'{name}' is frozen (requires_grad is False): unfreeze it, or leave it out of prunable"
-            )
-        if not bool(torch.isfinite(slot.parameter).all()):
-            raise PrecodeValueError(f"'{name}' has values that are not finite: initialize it again")
-    return [name for name in slots if name in set(wanted)]
-
-
 def _pair(
-    module: nn.Module, slots: dict[str, Slot], layers: tuple[str, str] | None, output: int
+    module: nn.Module, slots: dict[str, Slot], layers: tuple[str, str] | None, output: int | None, *, several: bool
 ) -> tuple[str, str, int] | None:
-    """Names of the weights of the two layers that codes are read from."""
+    """Names of the weights of the two layers that codes are read from, and an output, named where there are several."""
     linear = {
         name: layer
         for name, layer in module.named_modules()
@@ -214,6 +274,12 @@ def _pair(
             f"'{layers[0]}' has {first.out_features} outputs, but '{layers[1]}' {second.in_features} inputs: name two "
             "layers that follow one another"
         )
+    if output is None and several and second.out_features > 1:
+        raise PrecodeValueError(
+            f"'{layers[1]}' has {second.out_features} outputs, and clauses are of one: name it with output=, such as "
+            "output=1 for the logit of True"
+        )
+    output = 0 if output is None else output
     return f"{layers[0]}.weight", f"{layers[1]}.weight", integer(output, "output", 0, second.out_features - 1)
 
 
@@ -223,8 +289,6 @@ def _follow(first: nn.Linear, second: nn.Linear) -> bool:
 
 def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: Any) -> None:
     """Refuses a method that lacks what it needs, before any work starts; unknown names are refused later."""
-    if not isinstance(method, str):
-        raise PrecodeTypeError(f"method must be a name, not {type(method).__name__}")
     record = next((row for row in _precode.methods() if row["name"] == method.partition(":")[0]), None)
     if record is None:
         return
@@ -240,7 +304,7 @@ def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: An
         )
 
 
-def _check_memory(method: str, slots: dict[str, Slot]) -> None:
+def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any]) -> None:
     """Refuses a search that does not fit into memory beside the module.
 
     Raises:
@@ -251,6 +315,8 @@ def _check_memory(method: str, slots: dict[str, Slot]) -> None:
     trains = record is not None and (record["needs_dense_run"] or schedule.startswith("learned"))
     copies = TRAINING_COPIES if trains else ROUNDS_COPIES if schedule.startswith("100 rounds") else ONE_SHOT_COPIES
     weights = sum(slot.parameter.numel() * slot.parameter.element_size() for slot in slots.values())
+    if len(densities) > 1:  # outcomes that are remembered
+        copies += 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)
     memory.check(
         weights * copies,
         f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters",

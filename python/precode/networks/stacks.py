@@ -296,7 +296,7 @@ def _projection(weight: torch.Tensor, trained: bool) -> nn.Linear:
     """A linear layer without bias that is not pruned where layers are not named."""
     linear = _empty(weight, bias=False)
     linear.weight = nn.Parameter(weight, requires_grad=trained)
-    linear.prunable = False  # type: ignore[assignment]  # see `precode.tickets.masked.layer_weights`
+    linear.prunable = False  # type: ignore[assignment]  # see `precode.modules.prunable.layer_weights`
     return linear
 
 

@@ -9,37 +9,19 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode.tickets import masking
 
-PRUNABLE_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""The layers whose weights are pruned where none are named."""
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+"""Modules that hold another as `module`, which a ticket is of."""
+
+INNER = ("_orig_mod", "_checkpoint_wrapped_module")
+"""The names under which `torch.compile` and torch's checkpoint wrapper hold it."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of values that a ticket can hold."""
-
-
-class Masked(nn.Module):
-    """The parametrization that keeps pruned weights at zero: a weight is its trained tensor where the mask is True.
-
-    The optimizer steps the trained tensor, whatever its rule; what the layer computes with is zero at pruned weights
-    because it is computed so. A pruned weight also gets no gradient, so that a trained tensor that starts at zero there
-    stays at zero, under momentum and weight decay too.
-    """
-
-    mask: torch.Tensor
-
-    def __init__(self, mask: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mask", mask)
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with zeros where the mask is False; unlike a product, also where a value is not finite."""
-        return torch.where(self.mask, weight, 0.0)
-
-    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
-        """What is kept when the weight is assigned to."""
-        return weight
 
 
 @dataclass(frozen=True)
@@ -73,14 +55,11 @@ class Slot:
 
     def prune(self, mask: torch.Tensor) -> None:
         """Keeps weights at zero where the mask is False."""
-        masked = Masked(mask.to(self.parameter.device)).train(self.owner.training)
-        parametrize.register_parametrization(self.owner, self.attribute, masked, unsafe=True)
-        self.owner.get_submodule(f"parametrizations.{self.attribute}").training = self.owner.training
-        self.owner.get_submodule("parametrizations").training = self.owner.training
+        masking.put_on(self.owner, self.attribute, mask)
 
     def unprune(self) -> None:
         """The inverse of `prune`; pruned weights are zero, and may be trained again."""
-        parametrize.remove_parametrizations(self.owner, self.attribute, leave_parametrized=False)
+        masking.take_off(self.owner, self.attribute)
 
 
 def _own(layer: nn.Module, prefix: str) -> Iterator[Slot]:
@@ -95,9 +74,8 @@ def _own(layer: nn.Module, prefix: str) -> Iterator[Slot]:
     if not parametrize.is_parametrized(layer):
         return
     for name, chain in layer.get_submodule("parametrizations").named_children():
-        if len(list(chain.children())) == 1 and isinstance(masked := chain.get_submodule("0"), Masked):
-            original = chain.get_parameter("original")
-            yield Slot(prefix + name, original, layer, name, "ticket", masked.mask)
+        if (mask := masking.mask_of(layer, name)) is not None:
+            yield Slot(prefix + name, chain.get_parameter("original"), layer, name, "ticket", mask)
         else:
             for inner, parameter in chain.named_parameters():
                 full = f"{prefix}parametrizations.{name}.{inner}"
@@ -113,21 +91,41 @@ def _layers(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[st
     skip = "parametrizations" if parametrize.is_parametrized(module) else None
     for name, child in module.named_children():
         if name != skip:
-            yield from _layers(child, f"{prefix}{name}.", seen)
+            yield from _layers(unwrapped(child), f"{prefix}{name}.", seen)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module within what torch wraps around it: compiled, parallel, averaged and checkpointed modules.
+
+    Example:
+        >>> unwrapped(nn.DataParallel(nn.Linear(2, 1)))
+        Linear(in_features=2, out_features=1, bias=True)
+    """
+    while True:
+        inner = [module._modules[name] for name in INNER if name in module._modules]
+        inner += [module._modules.get("module")] if isinstance(module, WRAPPERS) else []
+        found = next((child for child in inner if child is not None), None)
+        if found is None:
+            return module
+        module = found
 
 
 def check_module(module: object) -> None:
     """Refuses what is not an `nn.Module`.
 
     Raises:
-        PrecodeTypeError: it is something else.
+        PrecodeTypeError: it is something else, or compiled by `torch.jit`.
     """
     if not isinstance(module, nn.Module):
         raise PrecodeTypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
+        raise PrecodeTypeError("a module compiled by torch.jit cannot be pruned: pass the module that it was made from")
 
 
 def slots(module: nn.Module) -> dict[str, Slot]:
     """All parameters of a module by their names; one that has several is listed by its first.
+
+    Names are those within wrappers, such as ``0.weight`` in a compiled or parallel module.
 
     Raises:
         PrecodeTypeError: not a module, or a parameter that is not a dense tensor of floats.
@@ -137,7 +135,7 @@ def slots(module: nn.Module) -> dict[str, Slot]:
     found: dict[str, Slot] = {}
     first: dict[int, str] = {}
     tied: dict[str, list[str]] = {}
-    for prefix, layer in _layers(module, "", set()):
+    for prefix, layer in layers(module):
         for slot in _own(layer, prefix):
             parameter = slot.parameter
             if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -158,13 +156,9 @@ def slots(module: nn.Module) -> dict[str, Slot]:
     return found
 
 
-def layer_weights(module: nn.Module) -> list[str]:
-    """Names of the weights of all linear and convolutional layers, shared layers once.
-
-    A layer that says ``prunable = False``, such as the C0 of `precode.Networks.module`, is left out.
-    """
-    layers = ((prefix, layer) for prefix, layer in _layers(module, "", set()) if isinstance(layer, PRUNABLE_LAYERS))
-    return [f"{prefix}weight" for prefix, layer in layers if getattr(layer, "prunable", True)]
+def layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All layers of a module with the prefixes of their parameters' names, such as ``0.``, shared layers once."""
+    return _layers(unwrapped(module), "", set())
 
 
 def check_free(slot: Slot) -> None:

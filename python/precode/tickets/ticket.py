@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
@@ -15,20 +16,17 @@ from torch import nn
 from torch.nn.utils import prune
 
 from precode import _precode
-from precode._internal.check import fraction
+from precode._internal.check import KEY, fraction, integer
 from precode._internal.errors import (
     PrecodeError,
     PrecodeFileError,
     PrecodeShapeError,
     PrecodeTypeError,
     PrecodeValueError,
+    TicketWarning,
 )
-from precode.tickets import masked
-
-AXES = 64
-"""Most axes of a tensor: torch computes with no more."""
-DEPTH = 100
-"""Most levels of a dictionary in dictionaries; the reader of the file's JSON stops at 128."""
+from precode._internal.randomness import isolated, reseed
+from precode.tickets import contents, masked, masking
 
 
 def _versions() -> dict[str, str]:
@@ -90,10 +88,10 @@ class Ticket:
         for name in ("masks", "start", "final"):
             tensors = getattr(self, name)
             if not (name == "final" and tensors is None):
-                object.__setattr__(self, name, _tensors(tensors, name))
+                object.__setattr__(self, name, contents.tensors(tensors, name))
         if not isinstance(self.method, str):
             raise PrecodeTypeError(f"method must be a string, not {type(self.method).__name__}")
-        _check_text(self.method, f"method {self.method!r}")
+        contents.check_text(self.method, f"method {self.method!r}")
         if isinstance(self.density, np.number):
             object.__setattr__(self, "density", fraction(self.density, "density"))
         if isinstance(self.density, bool) or not isinstance(self.density, float | int):
@@ -101,7 +99,7 @@ class Ticket:
         if not 0 < self.density <= 1:
             raise PrecodeValueError(f"density = {self.density}: the fraction of weights kept must be in (0, 1]")
         for name in ("settings", "cost", "config", "versions"):
-            object.__setattr__(self, name, _plain(getattr(self, name), name))
+            object.__setattr__(self, name, contents.plain(getattr(self, name), name))
         for key, value in self.cost.items():
             if isinstance(value, bool) or not isinstance(value, float | int):
                 raise PrecodeTypeError(f"cost['{key}'] must be a number, not {type(value).__name__}")
@@ -111,12 +109,14 @@ class Ticket:
                 raise PrecodeTypeError(f"versions['{key}'] must be a string, not {type(text).__name__}")
         for name, mask in self.masks.items():
             if mask.dtype != torch.bool:
-                raise PrecodeTypeError(f"the mask of '{name}' has type {mask.dtype}: masks are torch.bool")
+                raise PrecodeTypeError(
+                    f"the mask of '{name}' has type {mask.dtype}: masks are torch.bool; convert it with mask.bool()"
+                )
         for kind, values in (("start", self.start), ("final", self.final)):
             if values is not None:
-                _check_values(kind, values, self.masks)
+                contents.check_values(kind, values, self.masks)
         if self.final is not None:
-            _check_final(self.final, self.start)
+            contents.check_final(self.final, self.start)
         if not self.kept:
             raise PrecodeValueError("the masks keep no weight: a ticket keeps at least one")
 
@@ -172,39 +172,48 @@ class Ticket:
 
     # Modules
 
-    def apply_(self, module: nn.Module, *, rewind: bool = True) -> nn.Module:
+    def apply_(self, module: nn.Module, *, rewind: bool = True, strict: bool = True) -> nn.Module:
         """Prunes a module in place: pruned weights are zero from now on, whatever the optimizer.
 
         Each masked weight becomes a parametrization (`torch.nn.utils.parametrize`): the layer computes with the trained
         tensor where the mask is True and with zero elsewhere. The trained tensor is the same `nn.Parameter` as before,
         so an optimizer made before stays valid; in the state dict it is
-        ``<layer>.parametrizations.weight.original``, with the mask beside it.
+        ``<layer>.parametrizations.weight.original``, with the mask beside it. ``layer.weight`` is computed whenever it
+        is read, so that editing it in place changes nothing: assign to it, or see `reinitialize_`.
 
         Args:
-            module: of the ticket's parameter names, shapes and types, on any device.
+            module: of the ticket's parameter names, shapes and types, on any device. Within wrappers, such as
+                `torch.compile` and `torch.nn.DataParallel`, it is the module inside that is meant.
             rewind: give all parameters their start values; if False, they keep theirs, with zeros where pruned.
+            strict: refuse a module of other parameters; if False, take the layers that fit, such as all but another
+                head, and name the others in a `precode.TicketWarning`.
 
         Returns:
             The module.
 
         Raises:
             PrecodeValueError: other parameters than the ticket's; a masked weight that is pruned already, parametrized
-                or shared.
+                or shared; with ``strict=False``, no masked weight that fits.
             PrecodeShapeError: another shape or type. In each case nothing is changed.
         """
-        slots = self._fit(module, free=True)
+        slots = self._fit(module, free=True, strict=strict)
         for name, slot in slots.items():
             if rewind or name in self.masks:
                 slot.put(self.start[name] if rewind else _pruned(slot.parameter, self.masks[name]))
         for name, mask in self.masks.items():
-            slots[name].prune(mask)
+            if name in slots:
+                slots[name].prune(mask)
         return module
 
-    def remove_(self, module: nn.Module) -> nn.Module:
+    def remove_(self, module: nn.Module, *, strict: bool = True) -> nn.Module:
         """Undoes `apply_`: the masked weights are plain parameters again, with the values they have now.
 
         Pruned weights are zero and may be trained again. To get the dense weights back, load a state dict saved before
-        `apply_`.
+        `apply_`. Deep copies of the module keep their masks.
+
+        Args:
+            module: as for `apply_`.
+            strict: as for `apply_`.
 
         Returns:
             The module.
@@ -213,17 +222,22 @@ class Ticket:
             PrecodeValueError: the ticket is not applied to this module; nothing is changed.
             PrecodeShapeError: as for `apply_`.
         """
-        slots = self._fit(module)
-        for name in self.masks:
+        slots = self._fit(module, strict=strict)
+        masks = {name: mask for name, mask in self.masks.items() if name in slots}
+        for name in masks:
             if slots[name].pruned != "ticket":
                 raise PrecodeValueError(f"'{name}' has no mask of a ticket: apply_ comes before remove_")
-        for name, mask in self.masks.items():
+        for name, mask in masks.items():
             slots[name].put(_pruned(slots[name].parameter, mask))
             slots[name].unprune()
         return module
 
-    def rewind_(self, module: nn.Module) -> nn.Module:
+    def rewind_(self, module: nn.Module, *, strict: bool = True) -> nn.Module:
         """Gives all parameters their start values again, in place; masks stay as they are.
+
+        Args:
+            module: as for `apply_`.
+            strict: as for `apply_`.
 
         Returns:
             The module.
@@ -231,16 +245,72 @@ class Ticket:
         Raises:
             PrecodeValueError, PrecodeShapeError: as for `apply_`.
         """
-        for name, slot in self._fit(module).items():
+        slots = self._fit(module, strict=strict)
+        for name, slot in slots.items():
             slot.put(self.start[name])
+        if any(slot.pruned == "torch" for slot in slots.values()):
+            masking.compute_when_called(masked.unwrapped(module))
         return module
 
-    def to_torch_prune(self, module: nn.Module, *, rewind: bool = True) -> nn.Module:
+    def reinitialize_(
+        self, module: nn.Module, init: Callable[[nn.Module], Any] | None = None, *, seed: int = 0, strict: bool = True
+    ) -> nn.Module:
+        """Gives a pruned module new random values and keeps its masks, in place: the control of arXiv 1803.03635.
+
+        Args:
+            module: pruned by `apply_` or `to_torch_prune`.
+            init: draws new values for the module that it is given, in place; the module is without masks as long as it
+                runs. If None, the `reset_parameters` of all layers, inner ones first.
+            seed: key of the random numbers; the global random states are as before.
+            strict: as for `apply_`.
+
+        Returns:
+            The module. Pruned weights are zero, and biases, normalization and all else that `init` draws are new.
+
+        Raises:
+            PrecodeValueError: a masked weight that is not pruned, or that `init` leaves as it was.
+            PrecodeShapeError: as for `apply_`.
+
+        Example:
+            >>> linear = nn.Linear(4, 2, bias=False)
+            >>> mask = torch.rand(2, 4) < 0.5
+            >>> ticket = Ticket({"weight": mask}, {"weight": linear.weight * mask}, method="by hand", density=0.5)
+            >>> linear = ticket.reinitialize_(ticket.apply_(linear), lambda plain: nn.init.ones_(plain.weight))
+            >>> torch.equal(linear.weight, mask.float())
+            True
+        """
+        seed = integer(seed, "seed", 0, KEY)
+        slots = {name: slot for name, slot in self._fit(module, strict=strict).items() if name in self.masks}
+        for name, slot in slots.items():
+            if not slot.pruned:
+                raise PrecodeValueError(f"'{name}' is not pruned: apply_ or to_torch_prune comes first")
+        device = next(iter(slots.values())).parameter.device
+        before = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
+        with isolated(device), torch.no_grad():
+            reseed(device, seed)
+            with masking.all_off(slot.owner for slot in slots.values()):
+                init = masking.reset if init is None else init
+                init(masked.unwrapped(module))
+        for name, slot in slots.items():
+            if torch.equal(slot.parameter, before[name]):
+                raise PrecodeValueError(
+                    f"'{name}' has the values that it had: its layer has no reset_parameters; pass init="
+                    if init is masking.reset
+                    else f"'{name}' has the values that it had: init= must draw new ones for the module it is given"
+                )
+            slot.put(_pruned(slot.parameter, self.masks[name]))
+        return module
+
+    def to_torch_prune(self, module: nn.Module, *, rewind: bool = True, strict: bool = True) -> nn.Module:
         """Prunes a module in place with `torch.nn.utils.prune` (``weight_orig`` and ``weight_mask``).
+
+        Layers pruned so compute their weight when they are called. The module gets a forward hook that does it for all
+        of them, because some layers are used without a call: the output projection of `torch.nn.MultiheadAttention`.
 
         Args:
             module: as for `apply_`.
             rewind: as for `apply_`.
+            strict: as for `apply_`.
 
         Returns:
             The module.
@@ -248,13 +318,15 @@ class Ticket:
         Raises:
             PrecodeValueError, PrecodeShapeError: as for `apply_`.
         """
-        slots = self._fit(module, free=True)
+        slots = self._fit(module, free=True, strict=strict)
         if rewind:
             for name, slot in slots.items():
                 slot.put(self.start[name])
-        for name, mask in self.masks.items():
-            slot = slots[name]
-            prune.custom_from_mask(slot.owner, slot.attribute, mask.to(slot.parameter.device))  # type: ignore[no-untyped-call]
+        for name, slot in slots.items():
+            if name in self.masks:
+                mask = self.masks[name].to(slot.parameter.device)
+                prune.custom_from_mask(slot.owner, slot.attribute, mask)  # type: ignore[no-untyped-call]
+        masking.compute_when_called(masked.unwrapped(module))
         return module
 
     @classmethod
@@ -292,30 +364,46 @@ class Ticket:
             raise PrecodeValueError("the masks keep no weight: a ticket keeps at least one")
         return cls(kept, start, method=method, density=density)
 
-    def _fit(self, module: nn.Module, *, free: bool = False) -> dict[str, masked.Slot]:
-        """The module's parameters, if they are those of the ticket; with `free`, if none has a mask yet."""
+    def _fit(self, module: nn.Module, *, free: bool = False, strict: bool = True) -> dict[str, masked.Slot]:
+        """The module's parameters, if they are those of the ticket; with `free`, if none has a mask yet.
+
+        Without `strict`, those of the ticket's names, shapes and types.
+        """
         slots = masked.slots(module)
-        names = {"the ticket": self.start.keys() - slots, "the module": slots.keys() - self.start}
-        if any(names.values()):
-            only = "; ".join(f"only {there} has {', '.join(sorted(some)[:5])}" for there, some in names.items() if some)
+        other = self.start.keys() ^ slots.keys()
+        if strict and other:
+            places = {"the ticket": self.start.keys() - slots, "the module": slots.keys() - self.start}
+            only = [f"only {place} has {', '.join(sorted(names)[:5])}" for place, names in places.items() if names]
             raise PrecodeValueError(
-                f"the ticket is of another module ({only}): apply it to one with the parameters it was found for"
+                f"the ticket is of another module ({'; '.join(only)}): apply it to one with the parameters it was "
+                f"found for{self._within(slots)}, or take what fits with strict=False"
             )
-        for name, slot in slots.items():
-            start, now = self.start[name], slot.parameter
-            if start.shape != now.shape:
-                raise PrecodeShapeError(
-                    f"'{name}' has shape {tuple(start.shape)} in the ticket and {tuple(now.shape)} in the module: "
-                    "apply it to a module of the same sizes"
-                )
-            if start.dtype != now.dtype:
-                raise PrecodeShapeError(
-                    f"'{name}' has type {start.dtype} in the ticket and {now.dtype} in the module: convert the module, "
-                    f"as by module.to({start.dtype})"
-                )
+        problems = {name: _misfit(name, self.start[name], slot) for name, slot in slots.items() if name in self.start}
+        problems = {name: problem for name, problem in problems.items() if problem}
+        if strict:
+            for problem in problems.values():
+                raise PrecodeShapeError(problem)
+        fitting = {name: slot for name, slot in slots.items() if name in self.start and name not in problems}
+        if not self.masks.keys() & fitting:
+            raise PrecodeValueError(
+                "no masked weight of the ticket fits the module: names, shapes and types must be the same"
+                + self._within(slots)
+            )
+        if left := sorted(other | problems.keys()):
+            warnings.warn(f"parameters that do not fit keep what they have: {', '.join(left)}", TicketWarning, 3)
+        for name, slot in fitting.items():
             if free and name in self.masks:
                 masked.check_free(slot)
-        return slots
+        return fitting
+
+    def _within(self, slots: dict[str, masked.Slot]) -> str:
+        """A hint at the part of a module that has the ticket's weights, or nothing."""
+        first = next(iter(self.masks))
+        for name in slots:
+            prefix = name.removesuffix(f".{first}")
+            if prefix != name and all(f"{prefix}.{mask}" in slots for mask in self.masks):
+                return f", such as its part '{prefix}'"
+        return ""
 
     # Comparison and display
 
@@ -343,89 +431,20 @@ class Ticket:
         return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
 
 
-def _tensors(tensors: Any, name: str) -> dict[str, torch.Tensor]:
-    """A dictionary of dense tensors by name."""
-    if not isinstance(tensors, Mapping) or not all(isinstance(key, str) for key in tensors):
-        raise PrecodeTypeError(f"{name} must be tensors by parameter name, not {type(tensors).__name__}")
-    for key, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
-            raise PrecodeTypeError(f"{name}['{key}'] must be a dense torch.Tensor, not {type(tensor).__name__}")
-        if tensor.dim() > AXES:
-            raise PrecodeShapeError(f"{name}['{key}'] has {tensor.dim()} axes: a ticket's tensors have at most {AXES}")
-        _check_text(key, f"the name {key!r} in {name}")
-    return {key: tensor.detach() for key, tensor in tensors.items()}
-
-
-def _plain(values: Any, name: str) -> dict[str, Any]:
-    """What a file would give back of a dictionary."""
-    try:
-        plain = json.loads(json.dumps(values, allow_nan=False), object_pairs_hook=_unique)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise PrecodeTypeError(f"{name} must be made of what JSON can hold: {error}") from error
-    if not isinstance(plain, dict):
-        raise PrecodeTypeError(f"{name} must be a dictionary, not {type(values).__name__}")
-    _check_plain(plain, name)
-    return plain
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dictionary, unless two of its keys are the same as text, such as 1 and "1"."""
-    plain = dict(pairs)
-    if len(plain) != len(pairs):
-        raise ValueError(f"two names are the same as text, among {', '.join(map(repr, plain))}")
-    return plain
-
-
-def _check_plain(value: Any, place: str, depth: int = 0) -> None:
-    """Refuses what JSON can hold but a ticket's file would not give back."""
-    if depth > DEPTH:
-        raise PrecodeValueError(f"{place} is nested too deeply: a file holds {DEPTH} levels")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_text(key, f"the name {key!r} in {place}")
-            _check_plain(item, f"{place}[{key!r}]", depth + 1)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{place}[{index}]", depth + 1)
-    elif isinstance(value, str):
-        _check_text(value, place)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-        raise PrecodeValueError(
-            f"{place} = {value}: a file holds whole numbers from -2**63 to 2**64 - 1; give it as a string"
+def _misfit(name: str, start: torch.Tensor, slot: masked.Slot) -> str:
+    """What keeps a start value from being that of a parameter, and the remedy; nothing if it fits."""
+    now = slot.parameter
+    if start.shape != now.shape:
+        return (
+            f"'{name}' has shape {tuple(start.shape)} in the ticket and {tuple(now.shape)} in the module: "
+            "apply it to a module of the same sizes, or take what fits with strict=False"
         )
-
-
-def _check_text(text: str, place: str) -> None:
-    """Refuses strings that no file can hold."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PrecodeValueError(f"{place} is no text that a file can hold: {error.reason}") from error
-
-
-def _check_values(kind: str, values: dict[str, torch.Tensor], masks: dict[str, torch.Tensor]) -> None:
-    """Refuses values that do not fit the masks."""
-    for name, tensor in values.items():
-        if tensor.dtype not in masked.DTYPES:
-            raise PrecodeTypeError(f"{kind}['{name}'] has type {tensor.dtype}: values are floats of 16 to 64 bits")
-        if not bool(torch.isfinite(tensor).all()):
-            raise PrecodeValueError(f"{kind}['{name}'] has values that are not finite (did training diverge?)")
-    for name, mask in masks.items():
-        if name not in values:
-            raise PrecodeValueError(f"'{name}' has a mask but no {kind} values")
-        if values[name].shape != mask.shape:
-            raise PrecodeShapeError(
-                f"'{name}' has {kind} values of shape {tuple(values[name].shape)}, but a mask of {tuple(mask.shape)}"
-            )
-        if bool(values[name].masked_fill(mask.to(values[name].device), 0).any()):
-            raise PrecodeValueError(f"{kind}['{name}'] is not zero where its mask prunes: multiply it by its mask")
-
-
-def _check_final(final: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> None:
-    """Refuses trained values of other parameters than the start values."""
-    described = [{key: (value.shape, value.dtype) for key, value in part.items()} for part in (final, start)]
-    if described[0] != described[1]:
-        raise PrecodeShapeError("final must have the names, shapes and types of start")
+    if start.dtype != now.dtype:
+        return (
+            f"'{name}' has type {start.dtype} in the ticket and {now.dtype} in the module: convert the module, "
+            f"as by module.to({start.dtype})"
+        )
+    return ""
 
 
 def _pruned(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

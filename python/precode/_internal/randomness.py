@@ -1,0 +1,128 @@
+"""Randomness that leaves no trace in what the user draws from."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+
+DEPTH = 6
+"""How far generators are looked for within an object: a loader's sampler's generator is at depth 2."""
+
+ITEMS = 64
+"""Items of a list or dictionary that are looked into: a list of samples holds no generators."""
+
+
+@contextmanager
+def isolated(device: torch.device, generators: Sequence[Any] = ()) -> Iterator[None]:
+    """Gives the global random states of torch, of the device, of NumPy and of Python back, and those of generators."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what user code may draw from
+    devices = [] if device.type == "cpu" else [device]
+    states = [state(generator) for generator in generators]
+    try:
+        with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for generator, before in zip(generators, states, strict=True):
+            _restore(generator, before)
+
+
+def reseed(device: torch.device, *key: int) -> None:
+    """Seeds all global generators from numbers; only within `isolated`."""
+    seed = _seed(key)
+    # Not torch.manual_seed, which would also seed devices that are not in use.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        kind = getattr(torch, device.type)
+        with kind.device(device):
+            kind.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+
+
+def reseed_generator(generator: Any, *key: int) -> None:
+    """Seeds a generator of the user's own from numbers; only within `isolated`."""
+    seed = _seed(key)
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(seed)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = type(generator.bit_generator)(seed).state
+    else:
+        generator.seed(seed % 2**32)
+
+
+def generators_in(*objects: Any) -> list[Any]:
+    """The generators of torch, NumPy and Python that objects hold, such as those of a loader, its sampler and data set.
+
+    Example:
+        >>> loader = torch.utils.data.DataLoader([1, 2], shuffle=True, generator=torch.Generator())
+        >>> len(generators_in(loader))
+        1
+    """
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+
+    def look(value: Any, depth: int) -> None:
+        if depth > DEPTH or id(value) in seen or isinstance(value, torch.Tensor | np.ndarray | str | bytes | type):
+            return
+        seen.add(id(value))
+        if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
+            found[id(value)] = value
+            return
+        for item in _inner(value):
+            look(item, depth + 1)
+
+    for item in objects:
+        look(item, 0)
+    return list(found.values())
+
+
+def _inner(value: Any) -> list[Any]:
+    """What an object, a collection or a function holds."""
+    if isinstance(value, dict | list | tuple):
+        return list(value.values() if isinstance(value, dict) else value) if len(value) <= ITEMS else []
+    held = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, partial):
+        held += [value.func, value.args, value.keywords]
+    if isinstance(value, FunctionType):
+        held += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+    return held + ([value.__self__] if isinstance(value, MethodType) else [])
+
+
+def state(generator: Any) -> Any:
+    """The state of a generator, which no later draw changes."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def fingerprint(generator: Any) -> int:
+    """A number of the state of a generator, by which those of different seeds differ."""
+    now = state(generator)
+    return zlib.crc32(bytes(now.tolist()) if isinstance(now, torch.Tensor) else repr(now).encode())
+
+
+def _restore(generator: Any, before: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(before)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = before
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(before)
+    else:
+        generator.setstate(before)
+
+
+def _seed(key: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

@@ -1,0 +1,259 @@
+"""Methods beside one another on any module: tickets found, trained and tested, with seeds and intervals."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from precode._internal.check import COUNT, KEY, fractions, integer, integers
+from precode._internal.errors import PrecodeError, PrecodeTypeError, PrecodeValueError, TicketWarning
+from precode._internal.lazy import Lazy
+from precode._internal.progress import Progress, tracked
+from precode._internal.randomness import isolated, reseed
+from precode.modules import own
+from precode.modules.batches import Batches, Unpack, Weight, call
+from precode.modules.copies import copied
+from precode.modules.learner import Learner, Loss
+from precode.modules.own import Score
+from precode.modules.search import find_ticket
+from precode.modules.training import OptimizerFactory, adam
+from precode.tickets import masked
+from precode.tickets.ticket import Ticket
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+else:
+    pd = Lazy("pandas")
+
+Model = nn.Module | Callable[[], nn.Module]
+"""A module with its initial values, or a function that draws a new one."""
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        table: one row a method, density and seed: method, density, seed, kept, total, what was tested
+            (``accuracy``, unless named otherwise), the same of the dense networks (``dense_accuracy``), and the
+            gradients, epochs and seconds that finding the ticket took by itself (shared work is divided).
+        metric: the column of what was tested.
+        refused: methods that cannot be run here, each with the reason.
+    """
+
+    table: pd.DataFrame
+    metric: str
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> pd.DataFrame:
+        """Means over the seeds, one row a method and density, with 95 % intervals where there are several seeds.
+
+        Columns: method, density, mean, low, high, and gain: the mean difference to ``random`` with the same seed, where
+        that is among the methods.
+        """
+        from precode._internal.statistics import interval
+
+        rows = []
+        for (method, density), group in self.table.groupby(["method", "density"], sort=False):
+            low, high = interval(group[self.metric]) if len(group) > 1 else (float("nan"), float("nan"))
+            null = self.table.query("method == 'random' and density == @density").set_index("seed")[self.metric]
+            gain = (group.set_index("seed")[self.metric] - null).mean() if len(null) else float("nan")
+            row = {"method": method, "density": density, "mean": group[self.metric].mean(), "low": low, "high": high}
+            rows.append({**row, "gain": gain})
+        return pd.DataFrame(rows)
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """What was tested against the density, one line a method, as `precode.plot.tickets` draws it."""
+        from precode.plot import tickets
+
+        ax = tickets(self.table, self.metric, ax=ax)
+        if self.metric != "accuracy":  # of which it draws the dense networks itself
+            dense = self.table[f"dense_{self.metric}"].mean()
+            ax.axhline(dense, color="black", linestyle="--", linewidth=1, label="dense networks")
+        return ax
+
+    def __repr__(self) -> str:
+        methods, densities, seeds = (self.table[name].nunique() for name in ("method", "density", "seed"))
+        return f"Comparison(methods={methods}, densities={densities}, seeds={seeds}, metric={self.metric!r})"
+
+    def _repr_html_(self) -> str:
+        return str(self.summary().to_html(index=False))
+
+
+def compare(
+    model: Model,
+    methods: str | Score | Iterable[str | Score],
+    densities: float | Iterable[float],
+    data: Any = None,
+    loss: Loss | None = None,
+    *,
+    test: Any,
+    train: Callable[[nn.Module], Any] | None = None,
+    epochs: int = 20,
+    optimizer: OptimizerFactory = adam,
+    seeds: int | Sequence[int] = 3,
+    metric: str = "accuracy",
+    unpack: Unpack | None = None,
+    weight: Weight | None = None,
+    progress: Progress = False,
+    **options: Any,
+) -> Comparison:
+    """Finds tickets of a module by several methods, trains each, and tests it beside the dense network.
+
+    Tickets of a seed start from the same initial values and are trained alike, on the same batches in the same order,
+    so that differences between methods are differences between masks. Methods that go on from a later epoch are
+    trained for the rest of the epochs by the default loop.
+
+    Args:
+        model: a module with its initial values, which all seeds then share; or a function without arguments that
+            returns a new module, which is called for each seed with torch's generators keyed by it.
+        methods: names or functions, as in `find_ticket`; ``"random"`` is the null of all.
+        densities: fractions kept.
+        data: batches to find tickets and to train on, as in `find_ticket`.
+        loss: as in `find_ticket`.
+        test: from a trained module in evaluation mode to a number, or data like `data` that the module classifies: then
+            the number is the part of the labels that the largest output names.
+        train: as in `find_ticket`; it trains the tickets too.
+        epochs: as in `find_ticket`.
+        optimizer: as in `find_ticket`.
+        seeds: how many, or which.
+        metric: name of what `test` returns.
+        unpack: as in `find_ticket`.
+        weight: as in `find_ticket`.
+        progress: show a bar of searches, or call a function with (done, in all).
+        options: what else `find_ticket` takes, such as ``scope="erk"`` and ``exclude="head"``.
+
+    Returns:
+        A table, means with intervals, and a plot.
+
+    Raises:
+        PrecodeValueError, PrecodeTypeError: no method, density or seed; what `test` returns is no number; no method can
+            be run. A method that cannot is left out with a `precode.TicketWarning` and its reason.
+
+    Example:
+        >>> from functools import partial
+        >>> x = torch.randn(96, 8, generator=torch.Generator().manual_seed(0))
+        >>> y = (x[:, 0] > 0).long()
+        >>> model = lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> sgd = partial(torch.optim.SGD, lr=0.5)
+        >>> got = compare(
+        ...     model, ["snip", "random"], [0.5, 0.2], (x[:64], y[:64]), nn.functional.cross_entropy,
+        ...     test=(x[64:], y[64:]), epochs=10, optimizer=sgd, seeds=2,
+        ... )
+        >>> got
+        Comparison(methods=2, densities=2, seeds=2, metric='accuracy')
+        >>> got.table.columns.tolist()[:6]
+        ['method', 'density', 'seed', 'kept', 'total', 'accuracy']
+    """
+    listed = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
+    named = {own.resolve(method)[0]: method for method in listed}
+    kept = list(dict.fromkeys(fractions(densities, "densities")))
+    chosen = (
+        list(range(integer(seeds, "seeds", 1, COUNT))) if isinstance(seeds, int) else integers(seeds, "seeds", 0, KEY)
+    )
+    if not named or not chosen:
+        raise PrecodeValueError("there is nothing to compare: name at least one method and one seed")
+    if not isinstance(model, nn.Module) and not callable(model):
+        raise PrecodeTypeError(f"model must be a module or a function that makes one, not {type(model).__name__}")
+    settings: dict[str, Any] = {"epochs": epochs, "optimizer": optimizer, "unpack": unpack, "weight": weight}
+    settings |= {"train": train, **options}
+    rows: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    bench = dense = None
+    for seed, name in tracked([(seed, name) for seed in chosen for name in named], progress, "search"):
+        if bench is None or bench.seed != seed:
+            bench = _Bench(_made(model, seed), data, loss, train, epochs, optimizer, seed, unpack, weight, test)
+            dense = bench.tested(bench.learner.copy(), 0)
+        if name in refused:
+            continue
+        began = time.perf_counter()
+        try:
+            tickets = find_ticket(
+                bench.module, named[name], densities=kept, data=data, loss=loss, seed=seed, **settings
+            )
+        except PrecodeError as error:
+            refused[name] = str(error)
+            continue
+        seconds = (time.perf_counter() - began) / len(kept)
+        for density, ticket in zip(kept, tickets, strict=True):
+            row = {"method": name, "density": density, "seed": seed, "kept": ticket.kept, "total": ticket.total}
+            row |= {metric: bench.tested_ticket(ticket), f"dense_{metric}": dense}
+            rows.append(row | {**ticket.cost, "seconds": seconds})
+    if not rows:
+        raise PrecodeValueError("no method can be run: " + "; ".join(f"{name}: {why}" for name, why in refused.items()))
+    for name, why in refused.items():
+        warnings.warn(f"{name!r} is left out: {why}", TicketWarning, stacklevel=2)
+    return Comparison(pd.DataFrame(rows), metric, refused)
+
+
+def _made(model: Model, seed: int) -> nn.Module:
+    """The module of a seed; the global random states are as before."""
+    if isinstance(model, nn.Module):
+        return masked.unwrapped(model)
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.device("cuda", torch.cuda.current_device()) if started else torch.device("cpu")
+    with isolated(device):
+        reseed(device, seed)
+        made = model()
+    masked.check_module(made)
+    return made
+
+
+class _Bench:
+    """The module of a seed, and how its tickets are trained and tested."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Any,
+        loss: Loss | None,
+        train: Callable[[nn.Module], Any] | None,
+        epochs: int,
+        optimizer: OptimizerFactory,
+        seed: int,
+        unpack: Unpack | None,
+        weight: Weight | None,
+        test: Any,
+    ) -> None:
+        self.module, self.seed, self._epochs, self._test, self._unpack = module, seed, epochs, test, unpack
+        self._device = next(iter(masked.slots(module).values())).parameter.device
+        batches = None if data is None else Batches(data, self._device, seed, lambda: None, unpack, weight)
+        if train is None and (batches is None or loss is None):
+            raise PrecodeValueError("tickets are trained: pass data= and loss=, or train=")
+        self.learner = Learner(module, [], batches, loss, train, epochs, optimizer, seed)
+
+    def tested_ticket(self, ticket: Ticket) -> float:
+        """What is tested, of a ticket after training."""
+        return self.tested(ticket.apply_(self.learner.copy()), int(ticket.config["start_epoch"]))
+
+    def tested(self, network: nn.Module, first_epoch: int) -> float:
+        """What is tested, of a copy after training."""
+        self.learner.fit(network, range(first_epoch, self._epochs))
+        network.eval()
+        with isolated(self._device), torch.inference_mode(False), torch.no_grad():
+            value = self._test(copied(network)) if callable(self._test) else self._accuracy(network)
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PrecodeTypeError(f"test must return a number, not {type(value).__name__}") from error
+
+    def _accuracy(self, network: nn.Module) -> float:
+        right = count = 0
+        for x, y in Batches(self._test, self._device, self.seed, lambda: None, self._unpack).epoch(0):
+            output = call(network, x)
+            if not isinstance(output, torch.Tensor) or output.ndim < 2 or not isinstance(y, torch.Tensor):
+                raise PrecodeTypeError("test data are for modules that return logits, and labels: pass a function")
+            if output.argmax(1).shape != y.shape:
+                raise PrecodeValueError(
+                    f"outputs of shape {tuple(output.shape)} name classes of shape {tuple(output.argmax(1).shape)}, "
+                    f"but labels have shape {tuple(y.shape)}: pass a function as test="
+                )
+            right, count = right + int((output.argmax(1) == y).sum()), count + y.numel()
+        return right / count

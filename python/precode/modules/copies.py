@@ -1,0 +1,75 @@
+"""Deep copies of modules, and what of them changes with every call."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from precode._internal.errors import PrecodeTypeError
+from precode.tickets import masked
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Raises:
+        PrecodeTypeError: something in the module cannot be copied; the message names it and its layer.
+    """
+    try:
+        with torch.inference_mode(False):
+            return copy.deepcopy(module)
+    except Exception as error:
+        raise PrecodeTypeError(
+            f"the module cannot be copied{_culprit(module)} ({str(error).partition(chr(10))[0]}): tickets are found on "
+            "deep copies, which must work"
+        ) from error
+
+
+def _culprit(module: nn.Module) -> str:
+    """Where in a module something is that cannot be copied."""
+    inner = ("_modules", "_parameters", "_buffers")
+    for prefix, layer in masked.layers(module):
+        for name, value in vars(layer).items():
+            try:
+                if name not in inner:
+                    copy.deepcopy(value)
+            except Exception:  # whatever it is, it is the one that is looked for
+                where = f"layer '{prefix[:-1]}'" if prefix else "the module itself"
+                remedy = "" if not isinstance(value, torch.Tensor) else "; remember it with .detach()"
+                return f" because of '{name}' of {where}{remedy}"
+    return ""
+
+
+class Buffers:
+    """The buffers of a module, to put back after calls that change them, such as those of batch normalization."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._layers = dict(masked.layers(module))
+        self._held = {
+            (prefix, name): buffer.detach().clone()
+            for prefix, layer in self._layers.items()
+            for name, buffer in layer._buffers.items()
+            if buffer is not None
+        }
+
+    def put_back(self) -> None:
+        """Gives the module its buffers again."""
+        self._put(self._layers)
+
+    def put(self, module: nn.Module) -> None:
+        """Gives a copy of the module, or what it is a copy of, the buffers."""
+        self._put(dict(masked.layers(module)))
+
+    @torch.no_grad()
+    def _put(self, layers: dict[str, nn.Module]) -> None:
+        for (prefix, name), held in self._held.items():
+            buffers = layers[prefix]._buffers if prefix in layers else {}
+            buffer = buffers.get(name)
+            if buffer is None:
+                continue
+            if buffer.shape == held.shape and not buffer.is_inference():
+                buffer.copy_(held)
+            else:
+                buffers[name] = held.clone()

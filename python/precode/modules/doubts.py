@@ -1,0 +1,82 @@
+"""What makes a ticket say less than it seems to: scores that do not tell weights apart, layers left empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from precode._internal.errors import PrecodeValueError
+
+Tensors = Mapping[str, torch.Tensor]
+
+MOST_TIED = 0.5
+"""Part of the kept weights that may be kept for their place alone."""
+
+SOME_TIED = 0.01
+"""The part from which it is said."""
+
+
+def of_scores(method: str, scores: Tensors, masks: Tensors, *, per_layer: bool) -> list[str]:
+    """Doubts about masks that keep the largest scores, in sentences.
+
+    Raises:
+        PrecodeValueError: most weights are kept for their place alone, because the scores are equal.
+    """
+    said = []
+    silent = [name for name, score in scores.items() if not bool(score.any())]
+    ties = kept = 0
+    for names in [[name] for name in scores] if per_layer else [list(scores)]:
+        flat = torch.cat([scores[name].double().flatten().cpu() for name in names])
+        mask = torch.cat([masks[name].flatten().cpu() for name in names])
+        if not mask.any() or mask.all():
+            continue
+        least = flat[mask].min()
+        kept += int(mask.sum())
+        if bool((flat[~mask] == least).any()):
+            ties += int((flat[mask] == least).sum())
+    because = f" (every score of {_names(silent)} is zero)" if silent else ""
+    if ties > MOST_TIED * kept:
+        raise PrecodeValueError(
+            f"the scores of {method!r} do not tell the weights apart{because}: {ties} of {kept} kept weights would be "
+            "kept for their place alone; look for dead or saturated units, layers that are zero at the start, and "
+            "gradients too small for the type of the weights, or use another method"
+        )
+    if silent:
+        said.append(
+            f"every score of {_names(silent)} is zero, so that {method!r} says nothing of {_these(silent)} weights: is "
+            "a layer after it dead, or zero at the start?"
+        )
+    if ties > max(1, SOME_TIED * kept):
+        said.append(
+            f"{ties} of {kept} kept weights are kept for their place alone, because as good ones are pruned: of equal "
+            "scores the first are kept"
+        )
+    return said
+
+
+def of_masks(masks: Tensors) -> list[str]:
+    """Doubts about masks whatever the method, in sentences."""
+    empty = [name for name, mask in masks.items() if not bool(mask.any())]
+    return [f"nothing is kept of {_names(empty)}: use a larger density, or scope='per-layer'"] if empty else []
+
+
+def of_choice(left_out: Mapping[str, str]) -> list[str]:
+    """What is said of weights that cannot be pruned, in sentences."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"{_names(names)} {_is(names)} left out of pruning, {reason}" for reason, names in by_reason.items()]
+
+
+def _names(names: list[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"'{name}'" for name in names[:most]) + rest
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _these(names: list[str]) -> str:
+    return "its" if len(names) == 1 else "their"

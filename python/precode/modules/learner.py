@@ -1,0 +1,264 @@
+"""A module and what it is to learn, of which only copies are evaluated and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError, UnsupportedError
+from precode._internal.randomness import isolated, reseed
+from precode.modules import gradients, training
+from precode.modules.batches import ONE_SAMPLE, Batches, call, mapped
+from precode.modules.copies import Buffers, copied
+from precode.modules.gradients import Tensors
+from precode.modules.layouts import Layout, layout
+from precode.modules.training import OptimizerFactory
+from precode.tickets import masked
+
+Loss = Callable[..., torch.Tensor]
+"""From outputs and labels, and the module if it takes a third argument, to the mean loss of a batch."""
+
+UNTRAINED = (
+    "train left the module that it was given as it was: unless it was trained before, the ticket is that of untrained "
+    "weights; train must train its argument in place"
+)
+
+
+class Learner:
+    """A module and what it is to learn. Only copies of it are evaluated and trained.
+
+    Each layer of a copy is in the mode that it has in the module; a module that is in evaluation mode throughout is put
+    in training mode, as by the first training step.
+
+    Args:
+        module: the module.
+        prunable: names of the parameters to prune.
+        batches: the data, or None.
+        loss: the loss, or None.
+        train: trains a module in place instead of the default loop, or None.
+        epochs: epochs of the default loop.
+        optimizer: makes the optimizer of the default loop.
+        seed: key of everything random.
+
+    Raises:
+        PrecodeTypeError: the module cannot be copied.
+        PrecodeValueError: a batch of one sample, of which the module cannot be trained.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        prunable: Sequence[str],
+        batches: Batches | None,
+        loss: Loss | None,
+        train: Callable[[nn.Module], Any] | None,
+        epochs: int,
+        optimizer: OptimizerFactory,
+        seed: int,
+    ) -> None:
+        self._original, self._module = module, copied(module)
+        if not any(layer.training for layer in self._module.modules()):
+            self._module.train()
+        self._slots = masked.slots(self._module)
+        self._names = list(self._slots)
+        self._prunable = list(prunable)
+        self._layouts = [layout(slot) for slot in self._slots.values()]
+        self._buffers = Buffers(self._module)
+        self._batches, self._loss, self._train = batches, loss, train
+        self._loss_takes_module = loss is not None and training.takes_module(loss)
+        self._optimizer, self._seed, self.epochs = optimizer, seed, epochs
+        self._device = next(iter(self._slots.values())).parameter.device
+        self._originals = {id(slot.parameter): name for name, slot in masked.slots(module).items()}
+        # Asked for by name from Rust, as are `epochs` and `steps_per_epoch`.
+        self.parameters = [
+            (name, value, name in prunable)
+            for name, value in zip(self._names, self._out(self._values(self._module)), strict=True)
+        ]
+        self.said: list[str] = []  # doubts about the training
+        self.steps_per_epoch = batches.steps if batches else 1
+        if batches is not None and batches.has_single():
+            self._check_single(batches)
+
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        """How the weights of all parameters stand, by name."""
+        return dict(zip(self._names, self._layouts, strict=True))
+
+    @property
+    def prunable(self) -> list[str]:
+        """Names of the parameters to prune."""
+        return list(self._prunable)
+
+    def copy(self) -> nn.Module:
+        """A copy of the module, in the modes that it is trained in."""
+        return copied(self._module)
+
+    def fit(self, network: nn.Module, epochs: range, snapshots: Sequence[int] = (), rate: float = 1.0) -> list[Tensors]:
+        """Trains a copy in place, by the user's function or for some epochs; the values after some steps.
+
+        The default loop's learning rate is `rate` times that of the optimizer.
+
+        Raises:
+            PrecodeValueError: the user's function trains another module.
+        """
+        with self._isolated(), torch.inference_mode(False), torch.enable_grad():
+            if self._train is None:
+                optimizer, wanted = training.optimizer_of(network, self._optimizer), set(snapshots)
+                for group in optimizer.param_groups:
+                    group["lr"] *= rate
+                done = chain([0], self._steps(network, epochs, optimizer))
+                return [self._out(self._values(network)) for step in done if step in wanted]
+            reseed(self._device, self._seed)
+            before = {name: value.detach().clone() for name, value in network.named_parameters()}
+            try:
+                returned = self._train(network)
+            finally:
+                changed = self._restore_original()
+            if changed:
+                raise PrecodeValueError(
+                    "train trained the module that find_ticket was called with, which has its values again, and not "
+                    "the one that it was given: it must train its argument, a copy, in place"
+                )
+            training.check_returned(network, returned)
+            if not training.is_moved(network, before) and UNTRAINED not in self.said:
+                self.said.append(UNTRAINED)
+            return []
+
+    # Values
+
+    def _in(self, values: Tensors) -> Tensors:
+        """Values of all parameters as they stand in the module."""
+        return [each.original(value.detach()) for each, value in zip(self._layouts, values, strict=True)]
+
+    def _out(self, values: Tensors) -> Tensors:
+        """Values of all parameters as methods see them."""
+        return [each.canonical(value) for each, value in zip(self._layouts, values, strict=True)]
+
+    def _values(self, network: nn.Module) -> Tensors:
+        """Copies of the values of all parameters, zero where they are pruned."""
+        slots = masked.slots(network)
+        if slots.keys() != set(self._names):
+            raise PrecodeError("train renamed the module's parameters: it must train the module in place")
+        values = []
+        for name in self._names:
+            mask, value = slots[name].mask, slots[name].parameter.detach()
+            values.append(value.clone() if mask is None else value.masked_fill(~mask, 0))
+        return values
+
+    @contextmanager
+    def _at(self, at: Tensors) -> Iterator[None]:
+        """Within the block, the copy has other values; its buffers are those of the module again afterwards."""
+        for slot, value in zip(self._slots.values(), self._in(at), strict=True):
+            slot.put(value)
+        try:
+            yield
+        finally:
+            self._buffers.put_back()
+
+    def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
+        """A copy of the module at other values, pruned."""
+        network = copied(self._module)
+        slots = masked.slots(network)
+        for name, value in zip(self._names, self._in(start), strict=True):
+            slots[name].put(value)
+        for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
+            mask = self.layouts[name].original(mask)
+            slots[name].put(slots[name].parameter * mask)
+            slots[name].prune(mask)
+        return network
+
+    def _restore_original(self) -> bool:
+        """Gives the user's module back the values it had; whether it had others."""
+        slots, changed = masked.slots(self._original), False
+        for (name, value, _), each in zip(self.parameters, self._layouts, strict=True):
+            if name in slots and not torch.equal(slots[name].parameter, each.original(value)):
+                slots[name].put(each.original(value))
+                changed = True
+        if changed:
+            self._buffers.put(self._original)
+        return changed
+
+    # Losses
+
+    def _steps(self, network: nn.Module, epochs: Iterable[int], optimizer: torch.optim.Optimizer) -> Iterator[int]:
+        """The default training: one optimizer step a batch; the number of steps done after each."""
+        batches, trained = self._data(), training.trainable(network)
+
+        def closure(x: Any, y: Any) -> torch.Tensor:
+            loss = self._loss_of(network, x, y)
+            gradients.backward(loss, trained, self._others(loss, trained))
+            return loss.detach()
+
+        return training.steps(optimizer, chain.from_iterable(map(batches.epoch, epochs)), closure)
+
+    def _loss_of(self, network: nn.Module, x: Any, y: Any, temperature: float = 1.0) -> torch.Tensor:
+        """The mean loss of a batch, one element, which depends on the network alone."""
+        if self._loss is None:
+            raise PrecodeValueError("a loss is needed: pass loss=")
+        output = call(network, x)
+        if temperature != 1:
+            output = self._output(output) / temperature
+        loss = self._loss(output, y, network) if self._loss_takes_module else self._loss(output, y)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            given = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+            raise PrecodeShapeError(f"loss returned {given}: expected a tensor of one element, the mean over the batch")
+        return loss.reshape(())
+
+    def _others(self, loss: torch.Tensor, parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
+        """The tensors beside parameters that a loss has gradients in, none of which is of the user's module.
+
+        Raises:
+            PrecodeValueError: one is.
+        """
+        own = {id(parameter) for parameter in parameters}
+        others = [leaf for leaf in gradients.leaves(loss) if id(leaf) not in own]
+        for leaf in others:
+            if name := self._originals.get(id(leaf)):
+                raise PrecodeValueError(
+                    f"the loss depends on '{name}' of the very module that was passed in, while gradients are taken "
+                    "on copies: let the loss take a third argument, as loss=lambda output, y, module: ..., and "
+                    "use its parameters; a forward function of the module must use self"
+                )
+        return others
+
+    def _output(self, output: Any) -> torch.Tensor:
+        if not isinstance(output, torch.Tensor):
+            raise UnsupportedError(f"this method needs a module that returns one tensor, not {type(output).__name__}")
+        return output
+
+    # Checks and data
+
+    def _check_finite(self, values: Tensors, when: str) -> None:
+        for name, value in zip(self._names, values, strict=True):
+            if not bool(torch.isfinite(value).all()):
+                raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
+
+    def _check_single(self, batches: Batches) -> None:
+        """Refuses a batch of one sample where the module cannot be trained on one."""
+        network = copied(self._module)
+        with batches.isolated(), torch.inference_mode(False), torch.no_grad():
+            try:
+                call(network, _first(batches.first[0] if batches.first else None))
+            except PrecodeValueError as error:
+                if str(error) == ONE_SAMPLE:
+                    raise
+            except Exception:  # what else a module makes of one sample is not asked here
+                pass
+
+    def _isolated(self) -> AbstractContextManager[None]:
+        return isolated(self._device) if self._batches is None else self._batches.isolated()
+
+    def _data(self) -> Batches:
+        if self._batches is None:
+            raise PrecodeValueError("data are needed: pass data= and loss=")
+        return self._batches
+
+
+def _first(x: Any) -> Any:
+    """The first sample of a batch."""
+    return x[:1] if isinstance(x, torch.Tensor) and x.ndim else mapped(_first, x)

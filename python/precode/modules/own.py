@@ -1,0 +1,87 @@
+"""Ticket methods of the user's own: functions from weights and gradients to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode.tickets.registry import records
+
+Score = Callable[[str, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""From a parameter's name, its values and the gradient of the mean loss there to scores of the same shape."""
+
+_registered: dict[str, Score] = {}
+
+
+def register_method(name: str, method: Score) -> Score:
+    """Makes a function a ticket method that `find_ticket` and `compare` know by its name, for this session.
+
+    Args:
+        name: not that of a method of the registry; one of the user's own is replaced.
+        method: from the name of a parameter, its initial values and the gradient of the mean loss over all data (None
+            where no data are given) to one score a weight: a tensor of the parameter's shape, the larger the better.
+
+    Returns:
+        The function.
+
+    Raises:
+        PrecodeTypeError: no name, or no function.
+        PrecodeValueError: a name that is taken, or has a colon, which is for controls.
+
+    Example:
+        >>> score = register_method("first-order", lambda name, weight, gradient: (weight * gradient).abs())
+        >>> module = torch.nn.Linear(8, 4)
+        >>> from precode import find_ticket
+        >>> data = torch.randn(16, 8), torch.randint(4, (16,))
+        >>> loss = torch.nn.functional.cross_entropy
+        >>> own = find_ticket(module, "first-order", 0.25, data, loss)
+        >>> torch.equal(own.masks["weight"], find_ticket(module, "snip", 0.25, data, loss).masks["weight"])
+        True
+    """
+    if not isinstance(name, str) or not callable(method):
+        raise PrecodeTypeError(f"a method is a name and a function, not {type(name).__name__}, {type(method).__name__}")
+    if name in records() or ":" in name or not name:
+        raise PrecodeValueError(f"method {name!r} cannot be registered: choose a name that is free and has no colon")
+    _registered[name] = method
+    return method
+
+
+def resolve(method: Any) -> tuple[str, Score | None]:
+    """The name of a method, and its function if it is one of the user's own."""
+    if callable(method):
+        return str(getattr(method, "__name__", type(method).__name__)), method
+    if not isinstance(method, str):
+        raise PrecodeTypeError(f"method must be a name or a function, not {type(method).__name__}")
+    name, colon, control = method.partition(":")
+    if name in _registered and colon and control != "invert":
+        raise PrecodeValueError(
+            f"control {control!r} is not for methods of your own: use ':invert', or shuffle the scores in the function"
+        )
+    return method, _registered.get(name)
+
+
+def scores_of(
+    name: str, method: Score, weights: dict[str, torch.Tensor], gradients: dict[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
+    """What a function says of every prunable parameter.
+
+    Raises:
+        PrecodeTypeError: not a tensor of numbers.
+        PrecodeShapeError: a tensor of another shape.
+    """
+    found = {}
+    for parameter, weight in weights.items():
+        gradient = None if gradients is None else gradients[parameter].clone()
+        score = method(parameter, weight.clone(), gradient)
+        if not isinstance(score, torch.Tensor) or score.is_complex():
+            raise PrecodeTypeError(f"method {name!r} must return a tensor of numbers, not {type(score).__name__}")
+        if score.shape != weight.shape:
+            raise PrecodeShapeError(
+                f"method {name!r} returned scores of shape {tuple(score.shape)} for '{parameter}' of shape "
+                f"{tuple(weight.shape)}: return one score a weight"
+            )
+        found[parameter] = score.detach().double() if score.device.type != "mps" else score.detach()
+    return found

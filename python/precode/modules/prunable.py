@@ -1,0 +1,203 @@
+"""Which parameters of a module are pruned: by layer, by name, all but some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode.modules.batches import Batches, call
+from precode.modules.copies import copied
+from precode.modules.layouts import is_transformers_linear
+from precode.tickets import masked
+from precode.tickets.masked import Slot
+
+AUTO = "auto"
+"""Stands for the weights of all layers that are known."""
+
+Prunable = str | type[nn.Module] | Iterable[str | type[nn.Module]] | None
+"""Names, patterns of names, kinds of layers, and `AUTO`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is pruned.
+
+    Attributes:
+        names: of the parameters, in the module's order.
+        left_out: weights of known layers that cannot be pruned, each with the reason.
+        share: the part of all the module's weights that is prunable.
+        spared: weights that could be pruned and are not, because of how they would be.
+    """
+
+    names: list[str]
+    left_out: dict[str, str]
+    share: float
+    spared: dict[str, str] = field(default_factory=dict)
+
+
+def layer_weights(layer: nn.Module) -> list[str]:
+    """Names of a layer's own tensors that are weights: those of linear, convolutional, attention and recurrent layers.
+
+    Example:
+        >>> layer_weights(nn.LSTM(2, 3)), layer_weights(nn.LayerNorm(2))
+        (['weight_ih_l0', 'weight_hh_l0'], [])
+    """
+    if not getattr(layer, "prunable", True):  # such as the C0 of `precode.Networks.module`
+        return []
+    if isinstance(layer, nn.Linear | nn.Bilinear | _ConvNd) or is_transformers_linear(layer):
+        return ["weight"]
+    own = [name for name, value in layer.named_parameters(recurse=False) if value.ndim > 1]
+    if isinstance(layer, nn.MultiheadAttention):
+        return [name for name in own if name.endswith("proj_weight")]
+    recurrent = isinstance(layer, nn.RNNBase | nn.RNNCellBase)
+    return [name for name in own if name.startswith("weight_")] if recurrent else []
+
+
+def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclude: Iterable[str] | str) -> Choice:
+    """The parameters to prune.
+
+    Args:
+        module: the module.
+        slots: its parameters.
+        prunable: as in `precode.find_ticket`.
+        exclude: as in `precode.find_ticket`.
+
+    Raises:
+        PrecodeTypeError: neither names nor kinds of layers.
+        PrecodeValueError: nothing to prune; a name that nothing has; a parameter that is named and cannot be pruned, or
+            pruned already, or not finite.
+    """
+    for slot in slots.values():
+        if slot.pruned:
+            masked.check_free(slot)
+    wanted: list[str | type[nn.Module]]
+    wanted = [AUTO] if prunable is None else [prunable] if isinstance(prunable, str | type) else list(prunable)
+    named: dict[str, str] = {}  # with the entry of `wanted` that named it
+    left_out: dict[str, str] = {}
+    for entry in wanted:
+        if isinstance(entry, type) and issubclass(entry, nn.Module):
+            found = [name for name, slot in slots.items() if isinstance(slot.owner, entry) and slot.parameter.ndim > 1]
+            if not found:
+                raise PrecodeValueError(f"the module has no plain weights of a layer {entry.__name__}")
+            named |= dict.fromkeys(found, entry.__name__)
+        elif entry == AUTO:
+            automatic, left_out = _automatic(module, slots)
+            named |= dict.fromkeys(automatic, AUTO)
+        elif isinstance(entry, str):
+            named |= dict.fromkeys(_matching(entry, slots, "prunable"), entry)
+        else:
+            raise PrecodeTypeError(f"prunable must be names or kinds of layers, not {type(entry).__name__}")
+    excluded = [exclude] if isinstance(exclude, str) else list(exclude)
+    for pattern in excluded:
+        hit = [name for name in left_out if isinstance(pattern, str) and _matches(pattern, name)]
+        for name in hit or _matching(pattern, slots, "exclude"):
+            left_out.pop(name, None)
+        named = {name: entry for name, entry in named.items() if not _matches(pattern, name)}
+    if not named:
+        raise PrecodeValueError(_nothing(wanted, left_out, bool(excluded)))
+    for name in named:
+        masked.check_free(slots[name])
+        if slots[name].parameter.is_inference():
+            raise PrecodeValueError(f"'{name}' was made in inference mode and cannot be trained: make it outside of it")
+        if not slots[name].parameter.requires_grad:
+            raise PrecodeValueError(
+                f"'{name}' is frozen (requires_grad is False): unfreeze it, or leave it out of prunable"
+            )
+    for name in named:
+        if not bool(torch.isfinite(slots[name].parameter).all()):
+            raise PrecodeValueError(f"'{name}' has values that are not finite: initialize it again")
+    names = [name for name in slots if name in named]
+    total = sum(slot.parameter.numel() for slot in slots.values() if slot.parameter.ndim > 1)
+    share = sum(slots[name].parameter.numel() for name in names) / max(total, 1)
+    return Choice(names, left_out, min(share, 1.0))
+
+
+def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) -> Choice:
+    """The choice without the last layer, whose rows are the outputs of the module.
+
+    It is the one that is called last on a batch or, where there are no data, that stands last.
+    """
+    if len(choice.names) == 1:
+        return choice
+    last = choice.names[-1]
+    if batches is not None and batches.first is not None:
+        network = copied(module)
+        calls: list[str] = []
+        for name, slot in masked.slots(network).items():
+            if name in choice.names:
+                slot.owner.register_forward_hook(lambda *_, name=name: calls.append(name))
+        with batches.isolated(), torch.no_grad():
+            call(network, batches.first[0])
+        last = calls[-1] if calls else last
+    names = [name for name in choice.names if name != last]
+    return replace(choice, names=names, spared={last: "its rows are the outputs of the module"})
+
+
+def _automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:
+    """The weights of all known layers, and those that cannot be pruned, with the reasons."""
+    found, left_out = [], {}
+    tied = {alias: name for name, slot in slots.items() for alias in slot.tied}
+    for name in _weights(module):
+        slot = slots.get(name)
+        if slot is None:
+            left_out[name] = (
+                f"shared with {tied[name]}" if name in tied else "computed from other parameters (is it parametrized?)"
+            )
+        elif slot.tied:
+            left_out[name] = f"shared with {', '.join(slot.tied)}"
+        elif not slot.parameter.requires_grad:
+            left_out[name] = "frozen"
+        else:
+            found.append(name)
+    return found, left_out
+
+
+def _weights(module: nn.Module) -> Iterator[str]:
+    """Names of the weights of all known layers, also of those that are computed."""
+    for prefix, layer in masked.layers(module):
+        for attribute in layer_weights(layer):
+            yield f"{prefix}{attribute}"
+
+
+def _matching(pattern: str, slots: dict[str, Slot], argument: str) -> list[str]:
+    """The parameters that a name, the name of their layer, or a pattern with * means."""
+    if not isinstance(pattern, str):
+        raise PrecodeTypeError(f"{argument} must be names, not {type(pattern).__name__}")
+    found = [name for name, slot in slots.items() if any(_matches(pattern, each) for each in (name, *slot.tied))]
+    if argument == "prunable" and pattern not in slots and "*" not in pattern:
+        # A layer's name means its weights, not its biases.
+        found = [name for name in found if slots[name].parameter.ndim > 1]
+    if not found:
+        raise PrecodeValueError(
+            f"'{pattern}' is not a plain parameter of the module (is it parametrized?): {argument} can name "
+            f"{_some(list(slots))}, or a layer, or several with *"
+        )
+    return found
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+
+
+def _nothing(wanted: list[str | type[nn.Module]], left_out: dict[str, str], excluded: bool) -> str:
+    if not wanted:
+        return "prunable is empty: name at least one parameter"
+    if excluded:
+        return "exclude leaves nothing to prune: leave out less"
+    reasons = [f"'{name}' is {reason}" for name, reason in left_out.items()]
+    return (
+        "the module has nothing to prune: no linear, convolutional, attention or recurrent layer with weights of its "
+        f"own{f' ({_some(reasons)})' if reasons else ''}; name parameters with prunable="
+    )
+
+
+def _some(items: list[str], most: int = 12) -> str:
+    """A list that fits into a message."""
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

@@ -1,0 +1,91 @@
+"""Training of a module's copies: the default loop, or the user's own function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import nn
+
+from precode._internal.errors import PrecodeValueError
+
+PLACES = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+"""Kinds of arguments that are given by their place."""
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer where none is given: Adam at 1e-3."""
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
+def trainable(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def optimizer_of(network: nn.Module, make: OptimizerFactory) -> torch.optim.Optimizer:
+    """The optimizer of a copy.
+
+    Raises:
+        PrecodeValueError: it steps other parameters than those of the copy.
+    """
+    parameters = trainable(network)
+    optimizer = make(parameters)
+    own = {id(parameter) for parameter in parameters}
+    stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not stepped or not all(id(parameter) in own for parameter in stepped):
+        raise PrecodeValueError(
+            "optimizer returned one that steps other parameters than those it was given: pass a function of them, such "
+            "as optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1)"
+        )
+    return optimizer
+
+
+def steps(
+    optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Any, Any]], closure: Callable[[Any, Any], torch.Tensor]
+) -> Iterator[int]:
+    """One optimizer step a batch; the number of steps done after each.
+
+    Args:
+        optimizer: what steps.
+        batches: of all epochs.
+        closure: gives the parameters the gradients of the loss on a batch, and returns the loss.
+    """
+    for done, (x, y) in enumerate(batches, 1):
+        optimizer.step(lambda x=x, y=y: closure(x, y))  # type: ignore[arg-type, misc]
+        yield done
+
+
+def check_returned(network: nn.Module, returned: Any) -> None:
+    """Refuses what a user's function trained instead of the copy that it was given.
+
+    Raises:
+        PrecodeValueError: it returned another module.
+    """
+    if isinstance(returned, nn.Module) and returned is not network:
+        raise PrecodeValueError(
+            "train returned another module than the one it was given, which is the one that counts: train that in "
+            "place, as by given.load_state_dict(trained.state_dict())"
+        )
+
+
+def is_moved(network: nn.Module, start: dict[str, torch.Tensor]) -> bool:
+    """Whether a module has other parameters than some values by their names."""
+    return any(
+        parameter.requires_grad and name in start and not torch.equal(parameter, start[name])
+        for name, parameter in network.named_parameters()
+    )
+
+
+def takes_module(loss: Callable[..., Any]) -> bool:
+    """Whether a loss takes the module as a third argument, which has no default."""
+    try:
+        parameters = signature(loss).parameters.values()
+    except (TypeError, ValueError):  # functions of C have none
+        return False
+    needed = [each for each in parameters if each.default is each.empty and each.kind in PLACES]
+    return len(needed) == 3

@@ -1,0 +1,208 @@
+"""Masks on the weights of layers: put on, looked through, and taken off, each layer by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from precode._internal.errors import UnsupportedError
+
+
+class Masked(nn.Module):
+    """The parametrization that keeps pruned weights at zero: a weight is its trained tensor where the mask is True.
+
+    The optimizer steps the trained tensor, whatever its rule; what the layer computes with is zero at pruned weights
+    because it is computed so. A pruned weight also gets no gradient, so that a trained tensor that starts at zero there
+    stays at zero, under momentum and weight decay too.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with zeros where the mask is False; unlike a product, also where a value is not finite."""
+        return torch.where(self.mask, weight, 0.0)
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """What is kept when the weight is assigned to."""
+        return weight
+
+
+RESETS = ("reset_parameters", "_reset_parameters")
+"""Methods by which torch's layers draw new values."""
+
+
+def mask_of(layer: nn.Module, attribute: str) -> torch.Tensor | None:
+    """The mask of a weight that `put_on` put there alone."""
+    if not parametrize.is_parametrized(layer, attribute):
+        return None
+    chain = list(layer.get_submodule(f"parametrizations.{attribute}").children())
+    return chain[0].mask if len(chain) == 1 and isinstance(chain[0], Masked) else None
+
+
+def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
+    """Keeps a weight at zero where the mask, of which a copy is held, is False."""
+    with torch.inference_mode(False):  # in which a mask could not be trained with
+        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True)).train(layer.training)
+    if parametrize.is_parametrized(layer):
+        _own_class(layer)
+    parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
+    layer.get_submodule(f"parametrizations.{attribute}").training = layer.training
+    layer.get_submodule("parametrizations").training = layer.training
+    for name in RESETS:
+        if hasattr(layer, name):
+            setattr(type(layer), name, _resetting(name))
+    type(layer).__getstate__ = _refuse_pickling  # type: ignore[method-assign]
+    if isinstance(layer, nn.RNNBase) and _gather not in layer._forward_pre_hooks.values():
+        layer.register_forward_pre_hook(_gather)
+        layer.register_forward_hook(_scatter, always_call=True)
+
+
+def take_off(layer: nn.Module, attribute: str) -> None:
+    """The inverse of `put_on`: the trained tensor is the weight again.
+
+    Not `parametrize.remove_parametrizations`, which takes the property away from all deep copies of the layer: they
+    share its class.
+    """
+    _own_class(layer)
+    chains = layer.get_submodule("parametrizations")
+    original = chains.get_submodule(attribute).get_parameter("original")
+    delattr(type(layer), attribute)
+    delattr(chains, attribute)
+    if not list(chains.children()):
+        delattr(layer, "parametrizations")
+        layer.__class__ = type(layer).__bases__[0]
+    elif not trained(layer):
+        for name in RESETS:
+            if name in vars(type(layer)):
+                delattr(type(layer), name)
+    layer.register_parameter(attribute, original)
+    if isinstance(layer, nn.RNNBase) and not trained(layer):
+        for hooks, ours in ((layer._forward_pre_hooks, _gather), (layer._forward_hooks, _scatter)):
+            for key in [key for key, hook in hooks.items() if hook is ours]:
+                del hooks[key]
+                layer._forward_hooks_always_called.pop(key, None)
+        layer._init_flat_weights()
+
+
+@contextmanager
+def off(layer: nn.Module) -> Iterator[None]:
+    """Within the block, a layer is as it was before it was pruned, with the trained tensors as its parameters."""
+    weights, by_torch = trained(layer), _by_torch(layer)
+    parametrized = type(layer)
+    if weights:
+        kept = _without(parametrized, (*weights, *RESETS))
+        layer.__class__ = type(parametrized.__name__, parametrized.__bases__, kept)
+    for name in by_torch:
+        layer.__dict__.pop(name, None)
+    layer._parameters |= weights | by_torch
+    try:
+        yield
+    finally:
+        for name in weights | by_torch:
+            del layer._parameters[name]
+        layer.__class__ = parametrized
+        _compute(layer)
+
+
+@contextmanager
+def all_off(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """`off` for several layers at once, each of which may be named more than once."""
+    with ExitStack() as stack:
+        for layer in dict.fromkeys(layers):
+            stack.enter_context(off(layer))
+        yield
+
+
+def reset(module: nn.Module) -> None:
+    """Draws new values by the `reset_parameters` of all layers, inner ones first."""
+    for layer in reversed(list(module.modules())):
+        for name in RESETS:
+            if callable(draw := getattr(layer, name, None)):
+                draw()
+
+
+def compute_when_called(module: nn.Module) -> None:
+    """Computes all weights pruned by `torch.nn.utils.prune` whenever the module is called."""
+    if _refresh not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_refresh)
+
+
+def _refresh(module: nn.Module, _: Any) -> None:
+    for layer in module.modules():
+        _compute(layer)
+
+
+def _by_torch(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained tensors behind the weights of a layer that `torch.nn.utils.prune` pruned, by name."""
+    return {
+        name.removesuffix("_orig"): parameter
+        for name, parameter in layer._parameters.items()
+        if parameter is not None and name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in layer._buffers
+    }
+
+
+def _compute(layer: nn.Module) -> None:
+    """What the hook of `torch.nn.utils.prune` does when its layer is called."""
+    for name, original in _by_torch(layer).items():
+        setattr(layer, name, original * layer.get_buffer(f"{name}_mask"))
+
+
+def trained(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained tensors behind the weights that `put_on` put a mask on, by name."""
+    if not parametrize.is_parametrized(layer):
+        return {}
+    chains = dict(layer.get_submodule("parametrizations").named_children())
+    return {name: chain.get_parameter("original") for name, chain in chains.items() if mask_of(layer, name) is not None}
+
+
+def _without(parametrized: type, names: tuple[str, ...]) -> dict[str, Any]:
+    """What a class that torch made for a parametrized layer holds, without some names."""
+    return {key: value for key, value in vars(parametrized).items() if key not in (*names, "__dict__", "__weakref__")}
+
+
+def _own_class(layer: nn.Module) -> None:
+    """Gives a parametrized layer a class that no copy of it shares."""
+    shared = type(layer)
+    layer.__class__ = type(shared.__name__, shared.__bases__, _without(shared, ()))
+
+
+def _resetting(name: str) -> Callable[[nn.Module], None]:
+    """The method of a layer that draws new values, for trained tensors: else it would draw them for temporary ones."""
+
+    def reset(layer: nn.Module) -> None:
+        with off(layer):
+            getattr(layer, name)()
+        with torch.no_grad():
+            for weight, original in trained(layer).items():
+                original.copy_(getattr(layer, weight))
+
+    return reset
+
+
+def _refuse_pickling(layer: nn.Module) -> Any:
+    """Torch does not pickle parametrized layers, as `torch.save(module)` and processes that are spawned do."""
+    raise UnsupportedError(
+        f"{type(layer).__bases__[0].__name__} is parametrized, as by the mask of a ticket, and cannot be pickled so: "
+        "save the ticket and module.state_dict(), which a module with the ticket applied loads, or call ticket.remove_ "
+        "first"
+    )
+
+
+def _gather(layer: nn.RNNBase, _: Any) -> None:
+    """Recurrent layers compute with a list of their weights, which knows nothing of masks."""
+    layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+
+
+def _scatter(layer: nn.RNNBase, *_: Any) -> None:
+    """The list holds plain parameters between calls: temporary weights could not be copied."""
+    held = trained(layer)
+    layer._flat_weights = [held.get(name, getattr(layer, name)) for name in layer._flat_weights_names]

@@ -1,0 +1,126 @@
+"""Methods beside one another on any module: `precode.compare`."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+import precode as pc
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning"),
+]
+
+
+def make():
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def data(samples=96):
+    x = torch.randn(samples, 6, generator=torch.Generator().manual_seed(0))
+    return x, (x[:, 0] * x[:, 1] > 0).long()
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, 0.1, momentum=0.9)
+
+
+def accuracy(network, x, y):
+    return float((network.eval()(x).argmax(1) == y).double().mean())
+
+
+def test_a_row_is_what_find_apply_train_and_test_give():
+    (x, y), module = data(), make()
+    before, state = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    batches = [(x[:32], y[:32]), (x[32:64], y[32:64])]
+    got = pc.compare(
+        module,
+        ["random", "snip", "imp"],
+        [0.6, 0.3],
+        batches,
+        cross_entropy,
+        test=(x[64:], y[64:]),
+        epochs=4,
+        optimizer=sgd,
+        seeds=[3],
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+    def trained(network):
+        optimizer = sgd(network.parameters())
+        for _ in range(4):
+            for inputs, labels in batches:
+                optimizer.zero_grad()
+                cross_entropy(network(inputs), labels).backward()
+                optimizer.step()
+        return accuracy(network, x[64:], y[64:])
+
+    assert got.table["dense_accuracy"].tolist() == [trained(copy.deepcopy(module))] * 6
+    assert got.table[["method", "density"]].to_numpy().tolist() == [
+        [method, density] for method in ("random", "snip", "imp") for density in (0.6, 0.3)
+    ]
+    for row in got.table.itertuples():
+        ticket = pc.find_ticket(
+            module, row.method, row.density, batches, cross_entropy, epochs=4, optimizer=sgd, seed=3
+        )
+        assert row.kept == ticket.kept
+        assert row.accuracy == trained(ticket.apply_(copy.deepcopy(module)))
+        assert (row.gradients, row.epochs) == tuple(ticket.cost.values())
+
+
+def test_seeds_intervals_plots_and_own_measures():
+    pytest.importorskip("scipy")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    x, y = data(48)
+    loader = DataLoader(TensorDataset(x, y), 16, shuffle=True)
+
+    def loss_of(network):
+        assert not network.training
+        return cross_entropy(network(x), y)
+
+    arguments = ([0.5, 0.2], loader, cross_entropy)
+    settings = {"epochs": 2, "optimizer": sgd, "metric": "loss", "test": loss_of, "seeds": 3}
+    got = pc.compare(make, ["random", lambda name, weight, gradient: weight.abs()], *arguments, **settings)
+    assert got.table.groupby("seed")["dense_loss"].nunique().tolist() == [1, 1, 1]
+    assert got.table["dense_loss"].nunique() == 3
+    again = pc.compare(make, ["random"], *arguments, **settings)
+    both = got.table.query("method == 'random'").reset_index(drop=True).drop(columns="seconds")
+    assert both.equals(again.table.drop(columns="seconds"))
+    summary = got.summary()
+    assert list(summary) == ["method", "density", "mean", "low", "high", "gain"]
+    assert (summary["low"] <= summary["mean"]).all()
+    assert (summary["mean"] <= summary["high"]).all()
+    wide = got.table.pivot_table(index=["density", "seed"], columns="method", values="loss")
+    gain = (wide["<lambda>"] - wide["random"]).groupby("density").mean()
+    assert summary.query("method != 'random'").set_index("density")["gain"].to_dict() == pytest.approx(gain.to_dict())
+    assert repr(got) == "Comparison(methods=2, densities=2, seeds=3, metric='loss')"
+    assert "<table" in got._repr_html_()
+    ax = got.plot()
+    assert ax.get_ylabel() == "loss"
+    pyplot.close(ax.figure)
+
+
+def test_methods_that_cannot_be_run_are_named():
+    (x, y), settings = data(48), {"epochs": 1, "optimizer": sgd, "seeds": 1}
+    data_ = (x, y)
+    with pytest.warns(pc.TicketWarning, match="'distance' is left out: method 'distance' needs clauses"):
+        got = pc.compare(make(), ["snip", "distance"], 0.5, data_, cross_entropy, test=data_, **settings)
+    assert got.table["method"].tolist() == ["snip"]
+    assert got.refused.keys() == {"distance"}
+    for arguments, error, message in [
+        ({"methods": "distance"}, pc.PrecodeValueError, "no method can be run: distance: "),
+        ({"methods": []}, pc.PrecodeValueError, "nothing to compare"),
+        ({"model": 3}, pc.PrecodeTypeError, "model must be a module or a function that makes one, not int"),
+        ({"test": lambda network: "good"}, pc.PrecodeTypeError, "test must return a number, not str"),
+        ({"test": (x, y.float()[:, None])}, pc.PrecodeValueError, r"labels have shape \(48, 1\)"),
+        ({"loss": None}, pc.PrecodeValueError, "pass data= and loss=, or train="),
+        ({"seeds": 0}, pc.PrecodeValueError, "seeds = 0"),
+    ]:
+        given = {"model": make(), "methods": "snip", "loss": cross_entropy, "test": data_} | settings | arguments
+        with pytest.raises(error, match=message):
+            pc.compare(densities=0.5, data=data_, **given)

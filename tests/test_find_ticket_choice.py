@@ -1,0 +1,290 @@
+"""Tickets of any module: what is kept of the scores, methods of one's own, several densities at once."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import precode as pc
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def seeded(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
+def convolutional():
+    """A network of a convolution, a grouped one, a transposed one, and linear layers."""
+    return seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, groups=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8, 4, 2, groups=2),
+            nn.Flatten(),
+            nn.Linear(100, 16),
+            nn.ReLU(),
+            nn.Linear(16, 4),
+        )
+    )
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(12, 2, 6, 6, generator=generator), torch.randint(4, (12,), generator=generator)
+
+
+def units_of(name, shape, granularity):
+    """For each weight, the number of its row or column, written out entry by entry."""
+    groups = 2 if name in ("2.weight", "4.weight") else 1
+    numbers = np.empty(shape, dtype=int)
+    for index in np.ndindex(*shape):
+        if name == "4.weight":  # (inputs, outputs of a group, window)
+            group = index[0] // (shape[0] // groups)
+            numbers[index] = index[0] if granularity == "column" else group * shape[1] + index[1]
+        elif granularity == "row":
+            numbers[index] = index[0]
+        else:
+            numbers[index] = index[0] // (shape[0] // groups) * shape[1] + index[1]
+    return numbers
+
+
+@pytest.mark.parametrize("granularity", ["row", "column"])
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.5])
+def test_rows_and_columns_are_of_outputs_and_inputs_and_densities_of_weights(granularity, density):
+    module, (x, y) = convolutional(), data()
+    network = copy.deepcopy(module)
+    cross_entropy(network(x), y).backward()
+    names = ["0.weight", "2.weight", "4.weight", "6.weight"] + ["8.weight"] * (granularity == "column")
+    units = []
+    for name in names:
+        weight = network.get_parameter(name)
+        scores = (weight * weight.grad).detach().abs().double().numpy()
+        numbers = units_of(name, weight.shape, granularity)
+        for unit in range(numbers.max() + 1):
+            units.append((-scores[numbers == unit].mean(), name, numbers == unit))
+    units.sort(key=lambda unit: unit[0])
+    total = sum(network.get_parameter(name).numel() for name in names)
+    counts = np.cumsum([unit[2].sum() for unit in units])
+    masks = {name: np.zeros(network.get_parameter(name).shape, dtype=bool) for name in names}
+    for _, name, members in units[: np.argmin(abs(counts - round(density * total))) + 1]:
+        masks[name] |= members
+    said = [name for name, mask in masks.items() if not mask.any()]
+    find = lambda: pc.find_ticket(module, "snip", density, (x, y), cross_entropy, granularity=granularity)  # noqa: E731
+    if said:
+        with pytest.warns(pc.TicketWarning, match="nothing is kept of"):
+            ticket = find()
+    else:
+        ticket = find()
+    assert list(ticket.masks) == names
+    for name, mask in masks.items():
+        assert torch.equal(ticket.masks[name], torch.from_numpy(mask)), name
+    assert abs(ticket.kept / ticket.total - density) < 0.05
+    if granularity == "row":
+        assert ticket.config["left_out"] == {"8.weight": "its rows are the outputs of the module"}
+        asked = pc.find_ticket(
+            module, "snip", 0.5, (x, y), cross_entropy, granularity="row", prunable=["6.weight", "8.weight"]
+        )
+        assert "8.weight" in asked.masks
+
+
+def test_the_last_layer_is_the_one_that_is_called_last():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.body = nn.Linear(5, 4), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.body(x)))
+
+    x, y = torch.randn(8, 6), torch.arange(8) % 4
+    ticket = pc.find_ticket(seeded(Backwards), "snip", 0.6, (x, y), cross_entropy, granularity="row")
+    assert ticket.masks.keys() == {"body.weight"}
+
+
+def test_densities_of_layers():
+    module, batch = convolutional(), data()
+    weights = {name: p.detach() for name, p in module.named_parameters() if p.ndim > 1}
+    wanted = dict(zip(weights, (1.0, 0.5, 0.25, 0.1, 0.75), strict=True))
+    ticket = pc.find_ticket(module, "magnitude-init", wanted)
+    for name, weight in weights.items():
+        kept = round(wanted[name] * weight.numel())
+        least = weight.abs().flatten().sort(descending=True).values[kept - 1]
+        assert torch.equal(ticket.masks[name], weight.abs() >= least)
+    assert ticket.config["densities"] == wanted
+    assert ticket.kept == round(ticket.density * ticket.total)
+    erk = pc.find_ticket(module, "snip", 0.2, batch, cross_entropy, scope="erk")
+    assert abs(erk.kept - 0.2 * erk.total) <= len(weights)
+    # Proportional to the sum of a layer's sizes over their product, where not dense.
+    ratio = {}
+    for name, weight in weights.items():
+        sizes = [*weight.shape]
+        if name == "4.weight":
+            sizes = [4, 4, 2, 2]  # outputs, inputs of a group, window
+        density = float(erk.masks[name].float().mean())
+        if density < 1:
+            ratio[name] = density / (sum(sizes) / weight.numel())
+    assert len(ratio) > 1
+    assert max(ratio.values()) == pytest.approx(min(ratio.values()), rel=0.05)
+    with pytest.raises(pc.PrecodeValueError, match=r"must name each prunable parameter .*: 2\.weight"):
+        pc.find_ticket(module, "random", {name: 0.5 for name in weights if name != "2.weight"})
+    with pytest.raises(pc.UnsupportedError, match="method 'imp' keeps single weights at one density"):
+        pc.find_ticket(module, "imp", 0.5, batch, cross_entropy, scope="erk")
+
+
+def test_patterns_are_those_of_torch():
+    pruning = pytest.importorskip("torch.ao.pruning")
+    module = seeded(lambda: nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 8)))
+    ticket = pc.find_ticket(module, "magnitude-init", 0.5, granularity="2:4")
+    reference = copy.deepcopy(module)
+    sparsifier = pruning.WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, 4), zeros_per_block=2)
+    sparsifier.prepare(reference, [{"tensor_fqn": "0.weight"}, {"tensor_fqn": "2.weight"}])
+    sparsifier.step()
+    for name in ("0.weight", "2.weight"):
+        assert torch.equal(ticket.masks[name], reference[int(name[0])].weight != 0)
+    assert (ticket.config["pattern"], ticket.density, ticket.granularity) == ("2:4", 0.5, "weight")
+    filters = seeded(lambda: nn.Conv2d(8, 3, 3))
+    ticket = pc.find_ticket(filters, "magnitude-init", 0.25, granularity="1:4")
+    # Along the inputs, at every place of the window.
+    groups = filters.weight.detach().abs().reshape(3, 2, 4, 3, 3)
+    assert torch.equal(ticket.masks["weight"].reshape(3, 2, 4, 3, 3), groups == groups.amax(2, keepdim=True))
+    for arguments, message in [
+        ((0.3, "2:4"), "keeps 0.5 of the weights, not 0.3: pass density=0.5"),
+        ((1.0, "4:4"), "0 < N < M"),
+        ((0.5, "4:8:2"), "granularity '4:8:2' is unknown"),
+        ((0.5, "8:16"), "'weight' has 8 inputs, which are not in groups of 16: leave it out, as by exclude='weight'"),
+    ]:
+        with pytest.raises(pc.PrecodeValueError, match=message):
+            pc.find_ticket(filters, "random", arguments[0], granularity=arguments[1])
+
+
+def test_methods_of_ones_own():
+    module, batch = convolutional(), data()
+    seen = {}
+
+    def taylor(name, weight, gradient):
+        seen[name] = weight.shape
+        return (weight * gradient) ** 2
+
+    snip = pc.find_ticket(module, "snip", 0.3, batch, cross_entropy)
+    own = pc.find_ticket(module, taylor, 0.3, batch, cross_entropy)
+    assert own.method == "taylor"
+    assert seen == {name: module.get_parameter(name).shape for name in snip.masks}
+    assert all(torch.equal(own.masks[name], mask) for name, mask in snip.masks.items())
+    assert own.cost == {"gradients": 1.0, "epochs": 0.0}
+    pc.register_method("fisher-diagonal", taylor)
+    named = pc.find_ticket(module, "fisher-diagonal:invert", 0.3, batch, cross_entropy)
+    rest = pc.find_ticket(module, "snip", 0.7, batch, cross_entropy)
+    assert all(torch.equal(named.masks[name], ~mask) for name, mask in rest.masks.items())
+    assert pc.find_ticket(module, lambda name, weight, gradient: weight.abs(), 0.3).cost["gradients"] == 0
+    for method, error, message in [
+        (lambda name, w, g: w[0], pc.PrecodeShapeError, "'<lambda>' returned scores of shape .* for '0.weight'"),
+        (lambda name, w, g: 1.0, pc.PrecodeTypeError, "must return a tensor of numbers, not float"),
+        (lambda name, w, g: w / 0, pc.PrecodeValueError, "scores of '0.weight' are not finite"),
+        (lambda name, w, g: torch.ones_like(w), pc.PrecodeValueError, "do not tell the weights apart"),
+        ("fisher-diagonal:shuffle-row", pc.PrecodeValueError, "control 'shuffle-row' is not for methods of your own"),
+        (3, pc.PrecodeTypeError, "method must be a name or a function, not int"),
+    ]:
+        with pytest.raises(error, match=message):
+            pc.find_ticket(module, method, 0.3, batch, cross_entropy)
+    for name in ("snip", "a:b", ""):
+        with pytest.raises(pc.PrecodeValueError, match="cannot be registered"):
+            pc.register_method(name, taylor)
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+def test_several_densities_cost_one_search():
+    module = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    x, y = torch.randn(20, 6), torch.arange(20) % 3
+    trained = []
+
+    def fit(network):
+        trained.append(1)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        optimizer.zero_grad()
+        cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+    densities = [0.64, 0.8, 0.3, 0.5, 0.41]
+    tickets = pc.find_ticket(module, "imp", densities=densities, train=fit)
+    levels = len(trained)
+    # The dense run and the levels 0.8, 0.64, ... above the smallest density.
+    assert levels == 1 + sum(0.8**t > 0.3 * (1 + 1e-9) for t in range(1, 20))
+    for density, ticket in zip(densities, tickets, strict=True):
+        assert ticket == pc.find_ticket(module, "imp", density, train=fit)
+    gradients = []
+    snip = pc.find_ticket(
+        module,
+        "snip",
+        densities=densities,
+        data=(x, y),
+        loss=lambda out, y: gradients.append(1) or cross_entropy(out, y),
+    )
+    assert len(gradients) == 1
+    assert [ticket.kept for ticket in snip] == [round(density * 72) for density in densities]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=3),
+    st.floats(0.05, 1),
+    st.sampled_from(["weight", "row", "column"]),
+    st.sampled_from(["global", "per-layer"]),
+    st.integers(0, 9),
+)
+def test_the_choice_is_that_of_a_sort(shapes, density, granularity, scope, seed):
+    from precode.modules import selection
+
+    generator = torch.Generator().manual_seed(seed)
+    # Few different scores, so that ties are common.
+    scores = {str(i): torch.randint(3, shape, generator=generator).double() for i, shape in enumerate(shapes)}
+    sizes = {name: score.numel() for name, score in scores.items()}
+    parts = [list(scores)] if scope == "global" else [[name] for name in scores]
+    wanted = selection.Wanted(density, granularity, scope)
+    if any(round(density * sum(sizes[name] for name in part)) == 0 for part in parts):
+        with pytest.raises(pc.PrecodeValueError, match="keeps none of the"):
+            selection.choose(scores, {}, wanted)
+        return
+    masks = selection.choose(scores, {}, wanted)
+    for part in parts:
+        units = []
+        for name in part:
+            axis = {"row": (1, 2), "column": (0, 2)}.get(granularity)
+            means = scores[name].flatten() if axis is None else scores[name].mean(axis)
+            size = sizes[name] // len(means)
+            units += [(-float(mean), name, i, size) for i, mean in enumerate(means)]
+        order = sorted(range(len(units)), key=lambda i: units[i][0])
+        counts = np.cumsum([units[i][3] for i in order])
+        best = order[: np.argmin(abs(counts - round(density * sum(sizes[name] for name in part)))) + 1]
+        for name in part:
+            expected = torch.zeros(scores[name].shape, dtype=torch.bool)
+            for i in best:
+                if units[i][1] == name:
+                    if granularity == "weight":
+                        expected.view(-1)[units[i][2]] = True
+                    else:
+                        expected.select(0 if granularity == "row" else 1, units[i][2]).fill_(True)
+            assert torch.equal(masks[name], expected)
+
+
+def test_tickets_of_every_choice_come_back_from_files(tmp_path):
+    module, batch = convolutional(), data()
+    weights = [name for name, parameter in module.named_parameters() if parameter.ndim > 1]
+    choices = [
+        {"scope": "erk"},
+        {"density": dict.fromkeys(weights, 0.5)},
+        {"granularity": "1:2", "density": 0.5, "exclude": ["0", "4.weight"]},
+        {"granularity": "column", "method": lambda name, weight, gradient: weight.abs()},
+    ]
+    for choice in choices:
+        ticket = pc.find_ticket(module, data=batch, loss=cross_entropy, **{"method": "snip", "density": 0.4} | choice)
+        ticket.save(tmp_path / "ticket")
+        assert pc.Ticket.load(tmp_path / "ticket") == ticket

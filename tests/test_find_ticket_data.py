@@ -1,0 +1,352 @@
+"""Tickets of any module: whatever a user's data, loss, training and modes are."""
+
+import copy
+from collections import UserDict, namedtuple
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+
+import precode as pc
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Pair = namedtuple("Pair", "x y")
+
+
+def mlp(*middle):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), *middle, nn.ReLU(), nn.Linear(8, 3))
+
+
+def data(samples=32):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(samples, 6, generator=generator), torch.randint(3, (samples,), generator=generator)
+
+
+def snip_by_hand(module, loss, names, density=0.3):
+    """Masks of the largest products of weights and gradients, by a sort."""
+    network = copy.deepcopy(module)
+    loss(network).backward()
+    scores = {name: (network.get_parameter(name) * network.get_parameter(name).grad).detach().abs() for name in names}
+    flat = torch.cat([score.double().flatten() for score in scores.values()])
+    kept = torch.zeros(len(flat), dtype=torch.bool)
+    kept[flat.argsort(descending=True, stable=True)[: round(density * len(flat))]] = True
+    parts = kept.split([score.numel() for score in scores.values()])
+    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+
+
+def assert_same(ticket, masks):
+    assert ticket.masks.keys() == masks.keys()
+    for name, mask in masks.items():
+        assert torch.equal(ticket.masks[name], mask), name
+
+
+WEIGHTS = ("0.weight", "2.weight")
+
+
+class Language(nn.Module):
+    """A token model; sequences first or batch first, it does not mind."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(11, 6), nn.Linear(6, 11)
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens))
+
+
+def token_loss(output, labels):
+    return cross_entropy(output.flatten(0, 1), labels.flatten())
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+def test_a_mean_over_tokens_is_the_same_however_the_data_are_cut(time_first):
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randint(11, (16, 9), generator=generator)
+    labels = torch.where(
+        torch.arange(9) < torch.randint(1, 9, (16, 1), generator=generator),
+        torch.randint(11, (16, 9), generator=generator),
+        -100,
+    )
+    module = Language()
+
+    def cut(*ends):
+        parts = zip(tokens.tensor_split(ends), labels.tensor_split(ends), strict=True)
+        return [(x.T, y.T) if time_first else (x, y) for x, y in parts]
+
+    by_hand = snip_by_hand(module, lambda network: token_loss(network(tokens), labels), ["head.weight"])
+    whole = pc.find_ticket(module, "snip", 0.3, cut(), token_loss)
+    uneven = pc.find_ticket(module, "snip", 0.3, cut(3, 4, 12), token_loss)
+    for ticket in (whole, uneven):
+        assert float((ticket.masks["head.weight"] == by_hand["head.weight"]).double().mean()) > 0.99
+    # A loss that is the mean over sequences says so by weight.
+    sequences = pc.find_ticket(module, "snip", 0.3, cut(3, 12), token_loss, weight=lambda x, y: 1)
+    assert not torch.equal(sequences.masks["head.weight"], by_hand["head.weight"])
+    nothing = [(tokens, torch.full_like(labels, -100))]
+    assert pc.find_ticket(module, "snip", 0.3, cut() + nothing, token_loss) == whole
+    with pytest.raises(pc.PrecodeValueError, match="no batch of the data counts"):
+        pc.find_ticket(module, "snip", 0.3, nothing, token_loss)
+    with pytest.raises(pc.PrecodeValueError, match=r"weight returned -1\.0"):
+        pc.find_ticket(module, "snip", 0.3, cut(), token_loss, weight=lambda x, y: -1)
+
+
+class Named(nn.Module):
+    """Takes its input by name, or within a named tuple or an object."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, inputs):
+        return self.net(inputs if isinstance(inputs, torch.Tensor) else inputs.x)
+
+
+class Moving:
+    """An object with tensors that moves by itself, such as a graph or a batch of a tokenizer."""
+
+    def __init__(self, x, moved=False):
+        self.x = x if moved else x * float("nan")
+        self.still = x
+
+    def to(self, device):
+        return Moving(self.still.to(device), moved=True)
+
+
+@dataclass
+class Held:
+    x: torch.Tensor
+
+
+def test_batches_of_every_form():
+    (x, y), module = data(), Named()
+    expected = pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
+    forms = [
+        [(UserDict(inputs=x), y)],
+        [({"inputs": x}, y)],
+        [Pair(x, y)],
+        [(Pair(x, y), y)],
+        [(Moving(x), y)],
+        [(Held(x.numpy()), y.numpy())],
+        [(x, y, torch.arange(len(x)))],
+        [{"input_ids": x, "labels": y}],
+    ]
+    unpack = [None] * 6 + [lambda batch: batch[:2], lambda batch: (batch["input_ids"], batch["labels"])]
+    for form, function in zip(forms, unpack, strict=True):
+        assert pc.find_ticket(module, "snip", 0.3, form, cross_entropy, unpack=function) == expected
+    with torch.inference_mode():
+        inside = [(x.clone(), y.clone())]
+    assert pc.find_ticket(module, "snip", 0.3, inside, cross_entropy) == expected
+    # A model that computes its own loss.
+    own = pc.find_ticket(
+        module, "snip", 0.3, forms[-1], lambda out, batch: cross_entropy(out, batch), unpack=lambda b: tuple(b.values())
+    )
+    assert own == expected
+    for form, message in [
+        (forms[-2], r"not 3 items: say which .* unpack=lambda batch: \(batch\[0\], batch\[1\]\)"),
+        (forms[-1], r"not dict: say which .*batch\['input_ids'\]"),
+    ]:
+        with pytest.raises(pc.PrecodeTypeError, match=message):
+            pc.find_ticket(module, "snip", 0.3, form, cross_entropy)
+    with pytest.raises(pc.PrecodeTypeError, match=r"unpack must return a pair \(x, y\), not int"):
+        pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy, unpack=lambda batch: 3)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru, self.head = nn.GRU(6, 5), nn.Linear(5, 3)
+
+    def forward(self, sequences):
+        return self.head(self.gru(sequences)[1][-1])
+
+
+def test_packed_sequences_and_recurrent_weights():
+    module = Recurrent()
+    x = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(0))
+    packed, y = pack_padded_sequence(x, torch.tensor([4, 3, 1])), torch.tensor([0, 1, 2])
+    ticket = pc.find_ticket(module, "snip", 0.3, [(packed, y)], cross_entropy)
+    names = ["gru.weight_ih_l0", "gru.weight_hh_l0", "head.weight"]
+    assert_same(ticket, snip_by_hand(module, lambda network: cross_entropy(network(packed), y), names))
+    assert ticket.config["share"] == 1
+
+
+def test_modes_of_single_layers_are_kept():
+    x, y = data()
+    module = mlp(nn.BatchNorm1d(8), nn.Dropout(0.5))
+    with torch.no_grad():
+        module[1].running_mean.copy_(torch.linspace(-1, 1, 8))
+        module[1].running_var.copy_(torch.linspace(0.1, 4, 8))
+    module[1].eval(), module[2].eval()
+    names = ("0.weight", "4.weight")
+    frozen = pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
+    assert_same(frozen, snip_by_hand(module, lambda network: cross_entropy(network(x), y), names))
+    module[1].train()
+    assert_same(
+        pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy),
+        snip_by_hand(module, lambda network: cross_entropy(network(x), y), names),
+    )
+    # In evaluation mode throughout, as after an evaluation: the first training step would begin with train().
+    trained = pc.find_ticket(mlp(nn.BatchNorm1d(8)).eval(), "snip", 0.3, (x, y), cross_entropy)
+    names = ("0.weight", "3.weight")
+    assert_same(trained, snip_by_hand(mlp(nn.BatchNorm1d(8)), lambda network: cross_entropy(network(x), y), names))
+
+
+def test_a_batch_of_one_sample_is_refused_before_training():
+    x, y = data(33)
+    calls = []
+
+    def loss(output, y):
+        calls.append(1)
+        return cross_entropy(output, y)
+
+    normed, loader = mlp(nn.BatchNorm1d(8)), DataLoader(TensorDataset(x, y), batch_size=16)
+    for batches in (loader, [(x[:32], y[:32]), (x[32:], y[32:])]):
+        with pytest.raises(pc.PrecodeValueError, match=r"batch of one sample, .*drop_last=True"):
+            pc.find_ticket(normed, "imp", 0.5, batches, loss, epochs=1)
+        assert not calls
+    for module, batches in [
+        (mlp(nn.LayerNorm(8)), loader),
+        (normed, DataLoader(TensorDataset(x, y), batch_size=16, drop_last=True)),
+    ]:
+        assert pc.find_ticket(module, "snip", 0.5, batches, cross_entropy).kept == 36
+
+
+class Noisy(Dataset):
+    """Samples with noise from generators of its own."""
+
+    def __init__(self, x, y, seed):
+        self.x, self.y, self.generator = x, y, np.random.default_rng(seed)
+        self.torch = torch.Generator().manual_seed(seed)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        noise = torch.randn(6, generator=self.torch) + torch.from_numpy(self.generator.normal(0, 1, 6)).float()
+        return self.x[index] + noise, self.y[index]
+
+
+def noisy(samples, generator):
+    x, y = (torch.stack(items) for items in zip(*samples, strict=True))
+    return x + torch.from_numpy(generator.normal(0, 1, x.shape)).float(), y
+
+
+def test_generators_of_loaders_and_data_sets_are_as_before():
+    x, y = data()
+    loaders = [
+        lambda seed: DataLoader(TensorDataset(x, y), 8, shuffle=True, generator=torch.Generator().manual_seed(seed)),
+        lambda seed: DataLoader(
+            TensorDataset(x, y), 8, sampler=RandomSampler(x, generator=torch.Generator().manual_seed(seed))
+        ),
+        lambda seed: DataLoader(Noisy(x, y, seed), 8),
+        lambda seed: DataLoader(
+            TensorDataset(x, y), 8, collate_fn=partial(noisy, generator=np.random.default_rng(seed))
+        ),
+    ]
+    for make in loaders:
+        loader, untouched = make(0), make(0)
+        first = pc.find_ticket(mlp(), "magnitude", 0.5, loader, cross_entropy, epochs=2)
+        assert pc.find_ticket(mlp(), "magnitude", 0.5, loader, cross_entropy, epochs=2) == first
+        # A generator of another seed gives other batches.
+        other = pc.find_ticket(mlp(), "imp-lr-rewind", 0.5, make(1), cross_entropy, epochs=2)
+        same = pc.find_ticket(mlp(), "imp-lr-rewind", 0.5, loader, cross_entropy, epochs=2)
+        assert not torch.equal(other.start["0.bias"], same.start["0.bias"])
+        for ours, theirs in zip(loader, untouched, strict=True):
+            assert torch.equal(ours[0], theirs[0])
+
+
+def test_a_loss_of_the_original_modules_parameters():
+    (x, y), module = data(), mlp()
+
+    def penalty(network):
+        return sum(parameter.abs().sum() for parameter in network.parameters())
+
+    for loss in (lambda out, y: cross_entropy(out, y) + penalty(module), lambda out, y: penalty(module)):
+        for method in ("snip", "imp", "grasp"):
+            with pytest.raises(pc.PrecodeValueError, match=r"of the very module that was passed in, .* third argument"):
+                pc.find_ticket(module, method, 0.3, (x, y), loss, epochs=1)
+    ticket = pc.find_ticket(
+        module, "snip", 0.3, (x, y), lambda out, y, network: cross_entropy(out, y) + 0.1 * penalty(network)
+    )
+    assert_same(
+        ticket, snip_by_hand(module, lambda n: cross_entropy(n(x), y) + 0.1 * penalty(n), ("0.weight", "2.weight"))
+    )
+    # Parameters of the loss itself are the user's, gradients included.
+    scale = torch.tensor(2.0, requires_grad=True)
+    scale.grad = torch.tensor(7.0)
+    pc.find_ticket(module, "imp", 0.5, (x, y), lambda out, y: cross_entropy(out * scale, y), epochs=1)
+    assert float(scale.grad) == 7
+    layer = module[0]
+    module.forward = lambda x: module[2](torch.relu(layer(x)))  # a forward that is not the copy's
+    with pytest.raises(pc.PrecodeValueError, match="must use self"):
+        pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
+
+
+def test_training_of_another_module_than_the_copy_is_refused():
+    (x, y), module = data(), mlp()
+    before = copy.deepcopy(module.state_dict())
+
+    def fit(network):
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        optimizer.zero_grad()
+        cross_entropy(network(x), y).backward()
+        optimizer.step()
+        return network
+
+    def other(network):
+        return fit(copy.deepcopy(network))
+
+    for train, message in [
+        (lambda network: fit(module) and None, "train trained the module that find_ticket"),
+        (other, "returned another module"),
+    ]:
+        with pytest.raises(pc.PrecodeValueError, match=message):
+            pc.find_ticket(module, "imp", 0.3, train=train)
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    with pytest.warns(pc.TicketWarning, match="train left the module that it was given as it was"):
+        ticket = pc.find_ticket(module, "imp", 0.5, train=lambda network: fit(copy.deepcopy(network)) and None)
+    assert ticket.masks["0.weight"].equal(pc.find_ticket(module, "magnitude-init", 0.5).masks["0.weight"])
+    assert pc.find_ticket(module, "imp", 0.5, train=fit).kept == 36
+    assert pc.find_ticket(module, "imp", 0.5, train=lambda network: {"loss": fit(network)}).kept == 36
+    with pytest.raises(pc.PrecodeValueError, match="steps other parameters"):
+        pc.find_ticket(
+            module, "imp", 0.3, (x, y), cross_entropy, optimizer=lambda p: torch.optim.SGD(module.parameters(), 0.1)
+        )
+
+
+def test_inference_mode():
+    (x, y), module = data(), mlp()
+    expected = pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
+    with torch.inference_mode():
+        ticket = pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
+        ticket.apply_(module)
+        made = mlp()
+    assert ticket == expected
+    cross_entropy(module(x), y).backward()
+    assert module[0].parametrizations.weight.original.grad is not None
+    with pytest.raises(pc.PrecodeValueError, match=r"'0\.weight' was made in inference mode"):
+        pc.find_ticket(made, "random", 0.3)
+
+
+def test_what_cannot_be_copied_is_named():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            self.last = self.layer(x)
+            return self.last
+
+    module = nn.Sequential(Remembers())
+    module(data()[0])
+    with pytest.raises(pc.PrecodeTypeError, match=r"because of 'last' of layer '0'; remember it with \.detach"):
+        pc.find_ticket(module, "random", 0.5)

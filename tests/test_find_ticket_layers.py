@@ -1,0 +1,333 @@
+"""Tickets of any module: layers of every kind, and what makes a score say nothing of them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
+
+import precode as pc
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+METHODS = ("snip", "grasp", "synflow", "edge-popup", "imp", "wanda", "obs", "obs-loss")
+
+
+def seeded(make, *arguments):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make(*arguments)
+
+
+def mlp(*last, hidden=8, **kind):
+    return seeded(lambda: nn.Sequential(nn.Linear(6, hidden, **kind), nn.ReLU(), nn.Linear(hidden, 3, **kind), *last))
+
+
+def data(samples=32, *shape):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(samples, *(shape or (6,)), generator=generator), torch.randint(
+        3, (samples,), generator=generator
+    )
+
+
+class Checkpointed(nn.Module):
+    """A module that computes its hidden layers again in the backward pass, or does not."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        self.reentrant = reentrant
+
+    def hidden(self, x):
+        return torch.relu(self.norm(self.first(x)))
+
+    def forward(self, x):
+        if self.reentrant is None:
+            return self.second(self.hidden(x))
+        x = x.clone().requires_grad_() if self.reentrant and torch.is_grad_enabled() else x
+        return self.second(checkpoint(self.hidden, x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
+@pytest.mark.parametrize("method", METHODS)
+def test_activation_checkpointing_changes_no_ticket(method):
+    plain, fresh, again = (seeded(Checkpointed, way) for way in (None, False, True))
+    expected = pc.find_ticket(plain, method, 0.3, data(), cross_entropy, epochs=4)
+    got = pc.find_ticket(fresh, method, 0.3, data(), cross_entropy, epochs=4)
+    assert all(torch.equal(mask, expected.masks[name]) for name, mask in got.masks.items())
+    if method in ("grasp", "obs-loss"):
+        with pytest.raises(pc.UnsupportedError, match=r"second derivatives|activation checkpointing off"):
+            pc.find_ticket(again, method, 0.3, data(), cross_entropy, epochs=4)
+    else:
+        got = pc.find_ticket(again, method, 0.3, data(), cross_entropy, epochs=4)
+        assert all(torch.equal(mask, expected.masks[name]) for name, mask in got.masks.items())
+
+
+class Square(torch.autograd.Function):
+    """x squared, without a second derivative."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        return 2 * context.saved_tensors[0] * gradient
+
+
+class Detached(torch.autograd.Function):
+    """x squared, whose derivative autograd takes for a constant."""
+
+    @staticmethod
+    def forward(context, x):
+        context.x = x.detach().numpy()
+        return x * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return torch.from_numpy(2 * context.x * gradient.detach().numpy())
+
+
+class Recorded(torch.autograd.Function):
+    """x squared, as autograd would have it."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(context, gradient):
+        return 2 * context.saved_tensors[0] * gradient
+
+
+class Layered(nn.Module):
+    def __init__(self, middle):
+        super().__init__()
+        self.first, self.second, self.middle = nn.Linear(6, 8), nn.Linear(8, 3), middle
+
+    def forward(self, x):
+        return self.second(self.middle(self.first(x)))
+
+
+def attend(x):
+    """Attention of four positions of two features, by whatever kernel torch takes."""
+    x = x.reshape(len(x), 1, 4, 2)
+    return scaled_dot_product_attention(x, x, x).flatten(1)
+
+
+def attend_by_hand(x):
+    x = x.reshape(len(x), 1, 4, 2)
+    return (torch.softmax(x @ x.mT / 2**0.5, -1) @ x).flatten(1)
+
+
+def test_second_derivatives_of_fused_kernels_and_of_layers_without():
+    fused, by_hand = seeded(Layered, attend), seeded(Layered, attend_by_hand)
+    tickets = [pc.find_ticket(module, "grasp", 0.3, data(), cross_entropy) for module in (fused, by_hand)]
+    assert all(float((tickets[0].masks[n] == m).double().mean()) > 0.99 for n, m in tickets[1].masks.items())
+    with pytest.raises(pc.UnsupportedError, match=r"second derivatives, .* \(trying to differentiate twice"):
+        pc.find_ticket(seeded(Layered, Square.apply), "grasp", 0.3, data(), cross_entropy)
+    with pytest.raises(pc.UnsupportedError, match="not the change of its first derivatives"):
+        pc.find_ticket(seeded(Layered, Detached.apply), "grasp", 0.3, data(), cross_entropy)
+    ours = pc.find_ticket(seeded(Layered, Recorded.apply), "grasp", 0.3, data(), cross_entropy)
+    assert ours == pc.find_ticket(seeded(Layered, torch.square), "grasp", 0.3, data(), cross_entropy)
+
+    def ctc(output, y):
+        logits = output.log_softmax(-1)[:, None].expand(-1, 2, -1)
+        return nn.functional.ctc_loss(logits, torch.ones(2, 4, dtype=torch.long), [32, 32], [4, 4])
+
+    with pytest.raises(pc.UnsupportedError, match="second derivatives"):
+        pc.find_ticket(mlp(), "grasp", 0.3, data(), ctc)
+    # The same scores at another temperature of a loss that is linear in the outputs.
+    cold = pc.find_ticket(mlp(), "grasp", 0.3, data(), cross_entropy, temperature=1)
+    assert cold.settings == {"temperature": 1}
+    warm = pc.find_ticket(mlp(), "grasp", 0.3, data(), lambda out, y: cross_entropy(out * 200, y))
+    assert all(float((cold.masks[n] == m).double().mean()) > 0.99 for n, m in warm.masks.items())
+
+
+def test_scores_that_say_nothing_are_refused_or_said():
+    dead, zero = mlp(), mlp()
+    nn.init.constant_(dead[0].bias, -100)
+    nn.init.zeros_(zero[2].weight)
+    alike = seeded(nn.Linear, 6, 3)
+    nn.init.constant_(alike.weight, 0.5)
+    for module, method in [(dead, "snip"), (zero, "snip"), (alike, "magnitude-init")]:
+        with pytest.raises(pc.PrecodeValueError, match="do not tell the weights apart"):
+            pc.find_ticket(module, method, 0.3, data(), cross_entropy)
+    with pytest.raises(pc.PrecodeValueError, match="do not tell the weights apart"):
+        pc.find_ticket(dead, "snip", 0.3, data(), cross_entropy, granularity="row")
+    for last in (nn.Softmax(-1), nn.LayerNorm(3)):
+        with pytest.raises(pc.PrecodeValueError, match="behind a softmax or a normalization"):
+            pc.find_ticket(mlp(last), "synflow", 0.3)
+
+    class Adapted(nn.Module):
+        """A linear layer with a low-rank addition that is zero at the start."""
+
+        def __init__(self):
+            super().__init__()
+            self.base, self.down, self.up = nn.Linear(6, 8), nn.Linear(6, 2, bias=False), nn.Linear(2, 8, bias=False)
+            self.head = nn.Linear(8, 3)
+            nn.init.zeros_(self.up.weight)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.base(x) + self.up(self.down(x))))
+
+    with pytest.warns(pc.TicketWarning) as said:
+        ticket = pc.find_ticket(seeded(Adapted), "snip", 0.3, data(), cross_entropy)
+    messages = [str(each.message) for each in said]
+    assert any("every score of 'down.weight', 'up.weight' is zero" in message for message in messages)
+    assert any("nothing is kept of 'down.weight', 'up.weight'" in message for message in messages)
+    assert ticket.config["warnings"] == messages
+    # Half precision loses the small gradients.
+    (x, y), half = data(), mlp().half()
+    with pytest.warns(pc.TicketWarning, match="kept for their place alone"):
+        pc.find_ticket(half, "snip", 0.9, (x.half() / 300, y), lambda out, y: cross_entropy(out.float(), y) / 300)
+
+
+class Everything(nn.Module):
+    """Weights of every kind of layer, one shared, one frozen, one parametrized."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(11, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.transposed = nn.ConvTranspose1d(4, 4, 3, groups=2, padding=1)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.cell = nn.GRUCell(4, 4)
+        self.normed = parametrizations.weight_norm(nn.Linear(4, 4))
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.head = nn.Linear(4, 11, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        x = self.attention(x, x, x)[0]
+        x = self.transposed(x.mT).mT
+        x = self.lstm(x)[0]
+        return self.head(self.frozen(self.normed(self.cell(x.flatten(0, 1), x.flatten(0, 1))))).unflatten(
+            0, tokens.shape
+        )
+
+
+PRUNED = [
+    *("attention.in_proj_weight", "attention.out_proj.weight", "transposed.weight"),
+    *("lstm.weight_ih_l0", "lstm.weight_hh_l0", "cell.weight_ih", "cell.weight_hh"),
+]
+
+
+def token_loss(output, labels):
+    return cross_entropy(output.flatten(0, 1), labels.flatten())
+
+
+def test_what_is_pruned_and_what_is_left_out():
+    module = seeded(Everything)
+    tokens = torch.randint(11, (5, 7), generator=torch.Generator().manual_seed(0))
+    with pytest.warns(pc.TicketWarning) as said:
+        ticket = pc.find_ticket(module, "snip", 0.5, (tokens, tokens), token_loss)
+    assert set(ticket.masks) == set(PRUNED)
+    assert [str(each.message) for each in said] == [
+        "'normed.weight' is left out of pruning, computed from other parameters (is it parametrized?)",
+        "'frozen.weight' is left out of pruning, frozen",
+        "'head.weight' is left out of pruning, shared with embedding.weight",
+    ]
+    weights = sum(p.numel() for p in module.parameters() if p.ndim > 1)
+    assert ticket.config["share"] == pytest.approx(ticket.total / weights)
+    # Against torch, where no weights are hidden in lists and views.
+    network = copy.deepcopy(module)
+    token_loss(network(tokens), tokens).backward()
+    scores = {name: (network.get_parameter(name) * network.get_parameter(name).grad).abs().detach() for name in PRUNED}
+    least = torch.cat([score.flatten() for score in scores.values()]).sort(descending=True).values[ticket.kept - 1]
+    for name, score in scores.items():
+        assert torch.equal(ticket.masks[name], score >= least), name
+    trained = ticket.apply_(copy.deepcopy(module))
+    token_loss(trained(tokens), tokens).backward()
+    assert all(parameter.grad is not None for name, parameter in trained.named_parameters() if "frozen" not in name)
+
+    def pruned(**which):
+        return list(pc.find_ticket(module, "random", 0.5, **which).masks)
+
+    # What is named is not warned of.
+    assert set(pruned(exclude=["lstm.*", "normed.weight", "frozen", "head"])) == set(PRUNED) - set(PRUNED[3:5])
+    with pytest.raises(pc.PrecodeValueError, match=r"'head.bias' is not a plain parameter .* or several with"):
+        pruned(exclude=["normed", "head.bias"])
+    assert pruned(prunable="lstm") == ["lstm.weight_ih_l0", "lstm.weight_hh_l0"]
+    assert pruned(prunable=["cell.weight_*", nn.ConvTranspose1d]) == [
+        "transposed.weight",
+        "cell.weight_ih",
+        "cell.weight_hh",
+    ]
+    with pytest.raises(pc.PrecodeValueError, match=r"'embedding\.weight' is shared with head\.weight"):
+        pruned(prunable=nn.Embedding)
+    with pytest.raises(pc.PrecodeValueError, match="exclude leaves nothing"):
+        pruned(prunable="lstm", exclude="*")
+    with pytest.raises(pc.PrecodeTypeError, match="names or kinds of layers, not int"):
+        pruned(prunable=[3])
+    tied = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    tied["b"].weight = tied["a"].weight
+    with pytest.raises(pc.PrecodeValueError, match=r"nothing to prune: .*'a\.weight' is shared with b\.weight"):
+        pc.find_ticket(tied, "random", 0.5)
+
+
+class Conv1D(nn.Module):
+    """The linear layer of transformers' GPT-2, with inputs first."""
+
+    __module__ = "transformers.pytorch_utils"
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs) / 3), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.T, self.bias)
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "imp", "wanda", "obs", "sparsegpt", "snip:shuffle-row"])
+@pytest.mark.parametrize("granularity", ["weight", "row"])
+def test_a_layer_with_inputs_first_is_the_linear_layer(method, granularity):
+    swapped = seeded(lambda: nn.Sequential(Conv1D(6, 8), nn.ReLU(), Conv1D(8, 3)))
+    linear = mlp()
+    for ours, theirs in zip(linear[::2], swapped[::2], strict=True):
+        with torch.no_grad():
+            ours.weight.copy_(theirs.weight.T)
+            ours.bias.copy_(theirs.bias)
+    if granularity == "row" and method != "snip":
+        return
+    tickets = [
+        pc.find_ticket(module, method, 0.4, data(), cross_entropy, epochs=2, granularity=granularity)
+        for module in (linear, swapped)
+    ]
+    for name, mask in tickets[0].masks.items():
+        assert torch.equal(tickets[1].masks[name], mask.T)
+        torch.testing.assert_close(tickets[1].start[name], tickets[0].start[name].T)
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("method", ["snip", "imp-rewind", "imp-lr-rewind", lambda name, weight, gradient: weight.abs()])
+def test_layers_with_inputs_first_that_are_not_pruned_start_as_they_are(method):
+    module = seeded(lambda: nn.Sequential(Conv1D(6, 6), nn.ReLU(), Conv1D(6, 6), nn.ConvTranspose1d(6, 6, 1)))
+    x, y = torch.randn(8, 6, 6), torch.randn(8, 6, 6)
+    ticket = pc.find_ticket(module, method, 0.5, (x, y), nn.functional.mse_loss, epochs=3, exclude=["2", "3"])
+    assert list(ticket.masks) == ["0.weight"]
+    if method in ("imp-rewind", "imp-lr-rewind"):
+        # By hand: the plain loop, for one epoch or all.
+        network = copy.deepcopy(module)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(network(x), y).backward()
+        optimizer.step()
+        if method == "imp-rewind":
+            for name in ("2.weight", "3.weight"):
+                assert torch.equal(ticket.start[name], network.get_parameter(name))
+        else:
+            for name in ("2.weight", "3.weight"):
+                torch.testing.assert_close(ticket.start[name], module.get_parameter(name).detach(), atol=0.03, rtol=0)
+    else:
+        for name in ("2.weight", "3.weight"):
+            assert torch.equal(ticket.start[name], module.get_parameter(name))

@@ -1,0 +1,269 @@
+"""Masks on layers of every kind: copies, edits, recurrent and attention layers, wrappers, modules that fit in part."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.optim.swa_utils import AveragedModel
+
+import precode as pc
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def made(module, *names, density=0.5, seed=0):
+    """A ticket with random masks for some parameters."""
+    generator = torch.Generator().manual_seed(seed)
+    start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    masks = {name: torch.rand(start[name].shape, generator=generator) < density for name in names}
+    start |= {name: start[name] * mask for name, mask in masks.items()}
+    return pc.Ticket(masks, start, method="random", density=density)
+
+
+def mlp(outputs=3):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs))
+
+
+def x(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def step(module, optimizer, *inputs):
+    optimizer.zero_grad()
+    output = module(*inputs)
+    (output[0] if isinstance(output, tuple) else output).square().mean().backward()
+    optimizer.step()
+
+
+class Attention(nn.Module):
+    """Attention, whose output projection is used without being called, and a layer that is used by its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.table = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return nn.functional.linear(self.attention(x, x, x)[0], self.table.weight)
+
+
+ATTENTION = ("attention.in_proj_weight", "attention.out_proj.weight", "table.weight")
+
+
+def test_a_mask_taken_off_a_copy_stays_on_the_original():
+    module = mlp()
+    ticket = made(module, "0.weight", "2.weight")
+    ticket.apply_(module)
+    averaged, copied = AveragedModel(module), copy.deepcopy(module)
+    before = module(x(4, 6))
+    ticket.remove_(averaged)
+    ticket.remove_(copied)
+    assert type(copied[0]) is type(averaged.module[0]) is nn.Linear
+    assert torch.equal(module(x(4, 6)), before)
+    assert torch.equal(copied(x(4, 6)), before)
+    ticket.apply_(copied)
+    ticket.remove_(module)
+    assert torch.equal(copied(x(4, 6)), before)
+
+
+def test_a_mask_beside_another_parametrization_leaves_copies_alone():
+    module = mlp()
+    parametrizations.weight_norm(module[0])
+    before, twin = module(x(4, 6)), copy.deepcopy(module)
+    ticket = pc.find_ticket(
+        module,
+        "imp",
+        0.5,
+        (x(4, 6), torch.tensor([0, 1, 2, 0])),
+        nn.functional.cross_entropy,
+        epochs=1,
+        prunable=["0.bias", "2.weight"],
+    )
+    ticket.apply_(twin)
+    assert torch.equal(module(x(4, 6)), before)
+    assert torch.equal(twin[0].bias, ticket.start["0.bias"])
+    ticket.remove_(twin)
+    assert torch.equal(module(x(4, 6)), before)
+    assert parametrize.is_parametrized(twin[0], "weight")
+    assert isinstance(twin[0].bias, nn.Parameter)
+
+
+def test_a_ticket_is_its_own():
+    ours, others = mlp(), mlp()
+    ticket, other = made(ours, "0.weight", density=0.2), made(others, "0.weight", density=0.7, seed=1)
+    ticket.apply_(ours)
+    kept, mask = ticket.kept, ticket.masks["0.weight"].clone()
+    ours.load_state_dict(other.apply_(others).state_dict())
+    assert ticket.kept == kept
+    assert torch.equal(ticket.masks["0.weight"], mask)
+    # The tensors that a ticket is made of may be trained on.
+    mask, start = torch.tensor([True, False]), torch.tensor([0.5, 0.0])
+    own = pc.Ticket({"w": mask}, {"w": start}, method="m", density=0.5)
+    start += 1
+    mask[:] = False
+    assert own.start["w"].tolist() == [0.5, 0.0]
+    assert own.kept == 1
+
+
+@pytest.mark.parametrize("way", ["apply_", "to_torch_prune"])
+def test_new_random_values_under_the_same_masks(way):
+    module = Attention()
+    ticket = made(module, *ATTENTION)
+    getattr(ticket, way)(module)
+    state = torch.get_rng_state()
+    assert ticket.reinitialize_(module, seed=3) is module
+    assert torch.equal(torch.get_rng_state(), state)
+    plain = Attention()
+    again = ticket.reinitialize_(getattr(ticket, way)(Attention()), seed=3)
+    for name in ATTENTION:
+        owner, _, attribute = name.rpartition(".")
+        now = getattr(module.get_submodule(owner), attribute).detach()
+        mask = ticket.masks[name]
+        assert not now[~mask].any()
+        assert not torch.equal(now[mask], ticket.start[name][mask])
+        assert torch.equal(now, getattr(again.get_submodule(owner), attribute))
+        # Drawn by torch's own rule for the layer.
+        usual = getattr(plain.get_submodule(owner), attribute).detach().std()
+        assert float(now[mask].std() / usual) == pytest.approx(1, abs=0.25)
+
+    def ones(network):
+        assert isinstance(network.table.weight, nn.Parameter)
+        for parameter in network.parameters():
+            nn.init.ones_(parameter)
+
+    ticket.reinitialize_(module, ones)
+    assert torch.equal(module.table.weight, ticket.masks["table.weight"].float())
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    for _ in range(2):
+        step(module, optimizer, x(3, 5, 8))
+    assert not torch.equal(module.table.weight, ticket.masks["table.weight"].float())
+    with pytest.raises(pc.PrecodeValueError, match="in_proj_weight' has the values that it had: init= must"):
+        ticket.reinitialize_(module, lambda network: None)
+    with pytest.raises(pc.PrecodeValueError, match="is not pruned: apply_ or to_torch_prune comes first"):
+        ticket.reinitialize_(Attention())
+
+
+def test_the_layers_own_reset_draws_trained_values():
+    module = mlp()
+    made(module, "0.weight").apply_(module)
+    before = module[0].weight.clone()
+    twin = copy.deepcopy(module)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        module[0].reset_parameters()
+        torch.manual_seed(5)
+        fresh = nn.Linear(6, 8)
+    mask = before != 0
+    assert torch.equal(module[0].weight, fresh.weight * mask)
+    assert torch.equal(module[0].parametrizations.weight.original, fresh.weight * mask)
+    assert torch.equal(twin[0].weight, before)
+
+
+@pytest.mark.parametrize("way", ["apply_", "to_torch_prune"])
+def test_layers_that_are_used_without_a_call_are_trained(way):
+    module = Attention()
+    ticket = made(module, *ATTENTION)
+    reference = copy.deepcopy(module)
+    ticket.rewind_(getattr(ticket, way)(module))
+    ticket.rewind_(reference)
+    optimizers = [torch.optim.SGD(network.parameters(), 1.0) for network in (module, reference)]
+    for _ in range(3):
+        step(module, optimizers[0], x(3, 5, 8))
+        # By hand: a plain step, and zeros again.
+        step(reference, optimizers[1], x(3, 5, 8))
+        with torch.no_grad():
+            for name, mask in ticket.masks.items():
+                reference.get_parameter(name).mul_(mask)
+        torch.testing.assert_close(module(x(3, 5, 8)), reference(x(3, 5, 8)))
+        with torch.no_grad():
+            torch.testing.assert_close(module.eval()(x(3, 5, 8)), reference.eval()(x(3, 5, 8)))
+        module.train(), reference.train()
+    assert not torch.equal(reference.attention.out_proj.weight, ticket.start["attention.out_proj.weight"])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_weights_stay_zero(kind):
+    module = kind(4, 5, num_layers=2, bidirectional=True)
+    names = [name for name, _ in module.named_parameters() if name.startswith("weight")]
+    ticket = made(module, *names)
+    reference = copy.deepcopy(module)
+    ticket.apply_(module)
+    ticket.rewind_(reference)
+    optimizers = [torch.optim.SGD(network.parameters(), 1.0, weight_decay=0.1) for network in (module, reference)]
+    for _ in range(3):
+        step(module, optimizers[0], x(6, 3, 4))
+        step(reference, optimizers[1], x(6, 3, 4))
+        with torch.no_grad():
+            for name, mask in ticket.masks.items():
+                reference.get_parameter(name).mul_(mask)
+    torch.testing.assert_close(module(x(6, 3, 4))[0], reference(x(6, 3, 4))[0])
+    clone = copy.deepcopy(module)
+    step(clone, torch.optim.SGD(clone.parameters(), 1.0), x(6, 3, 4))
+    torch.testing.assert_close(module(x(6, 3, 4))[0], reference(x(6, 3, 4))[0])
+    ticket.remove_(module)
+    torch.testing.assert_close(module(x(6, 3, 4))[0], reference(x(6, 3, 4))[0])
+    assert not module._forward_pre_hooks
+    with torch.no_grad():
+        module.weight_ih_l0.zero_()
+    assert not torch.allclose(module(x(6, 3, 4))[0], reference(x(6, 3, 4))[0])
+
+
+def test_the_layers_that_fit_another_head():
+    module, other = mlp(), mlp(outputs=5)
+    ticket = made(module, "0.weight", "2.weight")
+    head = other[2].weight.detach().clone()
+    with pytest.raises(pc.PrecodeShapeError, match="take what fits with strict=False"):
+        ticket.apply_(other)
+    with pytest.warns(pc.TicketWarning, match=r"do not fit keep what they have: 2\.bias, 2\.weight"):
+        ticket.apply_(other, strict=False)
+    assert torch.equal(other[0].weight, ticket.start["0.weight"])
+    assert torch.equal(other[2].weight, head)
+    with pytest.warns(pc.TicketWarning):
+        ticket.remove_(other, strict=False)
+    assert type(other[0]) is nn.Linear
+    with pytest.raises(pc.PrecodeValueError, match="no masked weight of the ticket fits"):
+        ticket.apply_(nn.Linear(2, 1), strict=False)
+    with pytest.raises(pc.PrecodeValueError, match="such as its part 'backbone'"):
+        ticket.apply_(nn.ModuleDict({"backbone": mlp()}))
+    with pytest.raises(pc.PrecodeTypeError, match=r"convert it with mask\.bool\(\)"):
+        pc.Ticket({"w": torch.tensor([1, 0])}, {"w": torch.tensor([0.5, 0.0])}, method="m", density=0.5)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel, lambda m: torch.compile(m, backend="eager")])
+def test_wrappers_are_looked_through(wrap):
+    module = mlp()
+    ticket = made(module, "0.weight")
+    wrapped = wrap(copy.deepcopy(module))
+    assert ticket.apply_(wrapped) is wrapped
+    nested = nn.ModuleDict({"backbone": wrap(copy.deepcopy(module))})
+    named = pc.find_ticket(nested, "magnitude-init", 0.5)
+    assert named.masks.keys() == {"backbone.0.weight", "backbone.2.weight"}
+    assert pc.find_ticket(wrap(module), "magnitude-init", 0.5).masks.keys() == {"0.weight", "2.weight"}
+    back = pc.Ticket.from_parametrized(wrapped)
+    assert torch.equal(back.masks["0.weight"], ticket.masks["0.weight"])
+    assert torch.equal(ticket.remove_(wrapped)(x(4, 6)), ticket.rewind_(module)(x(4, 6)))
+
+
+def test_torch_prune_can_be_undone_by_torch():
+    module = Attention()
+    ticket = made(module, *ATTENTION).to_torch_prune(module)
+    prune.remove(ticket.table, "weight")
+    assert torch.isfinite(ticket(x(3, 5, 8))).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_masks_do_not_allow_is_said():
+    module = mlp()
+    ticket = made(module, "0.weight")
+    with pytest.raises(pc.PrecodeTypeError, match=r"compiled by torch\.jit cannot be pruned"):
+        ticket.apply_(torch.jit.script(mlp()))
+    ticket.apply_(module)
+    with pytest.raises(pc.UnsupportedError, match=r"Linear is parametrized, .* call ticket\.remove_ first"):
+        pickle.dumps(module)
+    pickle.dumps(ticket.remove_(module))
+    pickle.dumps(ticket.to_torch_prune(mlp()))
