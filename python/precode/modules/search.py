@@ -53,7 +53,8 @@ def find_ticket(
     """Finds a lottery ticket of a module, which is left exactly as it is.
 
     Every method of `precode methods` works on every module with linear or convolutional layers; those that read codes
-    need a pair of linear layers; ``obs`` takes layers of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights.
+    or take rows times their weights to the outputs need a pair of linear layers; ``obs`` takes layers of up to 4,096
+    inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of up to 4,096 parameters.
     Gradients are taken on all of `data`, in training mode: batch normalization uses the
     statistics of each batch, and dropout is drawn from the seed. All user code runs in the calling thread.
 
