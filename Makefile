@@ -41,8 +41,9 @@ lint: install
 test-rust: .venv/ready
 	$(CARGO) test --quiet --locked
 
+# Two at a time, a file each: many tests wait for processes that they start.
 test-python: install
-	pytest tests --pyargs precode
+	pytest --numprocesses 2 --dist loadfile tests --pyargs precode
 
 # Notebooks that the tests have just executed are not executed again.
 docs: install

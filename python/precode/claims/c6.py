@@ -137,7 +137,8 @@ def judged(data: Data, rules: Rules) -> Finding:
     formulas), formulas, p (paired Wilcoxon over formulas), p_holm, tests (how many it is corrected for) and
     could_reject (whether any p-value of so many formulas survives so many tests). First each probe against
     `ALL_RIVALS` and `ALL_PROBES` against each rival, corrected together; then all single pairs, likewise. Tables:
-    ``references`` (the same against methods that take more epochs than the probes), ``strata`` (win rates in every
+    ``references`` (the same against methods that take more epochs than the probes), ``controls`` (each
+    probe against itself with another formula's clauses), ``strata`` (win rates in every
     cell and density) and ``contests``.
     """
     assert data.tickets is not None

@@ -86,24 +86,27 @@ def frontier(means: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 def _draw(quantity: str, label: str) -> Any:
     def draw(result: Result, ax: Axes | None) -> Axes:
-        from precode.plot.axes import axes
+        from precode.plot.axes import axes, legend
 
-        ax = axes(ax)
+        ax = axes(ax, figsize=(9.0, 5.0))
         points = frontier(result.table, quantity)
         points = points[points["density"] == sorted(points["density"].unique())[len(points["density"].unique()) // 2]]
-        for number, (method, part) in enumerate(points.groupby("method", sort=False)):
+        names = list(dict.fromkeys(points["method"].str.partition(":")[0]))
+        for method, part in points.groupby("method", sort=False):
             part = part.sort_values("epochs")
             # One epoch is added, so that nothing spent can stand on a logarithmic axis.
             errors = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
-            ax.errorbar(
-                part["epochs"] + 1, part["mean"], errors, label=method, marker="osD^v<>PX*"[number % 10], ms=4, lw=0.8
-            )
+            name, _, control = str(method).partition(":")
+            number = names.index(name)
+            style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "os^D"[number // 10 % 4]}
+            style |= {"ls": ":", "mfc": "white"} if control else {"ls": "-"}
+            ax.errorbar(part["epochs"] + 1, part["mean"], errors, label=method, ms=4, lw=0.8, **style)
         best = points[points["best"]].sort_values("epochs")
         ax.step(best["epochs"] + 1, best["mean"], where="post", color="black", lw=2.0, alpha=0.4, label="frontier")
         ax.set_xscale("log")
         ax.set_xlabel(f"epochs of training spent on finding, plus 1 (density {points['density'].iloc[0]:g})")
         ax.set_ylabel(label)
-        ax.legend(fontsize="xx-small", ncols=2)
+        legend(ax, fontsize="xx-small")
         return ax
 
     return draw

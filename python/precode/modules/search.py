@@ -118,11 +118,12 @@ def find_ticket(
     """Finds a lottery ticket of a module, which is left exactly as it is.
 
     Every method of `precode methods` works on every module with linear, convolutional, attention or recurrent layers;
-    those that read codes need a pair of linear layers; those that read the inputs of layers (``obs``, ``sparsegpt``,
-    ``wanda``) take linear and convolutional layers; ``obs`` takes layers of up to 4,096 inputs, ``obs-loss`` up to
-    4,096 prunable weights. Gradients are taken on all of `data`, each layer in the mode that it has: in training mode,
-    batch normalization uses the statistics of each batch, and dropout is drawn from the seed. A module in evaluation
-    mode throughout is put in training mode. All user code runs in the calling thread.
+    those that read codes or take rows times their weights to the outputs need a pair of linear layers; those that read
+    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs`` takes layers
+    of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of up to 4,096 parameters.
+    Gradients are taken on all of `data`, each layer in the mode that it has: in training mode, batch normalization uses
+    the statistics of each batch, and dropout is drawn from the seed. A module in evaluation mode throughout is put in
+    training mode. All user code runs in the calling thread.
 
     Args:
         module: with the initial weights theta_0, at any depth and on any device. Only deep copies of it are evaluated
