@@ -74,6 +74,14 @@ def frontier(means: pd.DataFrame, quantity: str) -> pd.DataFrame:
     Returns:
         Columns density, method, probe_epoch, epochs, mean, low, high, and best: no method that spends as little has
         a larger mean.
+
+    Example:
+        >>> place = {"embedding": "identity", "hidden": 8, "clauses": 4, "density": 0.5, "probe_epoch": 2.0, "low": 0}
+        >>> rows = [("snip", "accuracy", 0.8), ("snip", "dense_epochs", 2), ("imp", "accuracy", 0.7),
+        ...         ("imp", "dense_epochs", 80)]
+        >>> means = pd.DataFrame([{**place, "high": 1, "method": m, "quantity": q, "mean": v} for m, q, v in rows])
+        >>> frontier(means, "accuracy")[["method", "epochs", "best"]].values.tolist()
+        [['snip', 2.0, True], ['imp', 80.0, False]]
     """
     keys = [*PLACE, "density", "method", "probe_epoch"]
     spent = means[means["quantity"] == "dense_epochs"].set_index(keys)["mean"].rename("epochs")
