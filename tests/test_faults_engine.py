@@ -183,7 +183,7 @@ def test_the_estimate_for_modules_is_enough(method):
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         needed = []
         search.memory.check = lambda bytes_, what, remedy: needed.append(bytes_)
-        search._check_memory({method!r}, search.masked.slots(module))
+        search._check_memory({method!r}, search.masked.slots(module), [.1])
         print(grown / (4 * module.weight.numel()), needed[0] / (4 * module.weight.numel()))
     """
     done = child(code)
@@ -439,7 +439,7 @@ def test_the_cost_of_a_probe_is_what_ran(method, epochs):
     data = Counted([(x[:32], y[:32]), (x[32:], y[32:])])
     task = pc.Dnf([[0, 1, 2, 3]], 8)
     ticket = pc.find_ticket(
-        module, method, 0.5, data, nn.functional.cross_entropy, epochs=12, clauses=task, layers=("0", "2")
+        module, method, 0.5, data, nn.functional.cross_entropy, epochs=12, clauses=task, layers=("0", "2"), output=1
     )
     # One batch is drawn to look at it.
     assert (data.drawn - 1) / 2 == ticket.cost["epochs"]
