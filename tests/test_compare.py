@@ -124,3 +124,24 @@ def test_methods_that_cannot_be_run_are_named():
         given = {"model": make(), "methods": "snip", "loss": cross_entropy, "test": data_} | settings | arguments
         with pytest.raises(error, match=message):
             pc.compare(densities=0.5, data=data_, **given)
+
+
+def test_two_methods_of_one_name_are_refused_before_any_work():
+    own = [lambda name, weight, gradient: weight.abs(), lambda name, weight, gradient: -weight.abs()]
+    with pytest.raises(pc.PrecodeValueError, match="two methods are called '<lambda>': give each its name by"):
+        pc.compare(make, own, 0.5, data(), cross_entropy, test=data(), epochs=1, seeds=1)
+
+
+def test_a_method_that_one_seed_refuses_has_no_rows():
+    seen = []
+
+    def sometimes(name, weight, gradient):
+        seen.append(name)
+        return weight.abs() if len(seen) <= 2 else torch.full_like(weight, float("nan"))
+
+    with pytest.warns(pc.TicketWarning, match="'sometimes' is left out: scores of .* are not finite"):
+        got = pc.compare(
+            make, ["random", sometimes], 0.5, data(), cross_entropy, test=data(), epochs=1, optimizer=sgd, seeds=2
+        )
+    assert set(got.table["method"]) == {"random"}
+    assert list(got.refused) == ["sometimes"]

@@ -19,14 +19,10 @@ from precode.claims.rules import Rules, RulesLike
 from precode.claims.statistics import NotEnoughData, by_formula, estimate, holm, measured, require, require_one
 from precode.plot.axes import over_formulas, pyplot
 from precode.plot.retraining import NULL
-from precode.tickets.registry import ALL_PROBES, ALL_RIVALS
+from precode.tickets.registry import ALL_PROBES, ALL_RIVALS, WRONG_CLAUSES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-WRONG = ":wrong-clauses"
-"""What makes a probe its control: another formula's clauses."""
 
 
 def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
@@ -67,7 +63,7 @@ def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     probes, rivals = (
         columns[columns["method"].isin(names)] for names in (own["probes"], [*own["weight_based"], own["null"]])
     )
-    wrong = columns[columns["method"].isin([f"{probe}{WRONG}" for probe in own["probes"]])]
+    wrong = columns[columns["method"].isin([f"{probe}{WRONG_CLAUSES}" for probe in own["probes"]])]
     if probes.empty or not rivals["method"].isin(own["weight_based"]).any():
         raise NotEnoughData(f"no {'probe' if probes.empty else 'weight-based method'} among the tickets")
     both = probes.merge(rivals.drop(columns=read), on=keys, suffixes=("", "_rival"))
@@ -79,7 +75,7 @@ def contests(tickets: pd.DataFrame, rules: RulesLike = None) -> pd.DataFrame:
     both["role"] = np.where(both["rival"] == own["null"], "null", np.where(equal, "rival", "reference"))
     both = both.iloc[order].drop_duplicates(["probe", "rival", *keys, *read]).sort_index()
     same = [*keys, *read, "probe"]
-    control = wrong.assign(probe=wrong["method"].str.removesuffix(WRONG)).rename(columns={"method": "rival"})
+    control = wrong.assign(probe=wrong["method"].str.removesuffix(WRONG_CLAUSES)).rename(columns={"method": "rival"})
     paired = probes.rename(columns={"method": "probe"}).merge(control, on=same, suffixes=("", "_rival"))
     both = pd.concat([both, paired.assign(role="control")], ignore_index=True)
     if not (both["role"] == "rival").any():

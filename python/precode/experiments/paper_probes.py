@@ -98,7 +98,8 @@ def _draw(quantity: str, label: str) -> Any:
 
         ax = axes(ax, figsize=(9.0, 5.0))
         points = frontier(result.table, quantity)
-        points = points[points["density"] == sorted(points["density"].unique())[len(points["density"].unique()) // 2]]
+        densities = sorted(points["density"].unique())
+        points = points[points["density"] == densities[len(densities) // 2]]
         names = list(dict.fromkeys(points["method"].str.partition(":")[0]))
         for method, part in points.groupby("method", sort=False):
             part = part.sort_values("epochs")
@@ -130,10 +131,7 @@ EXPERIMENT = Experiment(
         "0 to 15 of seed 0; the formulas here are others. Differences are taken formula by formula, from checkpoint "
         "magnitude read after the same epoch, from final magnitude and from iterative magnitude pruning. Controls: the "
         "clauses of another formula, and the magnitudes of W1 times those of w2 without any. The frontier is what no "
-        "method with as little training exceeds. Found: target-combined is more accurate than checkpoint magnitude "
-        "early and level at the end, as the digest says, but no more than magnitude-w2 is, which knows no clauses, nor "
-        "than itself with the clauses of another formula. sign-keeping keeps most of the trained codes before "
-        "retraining, and there the clauses matter. Hot probes lead in accuracy and know no clauses."
+        "method with as little training exceeds."
     ),
     setting={
         **SETTING,

@@ -18,7 +18,7 @@ from precode.experiments.paper import parts as formulas
 from precode.experiments.paper_budget import SMALL
 from precode.experiments.paper_networks import dense, seconds
 from precode.experiments.records import Experiment, Result
-from precode.tickets.registry import record
+from precode.tickets.registry import WRONG_CLAUSES, record
 from precode.tickets.search import find_tickets
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 PROBES = ("target-static", "target-motion", "target-combined", "sign-keeping", "obs-codes")
 """Static distance, dynamic motion, the two combined, and two that go on from both."""
 
-WRONG = ":wrong-clauses"
-"""What makes a probe its control: another formula's clauses."""
-
-CONTROLS = ("magnitude-w2", *(f"{probe}{WRONG}" for probe in PROBES))
+CONTROLS = ("magnitude-w2", *(f"{probe}{WRONG_CLAUSES}" for probe in PROBES))
 """What probes have without the right clauses."""
 
 RIVALS = ("snip", "grasp", "synflow", "early-bird", "checkpoint-magnitude")
@@ -114,7 +111,7 @@ def _contests(tickets: pd.DataFrame) -> pd.DataFrame:
     both = sides[0].merge(sides[1], on=keys, suffixes=("", "_rival")).rename(columns={"method": "probe"})
     both = both.rename(columns={"method_rival": "rival"})
     # Of the wrong clauses, only the probe's own control.
-    both = both[~both["rival"].str.endswith(WRONG) | (both["rival"] == both["probe"] + WRONG)]
+    both = both[~both["rival"].str.endswith(WRONG_CLAUSES) | (both["rival"] == both["probe"] + WRONG_CLAUSES)]
     for name in MEASURES:
         both[name] -= both[f"{name}_rival"]
     if both.empty:

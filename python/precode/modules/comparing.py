@@ -134,8 +134,9 @@ def compare(
         A table, means with intervals, and a plot.
 
     Raises:
-        PrecodeValueError, PrecodeTypeError: no method, density or seed; what `test` returns is no number; no method can
-            be run. A method that cannot is left out with a `precode.TicketWarning` and its reason.
+        PrecodeValueError, PrecodeTypeError: no method, density or seed; two methods of one name; what `test` returns is
+            no number; no method can be run. A method that cannot, of one seed or of all, is left out with a
+            `precode.TicketWarning` and its reason.
 
     Example:
         >>> from functools import partial
@@ -153,7 +154,11 @@ def compare(
         ['method', 'density', 'seed', 'kept', 'total', 'accuracy']
     """
     listed = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
-    named = {own.resolve(method)[0]: method for method in listed}
+    named: dict[str, str | Score] = {}
+    for method in listed:
+        name, _ = own.resolve(method)
+        if named.setdefault(name, method) != method:
+            raise PrecodeValueError(f"two methods are called {name!r}: give each its name by pc.register_method")
     kept = list(dict.fromkeys(fractions(densities, "densities")))
     chosen = (
         list(range(integer(seeds, "seeds", 1, COUNT))) if isinstance(seeds, int) else integers(seeds, "seeds", 0, KEY)
@@ -186,6 +191,8 @@ def compare(
             row = {"method": name, "density": density, "seed": seed, "kept": ticket.kept, "total": ticket.total}
             row |= {metric: bench.tested_ticket(ticket), f"dense_{metric}": dense}
             rows.append(row | {**ticket.cost, "seconds": seconds})
+    # One that another seed refused would be compared on fewer seeds than the others.
+    rows = [row for row in rows if row["method"] not in refused]
     if not rows:
         raise PrecodeValueError("no method can be run: " + "; ".join(f"{name}: {why}" for name, why in refused.items()))
     for name, why in refused.items():

@@ -22,6 +22,10 @@ ALL_RIVALS = "all rivals"
 """Stands for the mean over all rivals of the probes."""
 
 
+WRONG_CLAUSES = ":wrong-clauses"
+"""What makes a method that is told the clauses its own control: another formula's clauses."""
+
+
 @cache
 def records() -> dict[str, _precode.Method]:
     """Every method's record by its name."""
