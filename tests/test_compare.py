@@ -145,3 +145,11 @@ def test_a_method_that_one_seed_refuses_has_no_rows():
         )
     assert set(got.table["method"]) == {"random"}
     assert list(got.refused) == ["sometimes"]
+
+
+def test_a_function_is_not_called_as_a_method_of_the_registry():
+    def snip(name, weight, gradient):
+        return weight.abs()
+
+    with pytest.raises(pc.PrecodeValueError, match="a function called 'snip', as one of the registry is: rename it"):
+        pc.find_ticket(make(), snip, 0.5)

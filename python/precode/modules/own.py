@@ -50,9 +50,17 @@ def register_method(name: str, method: Score) -> Score:
 
 
 def resolve(method: Any) -> tuple[str, Score | None]:
-    """The name of a method, and its function if it is one of the user's own."""
+    """The name of a method, and its function if it is one of the user's own.
+
+    Raises:
+        PrecodeTypeError: neither a name nor a function.
+        PrecodeValueError: a function that is called as a method of the registry; a control that is not for functions.
+    """
     if callable(method):
-        return str(getattr(method, "__name__", type(method).__name__)), method
+        name = str(getattr(method, "__name__", type(method).__name__))
+        if name in records():
+            raise PrecodeValueError(f"method is a function called {name!r}, as one of the registry is: rename it")
+        return name, method
     if not isinstance(method, str):
         raise PrecodeTypeError(f"method must be a name or a function, not {type(method).__name__}")
     name, colon, control = method.partition(":")
