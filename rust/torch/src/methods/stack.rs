@@ -1,25 +1,21 @@
 //! Stacks of networks as what methods search.
 
+mod scoring;
+mod training;
+
 use std::ops::Range;
 
-use precode_core::Progress;
-use precode_core::train::{Problem, TrainConfig};
-use precode_core::{Clause, Embedding, Masks};
-use tch::{Device, Kind, Tensor, no_grad_guard};
+use precode_core::train::Problem;
+use precode_core::{Clause, Embedding, Progress};
+use tch::{Device, Kind, Tensor};
 
-use super::feed::{SCORING_SAMPLES, Scoring, Steps};
+use super::feed::{Scoring, Steps};
 use super::objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
-use super::select::flat;
-use crate::curvature::times_direction;
 use crate::engine::{Choice, choose};
 use crate::error::{Result, shape_error, value_error};
 use crate::flat::Flat;
-use crate::gradient::{Part, backward, forward, of_samples, residuals, roots_of_curvature};
 use crate::samples::from_matrix;
 use crate::stack::Stack;
-
-/// Numbers of single samples, (networks, samples, numbers) each, from networks, activations and labels.
-type OfSamples<'a> = &'a dyn Fn(&Stack, &[Tensor], &Tensor) -> Result<Vec<Tensor>>;
 
 /// A [`Stack`] with its data. The parameters are `w1`, `b1`, `w2`, `b2`, .. from input to output, and last `c0` where
 /// each network has a projection that is trained.
@@ -256,147 +252,6 @@ impl<'a> StackObjective<'a> {
         let trained = self.projection().and_then(|_| self.projected_variables());
         Flat::zeros(self.networks(), &self.widths, trained, (kind, self.device))
     }
-
-    /// Mean over the scoring batch of what `part` writes for samples, activations and labels.
-    fn over_scoring(
-        &mut self,
-        stack: &Stack,
-        mut part: impl FnMut(&Tensor, Vec<Tensor>, &Tensor, &mut Flat) -> Result<()>,
-    ) -> Result<Flat> {
-        let (mut mean, mut piece) = (self.zeros(Kind::Double)?, self.zeros(Kind::Double)?);
-        let scoring = match self.scoring.take() {
-            Some(scoring) => scoring,
-            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
-        };
-        for chunk in self.scoring.insert(scoring).parts() {
-            self.progress.check()?;
-            let (x, labels, fraction) = chunk?;
-            part(&x, forward(stack, x.shallow_clone())?, &labels, &mut piece)?;
-            let _ = mean.all.f_add_(&piece.all.f_mul_scalar(fraction)?)?;
-        }
-        Ok(mean)
-    }
-
-    /// Gradient on the scoring batch of the loss of `logits / temperature`.
-    fn scoring_gradient(&mut self, stack: &Stack, temperature: f64) -> Result<Flat> {
-        let whole = unmasked(stack);
-        let mut gradient = self.over_scoring(stack, |x, mut activations, labels, gradient| {
-            if let Some(logits) = activations.last_mut() {
-                let _ = logits.f_div_scalar_(temperature)?;
-            }
-            backward(stack, x, &activations, labels, &whole, gradient)
-        })?;
-        let _ = gradient.all.f_div_scalar_(temperature)?;
-        Ok(gradient)
-    }
-
-    /// Of some networks, the mean over the samples of the scoring batch of the sum of `g g'`, (numbers, numbers) of each:
-    /// `of` gives the g, (networks, samples, numbers), from activations and labels.
-    fn mean_of_squares(
-        &mut self,
-        at: &[Tensor],
-        networks: Range<usize>,
-        of: OfSamples,
-    ) -> Result<Vec<Tensor>> {
-        let _guard = no_grad_guard();
-        let stack = self.layers(at, Kind::Double)?.range(&networks)?;
-        let (first, count) = (networks.start as i64, networks.len() as i64);
-        let mut sum: Option<Tensor> = None;
-        let scoring = match self.scoring.take() {
-            Some(scoring) => scoring,
-            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
-        };
-        for chunk in self.scoring.insert(scoring).parts() {
-            self.progress.check()?;
-            let (x, labels, fraction) = chunk?;
-            let activations = forward(&stack, x.f_narrow(0, first, count)?)?;
-            for numbers in of(&stack, &activations, &labels.f_narrow(0, first, count)?)? {
-                let share = fraction / numbers.size()[1] as f64;
-                let part = numbers.f_transpose(1, 2)?.f_bmm(&numbers)?.f_mul_scalar_(share)?;
-                sum = Some(match sum {
-                    Some(mut sum) => sum.f_add_(&part)?,
-                    None => part,
-                });
-            }
-        }
-        let Some(sum) = sum else { return Err(value_error!("no samples: pass at least one")) };
-        (0..count).map(|network| Ok(sum.f_get(network)?)).collect()
-    }
-
-    /// Sets to zero what does not belong to prunable weights.
-    fn keep_prunable(&self, numbers: &mut Flat) -> Result<()> {
-        let pairs = self.parameters.chunks_exact(2).zip(&mut numbers.stack.layers);
-        for (of, (weight, bias)) in pairs {
-            if !of[0].prunable {
-                let _ = weight.f_zero_()?;
-            }
-            let _ = bias.f_zero_()?;
-        }
-        if let Some(c0) = &mut numbers.stack.projection {
-            let _ = c0.f_zero_()?;
-        }
-        Ok(())
-    }
-
-    /// The tensors of finite numbers, or the first parameter and network where they are not.
-    fn finite(&self, flat: Flat, what: &str) -> Result<Vec<Tensor>> {
-        let finite =
-            |tensor: &Tensor| -> Result<bool> { Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0) };
-        let all_finite = finite(&flat.all)?;
-        let tensors = self.values(flat.stack);
-        if all_finite {
-            return Ok(tensors);
-        }
-        for (parameter, tensor) in self.parameters.iter().zip(&tensors) {
-            for network in 0..self.networks() {
-                if !finite(&tensor.f_get(network as i64)?)? {
-                    return Err(value_error!(
-                        "network {network}: the {what} with respect to {} is not finite: look for weights \
-                         that diverged",
-                        parameter.name
-                    ));
-                }
-            }
-        }
-        Ok(tensors)
-    }
-
-    /// Core's form of masks on the prunable parameters.
-    fn masks(&self, masks: &[Tensor]) -> Result<Masks> {
-        let prunable = self.parameters.iter().filter(|parameter| parameter.prunable).count();
-        if masks.len() != prunable {
-            return Err(shape_error!("{} masks for {prunable} prunable parameters", masks.len()));
-        }
-        let mut masks = masks.iter();
-        let weights = self.parameters.chunks_exact(2).map(|pair| &pair[0]);
-        let layers =
-            weights.map(|weight| weight.prunable.then(|| masks.next()).flatten().map(flat).transpose());
-        Ok(Masks { layers: layers.collect::<Result<_>>()? })
-    }
-
-    /// Trains `epochs` epochs of a plan; behind a C0 that is `held` fixed, where one is given.
-    fn run(&self, plan: &Plan, held: Option<Tensor>, epochs: u32) -> Result<Outcome> {
-        let mut start = self.layers(plan.start, self.kind)?;
-        let fixed = Embedding::Projection { rows: self.widths[0], trained: false };
-        let embedding = if held.is_some() { &fixed } else { self.problem.embedding };
-        start.projection = held.or(start.projection);
-        let masks = plan.masks.map(|masks| self.masks(masks)).transpose()?;
-        let config = TrainConfig {
-            epochs,
-            first_epoch: self.problem.config.first_epoch + plan.first_epoch,
-            snapshots: plan.snapshots.to_vec(),
-            optimizer: self.problem.config.optimizer.faster(plan.rate),
-            ..self.problem.config.clone()
-        };
-        let problem = Problem { masks: masks.as_ref(), config: &config, embedding, ..self.problem };
-        let (engine, _) = choose(self.engine, &self.widths, &problem, self.kind, self.device)?;
-        let trained = engine.train(&start, &problem, self.progress)?;
-        Ok(Outcome {
-            parameters: self.values(trained.weights),
-            snapshots: trained.snapshots.into_iter().map(|stack| self.values(stack)).collect(),
-            epochs: trained.history.epochs_run.iter().map(|&epochs| f64::from(epochs)).collect(),
-        })
-    }
 }
 
 impl Objective for StackObjective<'_> {
@@ -413,186 +268,49 @@ impl Objective for StackObjective<'_> {
         self.problem.config.epochs
     }
 
-    fn gradient(&mut self, at: &[Tensor], batch: Batch) -> Result<Vec<Tensor>> {
-        let _guard = no_grad_guard();
-        let gradient = match batch {
-            Batch::Scoring => {
-                let stack = self.layers(at, Kind::Double)?;
-                self.scoring_gradient(&stack, 1.0)?
-            }
-            Batch::Step(step) => {
-                self.progress.check()?;
-                let stack = self.layers(at, self.kind)?;
-                let steps = match self.steps.take() {
-                    Some(steps) => steps,
-                    None => Steps::new(&self.problem, (self.kind, self.device))?,
-                };
-                let (x, labels) = self.steps.insert(steps).batch(step)?;
-                let mut gradient = self.zeros(self.kind)?;
-                let activations = forward(&stack, x.shallow_clone())?;
-                backward(&stack, &x, &activations, &labels, &unmasked(&stack), &mut gradient)?;
-                gradient
-            }
-        };
-        self.finite(gradient, "gradient")
-    }
-
-    fn curvature(&mut self, at: &[Tensor], temperature: f64) -> Result<Vec<Tensor>> {
-        let _guard = no_grad_guard();
-        if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(value_error!("temperature = {temperature}: must be positive"));
-        }
-        let stack = self.layers(at, Kind::Double)?;
-        let mut direction = self.scoring_gradient(&stack, temperature)?;
-        self.keep_prunable(&mut direction)?;
-        let mut product = self.over_scoring(&stack, |_, activations, labels, product| {
-            times_direction(&stack, &direction.stack, &activations, labels, temperature, product)
-        })?;
-        self.keep_prunable(&mut product)?;
-        self.finite(product, "Hessian product")
-    }
-
-    /// The input of ones is given to the first layer, after the embedding; where each network has a projection, to
-    /// the magnitudes of C0.
-    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
-        let _guard = no_grad_guard();
-        let mut stack = self.layers(at, Kind::Double)?;
-        for (weight, bias) in &mut stack.layers {
-            (*weight, *bias) = (weight.f_abs()?, bias.f_zeros_like()?);
-        }
-        stack.projection = stack.projection.map(|c0| c0.f_abs()).transpose()?;
-        let options = (Kind::Double, self.device);
-        let ones = |width: usize| Tensor::f_ones([self.networks() as i64, 1, width as i64], options);
-        let outputs = self.widths[self.widths.len() - 1];
-        let inputs = stack.projected_variables().unwrap_or(self.widths[0]);
-        let activations = forward(&stack, ones(inputs)?)?;
-        let flow = self.zeros(Kind::Double)?;
-        let mut delta = ones(outputs)?;
-        for (i, (weight, _)) in stack.layers.iter().enumerate().rev() {
-            let _ = delta.f_transpose(1, 2)?.f_bmm_out(&flow.stack.layers[i].0, &activations[i])?;
-            delta = delta.f_bmm(weight)?;
-        }
-        self.finite(flow, "synaptic flow")
-    }
-
-    /// Inputs of the first layer are those after the embedding.
-    fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
-        let _guard = no_grad_guard();
-        let stack = self.layers(at, Kind::Double)?;
-        let wanted = self.prunable();
-        let options = (Kind::Double, self.device);
-        let mut moments: Vec<Tensor> = wanted
-            .iter()
-            .map(|&layer| {
-                let inputs = self.widths[layer] as i64;
-                Ok(Tensor::f_zeros([self.networks() as i64, 1, inputs, inputs], options)?)
-            })
-            .collect::<Result<_>>()?;
-        for chunk in Scoring::new(&self.problem, self.device, usize::MAX)?.parts() {
-            self.progress.check()?;
-            let (x, _, fraction) = chunk?;
-            // The first layer's inputs alone need no forward pass, but where they are behind a projection.
-            let bare = wanted == [0] && stack.projection.is_none();
-            let activations = if bare { vec![x] } else { forward(&stack, x)? };
-            let share = fraction / activations[0].size()[1] as f64;
-            for (moment, &layer) in moments.iter_mut().zip(&wanted) {
-                let inputs = &activations[layer];
-                let part = inputs.f_transpose(1, 2)?.f_bmm(inputs)?.f_unsqueeze(1)?;
-                let _ = moment.f_add_(&part.f_mul_scalar(share)?)?;
-            }
-        }
-        Ok(moments)
-    }
-
-    fn fisher(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
-        let weights: Vec<(usize, Part)> =
-            self.prunable().into_iter().map(|layer| (layer, Part::Weight)).collect();
-        self.mean_of_squares(at, networks, &|stack, activations, labels| {
-            let delta = residuals(activations, labels)?;
-            Ok(vec![of_samples(stack, activations, delta, &weights)?])
-        })
-    }
-
-    fn gauss_newton(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
-        let layers = 0..self.widths.len() - 1;
-        let all: Vec<(usize, Part)> =
-            layers.flat_map(|layer| [(layer, Part::Weight), (layer, Part::Bias)]).collect();
-        self.mean_of_squares(at, networks, &|stack, activations, _| {
-            roots_of_curvature(activations)?
-                .into_iter()
-                .map(|delta| of_samples(stack, activations, delta, &all))
-                .collect()
-        })
-    }
-
-    /// The dense run that was handed in, or else one that is trained now.
-    fn dense(&mut self) -> Result<Vec<Tensor>> {
-        let dense = match self.dense.take() {
-            Some(dense) => dense,
-            None => {
-                let outcome = self.run(&Plan::new(&self.initial()), None, self.epochs())?;
-                (outcome.parameters, outcome.epochs)
-            }
-        };
-        let (values, _) = self.dense.insert(dense);
-        Ok(values.iter().map(Tensor::shallow_clone).collect())
-    }
-
     fn dense_epochs(&self) -> Vec<f64> {
         self.dense.as_ref().map_or_else(|| vec![f64::from(self.epochs())], |(_, epochs)| epochs.clone())
     }
 
-    /// Trains again up to the last step, but for those that were asked for last, and the end of a dense run that is
-    /// there already.
+    fn gradient(&mut self, at: &[Tensor], batch: Batch) -> Result<Vec<Tensor>> {
+        self.batch_gradient(at, batch)
+    }
+
+    fn curvature(&mut self, at: &[Tensor], temperature: f64) -> Result<Vec<Tensor>> {
+        self.hessian_product(at, temperature)
+    }
+
+    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.synaptic_flow(at)
+    }
+
+    fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.layer_moments(at)
+    }
+
+    fn fisher(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
+        self.fisher_matrices(at, networks)
+    }
+
+    fn gauss_newton(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
+        self.gauss_newton_matrices(at, networks)
+    }
+
+    fn dense(&mut self) -> Result<Vec<Tensor>> {
+        self.dense_run()
+    }
+
     fn dense_at(&mut self, steps: &[u64]) -> Result<Vec<Vec<Tensor>>> {
-        let last = self.steps_per_epoch() * u64::from(self.epochs());
-        if let Some(step) = steps.iter().find(|&&step| step > last) {
-            return Err(value_error!("step {step} of the dense run: it ends at step {last}"));
-        }
-        let copy = |values: &Vec<Tensor>| values.iter().map(Tensor::shallow_clone).collect::<Vec<_>>();
-        if let Some((values, _)) = self.dense.as_ref().filter(|_| last > 0) {
-            self.snapshots.retain(|(step, _)| *step != last);
-            self.snapshots.push((last, copy(values)));
-        }
-        self.snapshots.retain(|(known, _)| steps.contains(known));
-        let missing = |step: &u64| self.given.iter().chain(&self.snapshots).all(|(known, _)| known != step);
-        let missing: Vec<u64> = steps.iter().copied().filter(missing).collect();
-        if let Some(end) = missing.last() {
-            let epochs = end.div_ceil(self.steps_per_epoch()) as u32;
-            let initial = self.initial();
-            let outcome = self.run(&Plan { snapshots: &missing, ..Plan::new(&initial) }, None, epochs)?;
-            if epochs == self.epochs() {
-                self.dense = Some((outcome.parameters, outcome.epochs));
-            }
-            self.snapshots.extend(missing.into_iter().zip(outcome.snapshots));
-        }
-        let of = |step: &u64| {
-            let known = self.given.iter().chain(&self.snapshots).find(|(known, _)| known == step);
-            known.map(|(_, values)| copy(values))
-        };
-        Ok(steps.iter().filter_map(of).collect())
+        self.dense_run_at(steps)
     }
 
     fn train(&mut self, plan: &Plan) -> Result<Outcome> {
-        let end = plan.end_epoch.unwrap_or(self.epochs()).min(self.epochs());
-        let Some(epochs) = end.checked_sub(plan.first_epoch) else {
-            return Err(value_error!("first_epoch = {}: training ends after {end} epochs", plan.first_epoch));
-        };
-        let held = match plan.masks {
-            Some(_) if self.holds_projection => self.dense()?.pop(),
-            _ => None,
-        };
-        self.run(plan, held, epochs)
+        self.train_plan(plan)
     }
 
     fn features(&self) -> Option<&FeaturePair> {
         self.features.as_ref()
     }
-}
-
-/// No masks, for every layer.
-fn unmasked(stack: &Stack) -> Vec<Option<Tensor>> {
-    stack.layers.iter().map(|_| None).collect()
 }
 
 /// For each layer, whether its weights may be pruned.
