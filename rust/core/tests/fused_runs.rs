@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use fused_reference::{config, data, masks, optimizers, parameters};
 use precode_core::Progress;
 use precode_core::cpu::Kernels;
-use precode_core::train::fused::{MAX_HIDDEN, Options, evaluate, memory_bytes, supports, train};
+use precode_core::train::fused::{
+    MAX_HIDDEN, Options, evaluate, learn_scores, memory_bytes, supports, train,
+};
+use precode_core::train::scores::{ScoreRule, ScoreStep, Scores};
 use precode_core::train::{EarlyStopping, Optimizer, Problem, TrainConfig, Trained, Watch};
 use precode_core::{Dataset, Embedding, Error, Masks, Weights};
 
@@ -284,4 +287,44 @@ fn memory_grows_with_what_is_kept() {
     assert_eq!(memory_bytes(&[32, 32, 1], 0, 1000, &adam, 2, 500, 1) - base, 2 * 4 * 1089 * 1000 + 500);
     assert!(memory_bytes(&[32, 32, 1], 512, 1000, &adam, 0, 0, 1) - base >= 3 * 4 * 512 * 1000);
     assert!(memory_bytes(&[usize::MAX, 32, 1], 0, usize::MAX, &adam, 0, 0, 1) == usize::MAX);
+}
+
+#[test]
+fn scores_are_the_same_for_any_threads_and_nearly_at_any_level() {
+    let (widths, networks) = ([12, 37, 1], 3);
+    let data: Vec<_> = (0..networks as u64).map(|r| data(150, 12, 1, 30, r)).collect();
+    let config = config(2, 16, Optimizer::adam(1e-3));
+    let problem = problem(&data, &config);
+    let start = Weights::linear_init(&widths, 3, &[0, 1, 2]).unwrap();
+    let values: Vec<f32> = start.layers[0].weight.iter().map(|w| 0.5 + w).collect();
+    let steps: Vec<ScoreStep> = (0..20)
+        .map(|step| ScoreStep {
+            rate: 0.05,
+            steepness: 1.0 + step as f32,
+            restart: (step == 9).then_some(5.0),
+        })
+        .collect();
+    let rules = [
+        ScoreRule::Largest { kept: 100, weight_decay: 1e-3 },
+        ScoreRule::Rounded { kept: 100, penalty: 1e-3 },
+        ScoreRule::Soft { penalty: 1e-3, weight_decay: 1e-3 },
+    ];
+    for rule in rules {
+        let learn = |options| {
+            let mut scores = Scores::new(values.clone(), networks).unwrap();
+            let idle = Progress::default();
+            let learned =
+                learn_scores(start.clone(), &mut scores, rule, &steps, &problem, options, &idle).unwrap();
+            assert_eq!(learned.weights == start, !rule.learns_weights());
+            assert_ne!(scores.values, values);
+            (scores, learned.weights)
+        };
+        let one = learn(Options { threads: Some(1), level: None });
+        assert!(one == learn(Options { threads: Some(3), level: None }), "{rule:?}");
+        for level in Kernels::Fused.available() {
+            let (scores, _) = learn(Options { threads: None, level: Some(level) });
+            let off = scores.values.iter().zip(&one.0.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-3, "{rule:?} at {level}: {off}");
+        }
+    }
 }

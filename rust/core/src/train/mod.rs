@@ -6,6 +6,7 @@ pub mod fused;
 pub mod network;
 mod outcome;
 mod problem;
+pub mod scores;
 
 pub use config::{EarlyStopping, Optimizer, Patience, TrainConfig, Watch, epoch_order};
 pub use outcome::{Evaluation, History, Trained};

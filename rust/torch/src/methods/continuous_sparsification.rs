@@ -1,6 +1,7 @@
 //! Continuous Sparsification: weights are multiplied by sigmoids of learned scores, which become steeper
 //! until they are 0 or 1 (Savarese, Silva and Maire, arXiv 1912.04427, algorithm 2).
 
+use precode_core::train::scores::{ScoreRule, ScoreStep};
 use tch::{Kind, Tensor};
 
 use super::learned::{Learner, Learns, Sgd, cosine, numbers};
@@ -42,32 +43,20 @@ pub(super) const RECORD: Record = Record {
 fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let mut learner = Learner::new(objective, request, Learns::Weights)?;
     let steps = learner.steps();
-    let mut parameters = learner.initial.f_detach_copy()?;
-    // A view: it moves with the parameters.
-    let weights = parameters.f_narrow(1, 0, learner.prunable)?;
-    let mut scores = weights.f_full_like(INITIAL)?;
-    let mut weight_sgd = Sgd::new(&parameters, true, WEIGHT_DECAY)?;
-    let mut score_sgd = Sgd::new(&scores, true, 0.0)?;
-    for round in 0..ROUNDS {
-        let (first, end) = (steps * round / ROUNDS, steps * (round + 1) / ROUNDS);
-        for step in first..end {
-            let done = (step - first) as f64 / (end - first - 1).max(1) as f64;
-            let steepness = FINAL_STEEPNESS.powf(done);
-            let mask = SoftMask::new(&scores, steepness)?;
-            let effective = parameters.f_detach_copy()?;
-            let _ = effective.f_narrow(1, 0, learner.prunable)?.f_mul_(&mask.values)?;
-            let gradient = learner.gradient(&effective, step)?;
-            let mut of_weights = gradient.f_narrow(1, 0, learner.prunable)?;
-            let of_scores = mask.gradient(&of_weights.f_mul(&weights)?.f_add_scalar_(LAMBDA)?)?;
-            let _ = of_weights.f_mul_(&mask.values)?;
-            let rate = RATE * cosine(step - first, end - first);
-            weight_sgd.step(&mut parameters, gradient, rate)?;
-            score_sgd.step(&mut scores, of_scores, rate)?;
+    let start = learner.initial.f_narrow(1, 0, learner.prunable)?.f_full_like(INITIAL)?;
+    let scores = match learner.engine_scores(&start)? {
+        Some(mut scores) => {
+            let rule = ScoreRule::Soft { penalty: LAMBDA as f32, weight_decay: WEIGHT_DECAY as f32 };
+            let step = |step| {
+                let Place { rate, steepness, restarts } = Place::of(step, steps);
+                let restart = restarts.then_some(FINAL_STEEPNESS as f32);
+                ScoreStep { rate: rate as f32, steepness: steepness as f32, restart }
+            };
+            let epochs = 0..learner.epochs();
+            learner.learn_in_engine(&mut scores, rule, epochs, None, step)?
         }
-        if round + 1 < ROUNDS {
-            let _ = scores.f_mul_scalar_(FINAL_STEEPNESS)?.f_clamp_max_(INITIAL)?;
-        }
-    }
+        None => by_gradients(&mut learner, start)?,
+    };
     let natural = numbers(&scores.f_gt(0.0)?.f_mean_dim(1, false, Kind::Double)?)?;
     let scores = learner.split(&scores)?;
     let masks: Vec<Vec<Tensor>> = request
@@ -78,6 +67,54 @@ fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
     let cost = vec![learner.cost(); masks.len()];
     let notes = vec![("natural_density".into(), vec![natural; masks.len()])];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes })
+}
+
+/// Scores at the end of a search.
+fn by_gradients(learner: &mut Learner, mut scores: Tensor) -> Result<Tensor> {
+    let steps = learner.steps();
+    let mut parameters = learner.initial.f_detach_copy()?;
+    // A view: it moves with the parameters.
+    let weights = parameters.f_narrow(1, 0, learner.prunable)?;
+    let mut weight_sgd = Sgd::new(&parameters, true, WEIGHT_DECAY)?;
+    let mut score_sgd = Sgd::new(&scores, true, 0.0)?;
+    for step in 0..steps {
+        let Place { rate, steepness, restarts } = Place::of(step, steps);
+        if restarts {
+            let _ = scores.f_mul_scalar_(FINAL_STEEPNESS)?.f_clamp_max_(INITIAL)?;
+        }
+        let mask = SoftMask::new(&scores, steepness)?;
+        let effective = parameters.f_detach_copy()?;
+        let _ = effective.f_narrow(1, 0, learner.prunable)?.f_mul_(&mask.values)?;
+        let gradient = learner.gradient(&effective, step)?;
+        let mut of_weights = gradient.f_narrow(1, 0, learner.prunable)?;
+        let of_scores = mask.gradient(&of_weights.f_mul(&weights)?.f_add_scalar_(LAMBDA)?)?;
+        let _ = of_weights.f_mul_(&mask.values)?;
+        weight_sgd.step(&mut parameters, gradient, rate)?;
+        score_sgd.step(&mut scores, of_scores, rate)?;
+    }
+    Ok(scores)
+}
+
+/// A step's place in its round.
+struct Place {
+    rate: f64,
+    steepness: f64,
+    /// Whether it is the first of a round but the first.
+    restarts: bool,
+}
+
+impl Place {
+    fn of(step: u64, steps: u64) -> Self {
+        let bound = |round: u64| steps * round / ROUNDS;
+        let round = (0..ROUNDS).rev().find(|&round| bound(round) <= step).unwrap_or(0);
+        let (first, end) = (bound(round), bound(round + 1));
+        let done = (step - first) as f64 / (end - first - 1).max(1) as f64;
+        Self {
+            rate: RATE * cosine(step - first, end - first),
+            steepness: FINAL_STEEPNESS.powf(done),
+            restarts: step == first && first > 0,
+        }
+    }
 }
 
 /// sigmoid(beta s) / sigmoid(s0).

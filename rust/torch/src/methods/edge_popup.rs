@@ -2,6 +2,7 @@
 //! (Ramanujan et al., arXiv 1911.13299, section 3).
 
 use precode_core::ticket::mask::{Density, Scope};
+use precode_core::train::scores::{ScoreRule, ScoreStep};
 use tch::Tensor;
 
 use super::learned::{Learner, Learns, Sgd, cosine, kth_largest};
@@ -40,20 +41,40 @@ fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
         learner.uniform()?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_div(&learner.fan_in()?.f_sqrt()?)?;
     let mut masks = Vec::new();
     for &density in request.densities {
-        let groups = groups(&learner, density, request.scope)?;
-        let mut scores = start.f_detach_copy()?;
-        let mut sgd = Sgd::new(&scores, false, WEIGHT_DECAY)?;
-        for step in 0..steps {
-            let effective = learner.initial.f_masked_fill(&outside(&scores, &groups)?, 0.0)?;
-            // Straight through the choice, d mask / d|s| = 1, and the magnitude.
-            let gradient =
-                learner.gradient(&effective, step)?.f_mul_(&learner.initial)?.f_mul_(&scores.f_sign()?)?;
-            sgd.step(&mut scores, gradient, RATE * cosine(step, steps))?;
-        }
+        let scores = match learner.engine_scores(&start)? {
+            Some(mut scores) => {
+                let kept = density.of(learner.prunable as usize)?;
+                let rule = ScoreRule::Largest { kept, weight_decay: WEIGHT_DECAY as f32 };
+                let step = |step| ScoreStep { rate: rate(step, steps) as f32, ..ScoreStep::default() };
+                let epochs = 0..learner.epochs();
+                learner.learn_in_engine(&mut scores, rule, epochs, None, step)?
+            }
+            None => by_gradients(&mut learner, &start, density, request.scope)?,
+        };
         masks.push(select(&learner.split(&scores.f_abs()?)?, None, density, request)?);
     }
     let cost = vec![learner.cost(); masks.len()];
     Ok(Found { masks, start: Start::Initial, cost, scores: None, notes: vec![] })
+}
+
+/// Scores at the end of a search.
+fn by_gradients(learner: &mut Learner, start: &Tensor, density: Density, scope: Scope) -> Result<Tensor> {
+    let (steps, groups) = (learner.steps(), groups(learner, density, scope)?);
+    let mut scores = start.f_detach_copy()?;
+    let mut sgd = Sgd::new(&scores, false, WEIGHT_DECAY)?;
+    for step in 0..steps {
+        let effective = learner.initial.f_masked_fill(&outside(&scores, &groups)?, 0.0)?;
+        // Straight through the choice, d mask / d|s| = 1, and the magnitude.
+        let gradient =
+            learner.gradient(&effective, step)?.f_mul_(&learner.initial)?.f_mul_(&scores.f_sign()?)?;
+        sgd.step(&mut scores, gradient, rate(step, steps))?;
+    }
+    Ok(scores)
+}
+
+/// Learning rate of a step.
+fn rate(step: u64, steps: u64) -> f64 {
+    RATE * cosine(step, steps)
 }
 
 /// Columns that are compared with each other, and how many of them are kept.

@@ -2,14 +2,17 @@
 //!
 //! They see the networks only through the gradient of the loss with respect to the weights in effect. The
 //! way from there back to scores is a closed form in each method, for R networks at once and without
-//! autograd.
+//! autograd. Where the engine that trains the networks learns scores itself, it takes all steps at once.
 
 use std::f64::consts::PI;
+use std::ops::Range;
 
 use precode_core::task::rng::{Purpose, stream};
+use precode_core::train::scores::{ScoreRule, ScoreStep, Scores};
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
+use super::objective::ScorePlan;
 use super::{Batch, Cost, Objective, Parameter, Request};
 use crate::error::{Result, value_error};
 
@@ -118,6 +121,45 @@ impl<'a> Learner<'a> {
         let gradients = self.objective.gradient(&self.at, Batch::Step(step))?;
         self.request.progress.advance(joined.size()[0] as u64);
         side_by_side(of_all(&self.places, &gradients), self.form()?)
+    }
+
+    /// Scores (R, N) at rest, where the engine of the networks learns them.
+    pub fn engine_scores(&self, start: &Tensor) -> Result<Option<Scores>> {
+        if !self.objective.learns_scores() {
+            return Ok(None);
+        }
+        let values = start.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_reshape([-1])?;
+        Ok(Some(Scores::new(Vec::try_from(&values)?, start.size()[0] as usize)?))
+    }
+
+    /// Has the engine learn scores in some epochs: `step` gives the numbers of a step of the whole search. Returns the
+    /// scores, (R, N).
+    ///
+    /// # Errors
+    /// As [`Objective::learn_scores`]; scores that are not finite.
+    pub fn learn_in_engine(
+        &mut self,
+        scores: &mut Scores,
+        rule: ScoreRule,
+        epochs: Range<u32>,
+        masks: Option<&[Tensor]>,
+        step: impl Fn(u64) -> ScoreStep,
+    ) -> Result<Tensor> {
+        let per_epoch = self.steps_per_epoch();
+        let steps: Vec<ScoreStep> =
+            (u64::from(epochs.start) * per_epoch..u64::from(epochs.end) * per_epoch).map(step).collect();
+        let (first_epoch, epochs) = (epochs.start, epochs.end - epochs.start);
+        let plan = ScorePlan { rule, steps: &steps, first_epoch, epochs, masks };
+        self.objective.learn_scores(&plan, scores)?;
+        if let Some(at) = scores.values.iter().position(|score| !score.is_finite()) {
+            return Err(value_error!(
+                "network {}: the scores are not finite: look for weights that diverged",
+                at / (self.prunable as usize)
+            ));
+        }
+        let (kind, device) = self.form()?;
+        let values = Tensor::f_from_slice(&scores.values)?.f_view([-1, self.prunable])?;
+        Ok(values.f_to_device_(device, kind, false, false)?)
     }
 
     /// A tensor (R, N) in the form of the prunable parameters.

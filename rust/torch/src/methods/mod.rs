@@ -28,7 +28,7 @@ use tch::Tensor;
 
 pub use control::Control;
 pub use feed::SCORING_SAMPLES;
-pub use objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
+pub use objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan, ScorePlan};
 pub use registry::{Method, all};
 pub use stack::StackObjective;
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use precode_core::Clause;
+use precode_core::train::scores::{ScoreRule, ScoreStep, Scores};
 use tch::Tensor;
 
 use crate::error::{Result, unsupported};
@@ -61,6 +62,21 @@ pub struct Outcome {
     pub snapshots: Vec<Vec<Tensor>>,
     /// Epochs that ran: of each network, or one number where it is the same for all.
     pub epochs: Vec<f64>,
+}
+
+/// How scores are learned.
+#[derive(Debug)]
+pub struct ScorePlan<'a> {
+    /// Which weights are in effect.
+    pub rule: ScoreRule,
+    /// The numbers of every step: as many as the epochs have.
+    pub steps: &'a [ScoreStep],
+    /// Epochs of a training that lie behind.
+    pub first_epoch: u32,
+    /// Epochs to run.
+    pub epochs: u32,
+    /// Masks on the prunable parameters: the other weights are zero.
+    pub masks: Option<&'a [Tensor]>,
 }
 
 /// The pair of layers that codes are read from.
@@ -208,6 +224,21 @@ pub trait Objective {
     /// # Errors
     /// As [`dense`](Self::dense); [`precode_core::Error::Interrupted`].
     fn train(&mut self, plan: &Plan) -> Result<Outcome>;
+
+    /// Whether the engine that trains the networks learns scores of the prunable weights, too: then
+    /// [`learn_scores`](Self::learn_scores) does what takes a [`gradient`](Self::gradient) for each step otherwise.
+    fn learns_scores(&self) -> bool {
+        false
+    }
+
+    /// Learns scores of the prunable weights, in as many steps as the plan has; parameters start at their initial values.
+    ///
+    /// # Errors
+    /// The engine cannot; scores that do not fit; [`precode_core::Error::Interrupted`].
+    fn learn_scores(&mut self, plan: &ScorePlan, scores: &mut Scores) -> Result<()> {
+        let _ = (plan, scores);
+        Err(unsupported!("these networks learn scores by their gradients alone"))
+    }
 
     /// The layers that codes are read from, if there are such.
     fn features(&self) -> Option<&FeaturePair>;

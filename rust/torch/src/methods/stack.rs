@@ -6,11 +6,12 @@ mod training;
 use std::ops::Range;
 
 use precode_core::train::Problem;
+use precode_core::train::scores::Scores;
 use precode_core::{Clause, Embedding, Progress};
 use tch::{Device, Kind, Tensor};
 
 use super::feed::{Scoring, Steps};
-use super::objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
+use super::objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan, ScorePlan};
 use crate::engine::{Choice, choose};
 use crate::error::{Result, shape_error, value_error};
 use crate::flat::Flat;
@@ -306,6 +307,14 @@ impl Objective for StackObjective<'_> {
 
     fn train(&mut self, plan: &Plan) -> Result<Outcome> {
         self.train_plan(plan)
+    }
+
+    fn learns_scores(&self) -> bool {
+        self.engine_learns_scores()
+    }
+
+    fn learn_scores(&mut self, plan: &ScorePlan, scores: &mut Scores) -> Result<()> {
+        self.engine_scores(plan, scores)
     }
 
     fn features(&self) -> Option<&FeaturePair> {

@@ -24,6 +24,15 @@ pub(super) fn logistic_loss<S: Simd>(s: S, z: S::Vector, y: S::Mask) -> (S::Vect
     (loss, s.negate_where(y, slope))
 }
 
+/// 1 / (1 + exp(-x)), as [`logistic_loss`] without cancellation.
+#[inline(always)]
+pub(super) fn sigmoid<S: Simd>(s: S, x: S::Vector) -> S::Vector {
+    let e = exp_negative(s, s.abs(x));
+    let inverse = s.div(s.splat(1.0), s.add(s.splat(1.0), e));
+    let small = s.mul(e, inverse);
+    s.add(small, s.select(s.positive(x), s.sub(inverse, small)))
+}
+
 /// exp(-x) for x >= 0; 0 below exp(-87) is rounded up to exp(-87).
 #[inline(always)]
 fn exp_negative<S: Simd>(s: S, x: S::Vector) -> S::Vector {

@@ -16,8 +16,10 @@
 
 mod backward;
 mod blocked;
+mod cut;
 mod embed;
 mod forward;
+mod learner;
 mod math;
 mod net;
 mod optimizer;
@@ -34,6 +36,7 @@ use net::Shape;
 use crate::Progress;
 use crate::cpu::{Kernels, Level, Selected};
 use crate::error::{Error, Result, shape_error, value_error};
+use crate::train::scores::{ScoreRule, ScoreStep, Scores};
 use crate::train::{Evaluation, Optimizer, Problem, Trained};
 use crate::{Dataset, Embedding, Weights};
 
@@ -171,14 +174,74 @@ pub fn train(
     options: Options,
     progress: &Progress,
 ) -> Result<Trained> {
+    let Validated { shape, level } = validate(&start, problem, options)?;
+    in_pool(options, || run::train(start, problem, None, shape, level, progress))
+}
+
+/// Learns scores of the weights of W1, which choose the weights in effect, and with a rule that
+/// [learns weights](ScoreRule::learns_weights) all parameters as well: one step for each batch of the problem, whose
+/// optimizer is not used. Returns the parameters, with the losses of the weights in effect.
+///
+/// ```
+/// use std::sync::Arc;
+/// use precode_core::train::fused::{Options, learn_scores};
+/// use precode_core::train::scores::{ScoreRule, ScoreStep, Scores};
+/// use precode_core::train::{Problem, TrainConfig};
+/// use precode_core::{Dataset, Embedding, Progress, Weights};
+///
+/// // y = x0 and x1, all four inputs.
+/// let x = [false, false, false, true, true, false, true, true];
+/// let data = [Arc::new(Dataset::from_bools(&x, &[false, false, false, true], 2, 1)?)];
+/// let config = TrainConfig { epochs: 100, batch: 4, ..TrainConfig::default() };
+/// let embedding = Embedding::Identity;
+/// let problem = Problem { data: &data, validation: &[], embedding: &embedding, masks: None, config: &config };
+/// let start = Weights::linear_init(&[2, 8, 1], 0, &[0])?;
+/// let mut scores = Scores::new(vec![0.1; 16], 1)?;
+/// let steps = [ScoreStep { rate: 0.1, steepness: 1.0, restart: None }; 100];
+/// let rule = ScoreRule::Largest { kept: 8, weight_decay: 0.0 };
+/// let learned = learn_scores(start.clone(), &mut scores, rule, &steps, &problem, Options::default(), &Progress::default())?;
+/// assert_eq!(learned.weights, start);
+/// assert!(learned.history.train_loss[99] < learned.history.train_loss[0]);
+/// # Ok::<(), precode_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`train`]; scores, a rule or steps that do not fit the networks; a problem with masks, snapshots or early stopping.
+pub fn learn_scores(
+    start: Weights,
+    scores: &mut Scores,
+    rule: ScoreRule,
+    steps: &[ScoreStep],
+    problem: &Problem<'_>,
+    options: Options,
+    progress: &Progress,
+) -> Result<Trained> {
+    let Validated { shape, level } = validate(&start, problem, options)?;
+    let config = problem.config;
+    if problem.masks.is_some() || !config.snapshots.is_empty() || config.early_stopping.is_some() {
+        return Err(value_error!("scores are learned without masks, snapshots and early stopping"));
+    }
+    let wanted = u64::from(config.epochs) * config.steps_per_epoch(problem.data[0].samples());
+    scores.validate(&start, &rule, steps, wanted)?;
+    let learning = run::Learning { rule, steps, scores };
+    in_pool(options, || run::train(start, problem, Some(learning), shape, level, progress))
+}
+
+/// Shape of networks that fit their problem, and the level of the run.
+struct Validated {
+    shape: Shape,
+    level: Selected,
+}
+
+/// Checks that networks can be trained on a problem.
+fn validate(start: &Weights, problem: &Problem<'_>, options: Options) -> Result<Validated> {
     start.validate()?;
     let widths = start.widths();
     problem.validate(start.networks, &widths)?;
     supports(&widths, problem)?;
     let shape = shape(&widths, problem.data, problem.embedding)?;
-    problem.embedding.validate_projection(projected_variables(&start), shape.variables)?;
-    let level = options.select()?;
-    in_pool(options, || run::train(start, problem, shape, level, progress))
+    problem.embedding.validate_projection(projected_variables(start), shape.variables)?;
+    Ok(Validated { shape, level: options.select()? })
 }
 
 /// Loss and error of a stack of networks, each on its own data (one entry per network, of any size).

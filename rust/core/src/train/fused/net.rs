@@ -207,9 +207,25 @@ impl<S: Simd, const V: usize> Net<S, V> {
         Self { s, shape, blocks, output_bias, projection: Projected::new(s, &shape, width) }
     }
 
+    /// All weights with their first moments, part by part.
+    pub(super) fn numbers_mut(&mut self) -> impl Iterator<Item = [&mut [f32]; 2]> {
+        let of_blocks = self.blocks.iter_mut().flat_map(|block| {
+            let Block { weights: w, moments: [first, _], .. } = block;
+            [
+                [w.matrix.as_flattened_mut(), first.matrix.as_flattened_mut()],
+                [&mut w.bias, &mut first.bias],
+                [w.output.as_flattened_mut(), first.output.as_flattened_mut()],
+            ]
+        });
+        let [bias, first, ..] = &mut self.output_bias;
+        of_blocks
+            .chain([[bias.as_flattened_mut(), first.as_flattened_mut()], self.projection.numbers_mut()])
+            .map(|pair| pair.map(lanes_mut::<S>))
+    }
+
     /// Takes a network's numbers from its buffers.
     pub(super) fn load<T: AsRef<[f32]>>(&mut self, which: Which, from: &Buffers<T>) {
-        let Shape { inputs, hidden, outputs, identity, .. } = self.shape;
+        let Shape { hidden, outputs, .. } = self.shape;
         let width = V * S::LANES;
         for block in &mut self.blocks {
             let part = match which {
@@ -217,14 +233,10 @@ impl<S: Simd, const V: usize> Net<S, V> {
                 Which::First => &mut block.moments[0],
                 Which::Second => &mut block.moments[1],
             };
-            for (lane, row) in block.rows.iter().enumerate().filter_map(|(lane, row)| Some((lane, (*row)?))) {
-                if !block.constant {
-                    let matrix = lanes_mut::<S>(part.matrix.as_flattened_mut());
-                    for (input, w) in from.w1.as_ref()[row * inputs..][..inputs].iter().enumerate() {
-                        let at = if identity { column(input) } else { input };
-                        matrix[at * width + lane] = *w;
-                    }
-                }
+            let matrix = lanes_mut::<S>(part.matrix.as_flattened_mut());
+            matrix_places(&block.rows, block.constant, &self.shape)
+                .for_each(|(place, lane)| matrix[lane] = from.w1.as_ref()[place]);
+            for (lane, row) in places(&block.rows) {
                 lanes_mut::<S>(&mut part.bias)[lane] = from.b1.as_ref()[row];
                 let output = lanes_mut::<S>(part.output.as_flattened_mut());
                 for o in 0..outputs {
@@ -239,7 +251,7 @@ impl<S: Simd, const V: usize> Net<S, V> {
 
     /// Writes a network's numbers to its buffers. The numbers of constant rows' pruned weights stay as they are.
     pub(super) fn store(&self, which: Which, to: &mut Buffers<&mut [f32]>) {
-        let Shape { inputs, hidden, outputs, identity, .. } = self.shape;
+        let Shape { hidden, outputs, .. } = self.shape;
         let width = V * S::LANES;
         for block in &self.blocks {
             let part = match which {
@@ -247,14 +259,9 @@ impl<S: Simd, const V: usize> Net<S, V> {
                 Which::First => &block.moments[0],
                 Which::Second => &block.moments[1],
             };
-            for (lane, row) in block.rows.iter().enumerate().filter_map(|(lane, row)| Some((lane, (*row)?))) {
-                if !block.constant {
-                    let matrix = lanes::<S>(part.matrix.as_flattened());
-                    for (input, w) in to.w1[row * inputs..][..inputs].iter_mut().enumerate() {
-                        let at = if identity { column(input) } else { input };
-                        *w = matrix[at * width + lane];
-                    }
-                }
+            let matrix = lanes::<S>(part.matrix.as_flattened());
+            block.matrix_places(&self.shape).for_each(|(place, lane)| to.w1[place] = matrix[lane]);
+            for (lane, row) in places(&block.rows) {
                 to.b1[row] = lanes::<S>(&part.bias)[lane];
                 let output = lanes::<S>(part.output.as_flattened());
                 for o in 0..outputs {
@@ -267,7 +274,32 @@ impl<S: Simd, const V: usize> Net<S, V> {
     }
 }
 
+/// Lane and hidden row of the lanes that are no padding.
+fn places(rows: &[Option<usize>]) -> impl Iterator<Item = (usize, usize)> {
+    rows.iter().enumerate().filter_map(|(lane, row)| Some((lane, (*row)?)))
+}
+
+/// Where W1's numbers of a block of some rows are: row-major, and in the block's lanes.
+fn matrix_places(
+    rows: &[Option<usize>],
+    constant: bool,
+    shape: &Shape,
+) -> impl Iterator<Item = (usize, usize)> {
+    let (inputs, identity, width) = (shape.inputs, shape.identity, rows.len());
+    places(rows).filter(move |_| !constant).flat_map(move |(lane, row)| {
+        (0..inputs).map(move |input| {
+            let at = if identity { column(input) } else { input };
+            (row * inputs + input, at * width + lane)
+        })
+    })
+}
+
 impl<S: Simd, const V: usize> Block<S, V> {
+    /// Where W1's numbers of the block are: row-major, and in the block's lanes.
+    pub(super) fn matrix_places(&self, shape: &Shape) -> impl Iterator<Item = (usize, usize)> {
+        matrix_places(&self.rows, self.constant, shape)
+    }
+
     /// The mask of the rows that `keep` accepts.
     fn mask(&self, s: S, keep: impl Fn(usize) -> bool) -> [S::Mask; V] {
         std::array::from_fn(|k| {

@@ -10,6 +10,11 @@ pub(super) struct StepScale {
     eps: f32,
 }
 
+impl StepScale {
+    /// A step that moves no weight.
+    pub(super) const ZERO: Self = Self { rate: 0.0, eps: 0.0 };
+}
+
 /// The update rule with its constants in f32.
 ///
 /// Adam's moments are kept as m / (1 - beta1) and v / (1 - beta2): then each needs one operation
@@ -53,6 +58,11 @@ impl Rule {
                 second: 0.0,
             },
         }
+    }
+
+    /// The rule of steps that leave the gradients as first moments; with [`StepScale::ZERO`] no weight moves.
+    pub(super) fn gradients() -> Self {
+        Self { adaptive: false, penalty: 0.0, shrink: 1.0, first: 0.0, second: 0.0 }
     }
 
     /// Whether the rule has a second moment.

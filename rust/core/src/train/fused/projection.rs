@@ -35,6 +35,12 @@ impl<S: Simd> Projected<S> {
         lanes::<S>(&self.numbers[0])
     }
 
+    /// C0 with its first moments.
+    pub(super) fn numbers_mut(&mut self) -> [&mut [S::Vector]; 2] {
+        let [c0, first, _] = &mut self.numbers;
+        [c0, first]
+    }
+
     /// Takes the numbers of C0 (inputs, variables) or of a moment.
     pub(super) fn load(&mut self, which: Which, shape: &Shape, from: &[f32]) {
         if from.is_empty() {

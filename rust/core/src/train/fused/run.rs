@@ -6,14 +6,16 @@ use rayon::prelude::*;
 
 use super::blocked::{self, Blocked};
 use super::embed::Transform;
+use super::learner::Scored;
 use super::net::{Alive, Buffers, Kept, Shape, Which};
-use super::optimizer::{Rule, step_scales};
+use super::optimizer::{Rule, StepScale, step_scales};
 use super::simd::Simd;
 use super::tile::Padding;
 use super::train::{Epochs, Job, Run, TrainEpochs, Worker};
 use crate::Progress;
 use crate::cpu::Selected;
 use crate::error::{Result, allocate, in_parallel};
+use crate::train::scores::{ScoreRule, ScoreStep, Scores};
 use crate::train::{Evaluation, History, Patience, Problem, Trained, epoch_order};
 use crate::{Dataset, Embedding, Weights};
 
@@ -21,19 +23,28 @@ use crate::{Dataset, Embedding, Weights};
 /// enough to hide the start of a group, little beside the data of a few networks.
 const GROUP_SAMPLES: usize = 40_000;
 
-/// Trains a stack that has been validated.
+/// Scores to be learned, by a rule with the numbers of every step.
+pub(super) struct Learning<'a> {
+    pub(super) rule: ScoreRule,
+    pub(super) steps: &'a [ScoreStep],
+    pub(super) scores: &'a mut Scores,
+}
+
+/// Trains a stack that has been validated, or learns scores of its weights.
 pub(super) fn train(
     mut start: Weights,
     problem: &Problem<'_>,
+    learning: Option<Learning<'_>>,
     shape: Shape,
     level: Selected,
     progress: &Progress,
 ) -> Result<Trained> {
     let config = problem.config;
     let networks = start.networks;
-    let rule = Rule::new(&config.optimizer);
-    let run =
-        Run { shape, transform: Transform::new(problem.embedding, shape.variables)?, config, rule, progress };
+    let rule = if learning.is_some() { Rule::gradients() } else { Rule::new(&config.optimizer) };
+    let transform = Transform::new(problem.embedding, shape.variables)?;
+    let (how, scores) = learning.map(|Learning { rule, steps, scores }| ((rule, steps), scores)).unzip();
+    let run = Run { shape, transform, config, rule, scores: how, progress };
     mask_weights(&mut start, problem);
     let mut history = History::empty(networks, config.epochs as usize)?;
     let mut snapshots =
@@ -42,6 +53,9 @@ pub(super) fn train(
     let moment = |_| allocate(parameters, 0f32, "the moments of so many networks");
     let mut moments = (0..if rule.is_adaptive() { 2 } else { 1 }).map(moment).collect::<Result<Vec<_>>>()?;
     let mut jobs = cut(&run, problem, &mut start, &mut moments, &mut snapshots, &mut history);
+    if let Some(scores) = scores {
+        hand_out(scores, &mut jobs);
+    }
 
     let samples = problem.data[0].samples();
     let group = (GROUP_SAMPLES / samples).clamp(1, 64) as u32;
@@ -54,7 +68,10 @@ pub(super) fn train(
                 .clone()
                 .map(|epoch| epoch_order(config.order_seed, config.first_epoch + epoch, samples))
                 .collect(),
-            scales: step_scales(&config.optimizer, u64::from(first) * per_epoch, steps),
+            scales: match run.scores {
+                Some(_) => vec![StepScale::ZERO; steps],
+                None => step_scales(&config.optimizer, u64::from(first) * per_epoch, steps),
+            },
             numbers,
         }
     };
@@ -82,6 +99,15 @@ pub(super) fn train(
     }
     drop(jobs);
     Ok(Trained { weights: start, snapshots, history })
+}
+
+/// Gives each job the scores of its network.
+fn hand_out<'a>(scores: &'a mut Scores, jobs: &mut [Job<'a>]) {
+    let size = scores.values.len() / jobs.len().max(1);
+    let parts = scores.values.chunks_exact_mut(size).zip(scores.momentum.chunks_exact_mut(size));
+    for (job, ((values, momentum), emptied)) in jobs.iter_mut().zip(parts.zip(&mut scores.emptied)) {
+        job.scores = Some(Scored { values, momentum, emptied });
+    }
 }
 
 /// Sets the masked weights of a stack to zero.
@@ -149,6 +175,7 @@ fn cut<'a>(
         jobs.push(Job {
             weights,
             moments: moments.iter_mut().filter_map(|all| Some(Buffers::split(all.next()?, shape))).collect(),
+            scores: None,
             kept,
             validation: problem.validation.get(r).map(|data| &**data),
             paddings: None,

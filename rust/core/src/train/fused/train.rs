@@ -6,6 +6,7 @@ use super::backward::{Errors, Step};
 use super::blocked::Blocked;
 use super::embed::Transform;
 use super::forward::{Logits, Totals};
+use super::learner::{Learner, Scored};
 use super::net::{Alive, Buffers, Kept, Net, Shape, Which};
 use super::optimizer::{Rule, StepScale, Update};
 use super::simd::Simd;
@@ -13,6 +14,7 @@ use super::tile::{Padding, TILE, Tile, minus_one};
 use crate::Dataset;
 use crate::Progress;
 use crate::error::Result;
+use crate::train::scores::{ScoreRule, ScoreStep};
 use crate::train::{Patience, TrainConfig, Watch};
 
 /// Samples from which the members of a tile are estimated.
@@ -24,6 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) transform: Transform,
     pub(super) config: &'a TrainConfig,
     pub(super) rule: Rule,
+    /// Where scores are learned: how, and the numbers of every step.
+    pub(super) scores: Option<(ScoreRule, &'a [ScoreStep])>,
     pub(super) progress: &'a Progress,
 }
 
@@ -39,6 +43,8 @@ pub(super) struct Job<'a> {
     pub(super) weights: Buffers<&'a mut [f32]>,
     /// First moments, and second ones where the optimizer has them.
     pub(super) moments: Vec<Buffers<&'a mut [f32]>>,
+    /// Where scores are learned.
+    pub(super) scores: Option<Scored<'a>>,
     pub(super) kept: Kept<'a>,
     pub(super) alive: Alive,
     pub(super) data: &'a Dataset,
@@ -75,6 +81,12 @@ impl Blocked for TrainEpochs<'_, '_, '_> {
             worker.net.load(which, moments);
         }
         worker.net.embed(&run.transform, &mut worker.columns);
+        let mut learner = match (run.scores, &job.moments[..], &job.scores) {
+            (Some((rule, _)), [momentum, ..], Some(scored)) => {
+                Some(Learner::new(s, rule, shape, &job.alive, (&job.weights, momentum), scored))
+            }
+            _ => None,
+        };
         // Reading the data once from end to end is fast, and the scattered reads of the steps then find
         // them in the cache.
         let paddings = match job.paddings.take() {
@@ -105,9 +117,20 @@ impl Blocked for TrainEpochs<'_, '_, '_> {
             let mut totals = Totals::default();
             let mut unreported = 0;
             let batches = order.chunks(run.config.batch);
+            if let Some(learner) = &mut learner {
+                learner.begin_epoch();
+            }
             for ((number, batch), scale) in (u64::from(epoch) * per_epoch + 1..).zip(batches).zip(&mut scales)
             {
+                let score_step = run.scores.map(|(_, steps)| &steps[number as usize - 1]);
+                if let Some((learner, step)) = learner.as_mut().zip(score_step) {
+                    learner.put_in_effect(&mut worker.net, step);
+                    worker.net.embed(&run.transform, &mut worker.columns);
+                }
                 worker.step(run, job, padding, batch, *scale, &mut totals);
+                if let Some((learner, step)) = learner.as_mut().zip(score_step) {
+                    learner.learn(&mut worker.net, step);
+                }
                 if let Some((_, mut buffers)) = job.snapshots.pop_if(|(step, _)| *step == number) {
                     worker.net.store(Which::Weights, &mut buffers);
                 }
@@ -138,6 +161,12 @@ impl Blocked for TrainEpochs<'_, '_, '_> {
             }
         }
         job.paddings = Some(paddings);
+        if let (Some(learner), [momentum, ..], Some(scored)) =
+            (learner, &mut job.moments[..], &mut job.scores)
+        {
+            learner.store(&mut job.weights, momentum, scored);
+            return Ok(());
+        }
         worker.net.store(Which::Weights, &mut job.weights);
         for (which, moments) in [Which::First, Which::Second].into_iter().zip(&mut job.moments) {
             worker.net.store(which, moments);

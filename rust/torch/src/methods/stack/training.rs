@@ -1,5 +1,7 @@
 //! The dense run of a stack, and the trainings that methods ask for.
 
+use precode_core::train::fused::{Options, learn_scores};
+use precode_core::train::scores::Scores;
 use precode_core::train::{Problem, TrainConfig};
 use precode_core::{Embedding, Masks};
 use tch::Tensor;
@@ -7,7 +9,7 @@ use tch::Tensor;
 use super::StackObjective;
 use crate::engine::choose;
 use crate::error::{Result, shape_error, value_error};
-use crate::methods::objective::{Objective, Outcome, Plan};
+use crate::methods::objective::{Objective, Outcome, Plan, ScorePlan};
 use crate::methods::select::flat;
 
 impl StackObjective<'_> {
@@ -103,5 +105,30 @@ impl StackObjective<'_> {
             _ => None,
         };
         self.run(plan, held, epochs)
+    }
+
+    /// Whether scores of the prunable weights can be learned in the fused engine.
+    pub(super) fn engine_learns_scores(&self) -> bool {
+        let engine = choose(self.engine, &self.widths, &self.problem, self.kind, self.device);
+        self.prunable() == [0] && engine.is_ok_and(|(engine, _)| engine.name() == "fused")
+    }
+
+    /// Learns scores of W1 in the fused engine.
+    pub(super) fn engine_scores(&self, plan: &ScorePlan, scores: &mut Scores) -> Result<()> {
+        let mut start = self.layers(&self.initial(), self.kind)?;
+        if let (Some([mask]), Some((w1, _))) = (plan.masks, start.layers.first_mut()) {
+            *w1 = w1.f_mul(&mask.f_to_kind(self.kind)?)?;
+        }
+        let config = TrainConfig {
+            epochs: plan.epochs,
+            first_epoch: self.problem.config.first_epoch + plan.first_epoch,
+            snapshots: Vec::new(),
+            early_stopping: None,
+            ..self.problem.config.clone()
+        };
+        let problem = Problem { validation: &[], masks: None, config: &config, ..self.problem };
+        let (start, options) = (start.to_weights()?, Options::default());
+        learn_scores(start, scores, plan.rule, plan.steps, &problem, options, self.progress)?;
+        Ok(())
     }
 }
