@@ -201,6 +201,7 @@ def find_module_ticket(
     density: float,
     granularity: str,
     scope: str,
+    at: int | None,
     seed: int,
 ) -> Tickets: ...
 def find_stack_tickets(

@@ -1,10 +1,11 @@
 //! Stacks of networks as what methods search.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use precode_core::Progress;
 use precode_core::train::{Problem, TrainConfig};
-use precode_core::{Clause, Embedding, Masks};
+use precode_core::{Clause, Dataset, Embedding, Masks};
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::feed::{SCORING_SAMPLES, Scoring, Steps};
@@ -523,6 +524,15 @@ impl Objective for StackObjective<'_> {
                 .map(|delta| of_samples(stack, activations, delta, &all))
                 .collect()
         })
+    }
+
+    fn samples(&mut self) -> Result<Vec<Arc<Dataset>>> {
+        let output = self.features.as_ref().map_or(0, |pair| pair.output);
+        let of_output = |data: &Arc<Dataset>| match data.outputs() {
+            1 => Ok(Arc::clone(data)),
+            _ => Ok(Arc::new(data.of_output(output)?)),
+        };
+        self.problem.data.iter().map(of_output).collect()
     }
 
     /// The dense run that was handed in, or else one that is trained now.
