@@ -115,8 +115,6 @@ impl Columns {
             columns: self,
             width,
             base,
-            // A set that all have who are True gains ln(1/b) by each.
-            least: (enough / -base.ln()) as usize,
             best: enough,
             plainest: None,
             set: Vec::with_capacity(width),
@@ -132,8 +130,6 @@ struct Search<'a> {
     columns: &'a Columns,
     width: usize,
     base: f64,
-    /// What True samples a set must exceed.
-    least: usize,
     best: f64,
     plainest: Option<Vec<usize>>,
     set: Vec<usize>,
@@ -147,7 +143,8 @@ impl Search<'_> {
         for variable in first..=variables - (self.width - self.set.len()) {
             let with_it = both(trues, &self.columns.labelled_true[variable]);
             let positives = count(&with_it);
-            if positives <= self.least {
+            // A set gains at most ln(1/b) by each True sample that has it.
+            if positives as f64 * -self.base.ln() <= self.best {
                 continue;
             }
             self.looked_at += 1;
