@@ -15,8 +15,8 @@ from torch.func import functional_call, jacrev, vmap
 from precode._internal.errors import PrecodeValueError, UnsupportedError
 from precode._internal.randomness import isolated
 from precode.modules import gradients, training
-from precode.modules.booleans import inputs_of, labels_of
 from precode.modules.batches import SCORING, Batches, call, mapped, samples
+from precode.modules.booleans import inputs_of, labels_of
 from precode.modules.copies import Buffers, copied
 from precode.modules.gradients import Tensors
 from precode.modules.layers import Watch

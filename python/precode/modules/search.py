@@ -13,7 +13,7 @@ from torch import nn
 from precode import _precode
 from precode._internal import memory
 from precode._internal.check import COUNT, KEY, fractions, integer, literals, numbers, plain
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError, TicketWarning
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
 from precode.modules import own, selection
@@ -185,11 +185,12 @@ def find_ticket(
         the share of all the module's weights that is prunable, and what was left out.
 
     Raises:
-        PrecodeValueError: unknown method or name; an epoch that the method or the training does not have; a density out of range or so small that it keeps nothing; data, a
-            loss, training or clauses that the method needs and that are not given; no prunable layer; a named
-            parameter that is shared, frozen or not finite; a module that is pruned already; gradients that are not
-            finite; scores that do not tell weights apart; a loss or training that uses the module itself in place of
-            the copy it is given; a batch of one sample for batch normalization; training that diverges.
+        PrecodeValueError: unknown method or name; an epoch that the method or the training does not have; a density out
+            of range or so small that it keeps nothing; data, a loss, training or clauses that the method needs and that
+            are not given; data that tell no clauses; no prunable layer; a named parameter that is shared, frozen or not
+            finite; a module that is pruned already; gradients that are not finite; scores that do not tell weights
+            apart; a loss or training that uses the module itself in place of the copy it is given; a batch of one
+            sample for batch normalization; training that diverges.
         PrecodeTypeError: an argument of the wrong type, such as data that can be read only once.
         PrecodeShapeError: layers that do not follow one another; a loss of several elements.
         UnsupportedError: a method that looks into the training where `train` hides it; a layer without what the method

@@ -60,15 +60,7 @@ impl Ask<'_> {
 
 /// Methods for any data: neither told the clauses, nor in need of data that tell them, which random labels do not.
 fn of_any_data() -> impl Iterator<Item = &'static Record> {
-    let told: Vec<String> = all()
-        .iter()
-        .filter(|record| record.needs.clauses)
-        .map(|record| format!("{}-blind", record.name))
-        .collect();
-    let reads_network = |name: &str| name.starts_with("distance") || name.starts_with("motion");
-    let tells =
-        move |record: &&Record| told.iter().any(|name| name == record.name) && !reads_network(record.name);
-    all().iter().filter(move |record| !record.needs.clauses && !tells(record))
+    all().iter().filter(|record| !record.needs.clauses && !record.needs.clauses_in_data)
 }
 
 fn names() -> Vec<&'static str> {

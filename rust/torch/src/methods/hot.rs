@@ -34,7 +34,7 @@ const DAMPING: f64 = 0.1;
 pub(super) const HOT_OBS: Record = Record {
     name: "hot-obs",
     title: "A training of 2 epochs at 6 times the learning rate, pruned by Optimal Brain Surgeon after each",
-    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false },
+    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
     schedule: "after each epoch t of T, to the density d^(t/T)",
     cost: "T epochs and the gradients of single samples for each, T = 2 unless at says another",
     nested: false,
@@ -91,7 +91,7 @@ pub(super) const HOT_CODES: Record = Record {
 pub(super) const HOT_CODES_BLIND: Record = Record {
     name: "hot-codes-blind",
     title: "As hot-codes, with the clauses that the data tell",
-    needs: HOT_IMP.needs,
+    needs: Needs { clauses_in_data: true, ..HOT_IMP.needs },
     cost: "at most a tenth of what imp trains, or n epochs, and one pass over the data",
     deviations: BLIND,
     find: |objective, request| with_clauses(objective, request, Knows::Data),

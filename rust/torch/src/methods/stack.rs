@@ -195,6 +195,22 @@ impl<'a> StackObjective<'a> {
         Ok(self)
     }
 
+    /// Has codes read at another output than the first: its weights give rows their polarity, and its labels are read.
+    ///
+    /// # Errors
+    /// There is no such output.
+    pub fn with_output(mut self, output: usize) -> Result<Self> {
+        let outputs = self.widths[self.widths.len() - 1];
+        if output >= outputs {
+            return Err(value_error!("output {output} of {outputs}: counted from 0"));
+        }
+        // Of deeper networks no codes are read.
+        if let Some(features) = &mut self.features {
+            features.output = output;
+        }
+        Ok(self)
+    }
+
     fn networks(&self) -> usize {
         self.parameters.first().map_or(0, |parameter| parameter.initial.size()[0] as usize)
     }

@@ -29,7 +29,7 @@ const DEVIATIONS: &str = "Uses the clauses. As many locations are chosen as a la
 pub(in crate::methods) const TARGET_STATIC: Record = Record {
     name: "target-static",
     title: "Weights and the signs of the nearest locations through C0: |W1 + V|, both in units of their row",
-    needs: Needs { data: false, gradients: false, dense_run: false, clauses: true },
+    needs: Needs { data: false, gradients: false, dense_run: false, clauses: true, clauses_in_data: false },
     schedule: "one shot",
     cost: "none",
     nested: true,
@@ -87,7 +87,7 @@ pub(in crate::methods) const OBS_CODES: Record = Record {
 pub(in crate::methods) const TARGET_STATIC_BLIND: Record = Record {
     name: "target-static-blind",
     title: "As target-static, with the clauses that the data tell",
-    needs: Needs { data: true, clauses: false, ..TARGET_STATIC.needs },
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..TARGET_STATIC.needs },
     cost: "one pass over the data",
     deviations: BLIND,
     find: |objective, request| find(objective, request, 0, Rule::Static, Knows::Data),
@@ -97,7 +97,7 @@ pub(in crate::methods) const TARGET_STATIC_BLIND: Record = Record {
 pub(in crate::methods) const TARGET_MOTION_BLIND: Record = Record {
     name: "target-motion-blind",
     title: "As target-motion, with the clauses that the data tell",
-    needs: Needs { data: true, clauses: false, ..TARGET_MOTION.needs },
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..TARGET_MOTION.needs },
     cost: "2 epochs and one pass over the data",
     deviations: BLIND,
     find: |objective, request| find(objective, request, EPOCHS, Rule::Motion, Knows::Data),
@@ -107,7 +107,7 @@ pub(in crate::methods) const TARGET_MOTION_BLIND: Record = Record {
 pub(in crate::methods) const TARGET_COMBINED_BLIND: Record = Record {
     name: "target-combined-blind",
     title: "As target-combined, with the clauses that the data tell",
-    needs: Needs { data: true, clauses: false, ..TARGET_COMBINED.needs },
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..TARGET_COMBINED.needs },
     cost: "2 epochs and one pass over the data",
     deviations: BLIND,
     find: |objective, request| find(objective, request, EPOCHS, Rule::Combined, Knows::Data),
@@ -117,7 +117,7 @@ pub(in crate::methods) const TARGET_COMBINED_BLIND: Record = Record {
 pub(in crate::methods) const SIGN_KEEPING_BLIND: Record = Record {
     name: "sign-keeping-blind",
     title: "As sign-keeping, with the clauses that the data tell",
-    needs: Needs { data: true, clauses: false, ..SIGN_KEEPING.needs },
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..SIGN_KEEPING.needs },
     cost: "2 epochs and one pass over the data",
     deviations: BLIND,
     find: |objective, request| find(objective, request, EPOCHS, Rule::Signs, Knows::Data),
@@ -127,7 +127,7 @@ pub(in crate::methods) const SIGN_KEEPING_BLIND: Record = Record {
 pub(in crate::methods) const OBS_CODES_BLIND: Record = Record {
     name: "obs-codes-blind",
     title: "As obs-codes, with the clauses that the data tell",
-    needs: Needs { data: true, clauses: false, ..OBS_CODES.needs },
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..OBS_CODES.needs },
     cost: "2 epochs and two passes over the data",
     deviations: BLIND,
     find: |objective, request| find(objective, request, EPOCHS, Rule::Features, Knows::Data),
