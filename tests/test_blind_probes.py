@@ -72,6 +72,27 @@ def test_clauses_are_of_the_output_that_is_asked():
     assert item.notes == {"clauses_recovered": [2], "clauses_found": [2]}
 
 
+def test_rows_have_the_polarity_of_the_output_that_is_asked():
+    task = pc.Dnf([CLAUSES[:2], CLAUSES[2:]], 10)
+    runs = pc.train(task, samples=2000, sampler="uniform", **SETTING)
+    weights = {name: value[0].double().numpy() for name, value in runs.start.weights.items()}
+    for output in (0, 1):
+        clauses, w = [tuple(clause) for clause in task.clauses_of(output)], weights["w1"]
+        scores = reference.target_static(w, weights["w2"][output], w, None, np.eye(10), clauses, w.size // 3)
+        mask = pc.find_tickets(runs, "target-static", 0.3, output=output).found[0].masks["w1"][0]
+        kept = np.argsort(-scores.ravel(), kind="stable")[: round(0.3 * w.size)]
+        assert sorted(kept) == np.flatnonzero(mask.numpy()).tolist()
+
+
+def test_all_methods_leave_out_what_asks_for_clauses_where_none_are_known():
+    from precode.tickets.registry import resolve_methods
+
+    assert {f"{probe}-blind" for probe in PROBES} <= set(resolve_methods("all", clauses=True))
+    without = resolve_methods("all", clauses=False)
+    assert "distance-blind" in without
+    assert not {f"{probe}-blind" for probe in PROBES} & set(without)
+
+
 class Model(nn.Module):
     def __init__(self, weights):
         super().__init__()

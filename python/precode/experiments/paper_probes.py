@@ -12,7 +12,7 @@ from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
 from precode.experiments.paper import PLACE, SETTING, SOURCE, joined, summary
 from precode.experiments.paper_budget import SMALL
-from precode.experiments.paper_sweep import CONTROLS, HOT, KIND, MEASURES, PROBES, RIVALS
+from precode.experiments.paper_sweep import CONTROLS, HOT, KIND, MEASURES, NOTES, PROBES, RIVALS
 from precode.experiments.records import Experiment, Result
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def tables(cells: Sequence[Finished]) -> Tables:
     """
     tickets = joined(cells)["tickets"]
     tickets["dense_epochs"] = tickets["dense_epochs"].astype(float)
-    found = tickets.get("clauses_found", np.nan)
-    tickets["clause_recall"] = found / tickets["clauses"]
-    tickets["clause_precision"] = found / tickets.get("clauses_recovered", np.nan)
+    recovered, right = (tickets[name].astype(float) for name in NOTES)
+    tickets["clause_recall"], tickets["clause_precision"] = right / tickets["clauses"].astype(float), right / recovered
+    told = CLAUSES if right.notna().any() else ()
     return {
-        "means": _means(tickets, (*MEASURES, *CLAUSES, "dense_epochs")),
+        "means": _means(tickets, (*MEASURES, *told, "dense_epochs")),
         "differences": _differences(tickets),
         "tickets": tickets,
     }

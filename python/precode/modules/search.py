@@ -13,7 +13,13 @@ from torch import nn
 from precode import _precode
 from precode._internal import memory
 from precode._internal.check import COUNT, KEY, fractions, integer, literals, numbers, plain
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
+from precode._internal.errors import (
+    PrecodeShapeError,
+    PrecodeTypeError,
+    PrecodeValueError,
+    TicketWarning,
+    UnsupportedError,
+)
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
 from precode.modules import own, selection

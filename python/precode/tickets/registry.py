@@ -35,12 +35,13 @@ def records() -> dict[str, _precode.Method]:
 def methods() -> pd.DataFrame:
     """Every ticket method: one row each.
 
-    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses, or clauses in the data), schedule, cost beside
-    retraining, nested (whether the ticket of a smaller density is a part of that of a larger one), early (whether it
-    can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets may start later, ``rewind`` of
-    `find_tickets`), random (whether it draws random numbers of its own), features (whether it prunes and trains the
-    first layer in feature space), reference, and deviations from the published method or its official code. A control
-    is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see `controls`.
+    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses, or clauses in the
+    data), schedule, cost beside retraining, nested (whether the ticket of a smaller density is a part of that of a
+    larger one), early (whether it can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets
+    may start later, ``rewind`` of `find_tickets`), random (whether it draws random numbers of its own), features
+    (whether it prunes and trains the first layer in feature space), reference, and deviations from the published method
+    or its official code. A control is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see
+    `controls`.
 
     Example:
         >>> methods().set_index("name").loc["snip", "reference"]

@@ -26,7 +26,8 @@ const ROUNDS: u32 = 4;
 const OURS: &str =
     "our definition; arXiv 2605.17704 names feature distance and motion, its formulas are not public";
 
-const DISTANCE_NEEDS: Needs = Needs { data: false, gradients: false, dense_run: false, clauses: true, clauses_in_data: false };
+const DISTANCE_NEEDS: Needs =
+    Needs { data: false, gradients: false, dense_run: false, clauses: true, clauses_in_data: false };
 const MOTION_NEEDS: Needs = Needs { data: true, ..DISTANCE_NEEDS };
 
 pub(super) const DISTANCE: Record = Record {
