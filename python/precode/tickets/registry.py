@@ -113,8 +113,11 @@ def resolve_methods(wanted: str | Iterable[str], *, clauses: bool) -> list[str]:
         PrecodeValueError: no such method, none at all, or one that needs clauses where there are none.
     """
     if isinstance(wanted, str) and wanted == "all":
-        asking = ("needs_clauses", "needs_clauses_in_data")
-        return [name for name, item in records().items() if clauses or not any(item[each] for each in asking)]
+        return [
+            name
+            for name, item in records().items()
+            if clauses or not (item["needs_clauses"] or item["needs_clauses_in_data"])
+        ]
     if not isinstance(wanted, Iterable):
         raise PrecodeTypeError(f"methods must be names such as 'snip', not {type(wanted).__name__}")
     listed = list(dict.fromkeys([wanted] if isinstance(wanted, str) else wanted))
