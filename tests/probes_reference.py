@@ -8,6 +8,7 @@ of variables.
 from __future__ import annotations
 
 import heapq
+import itertools
 
 import numpy as np
 
@@ -162,3 +163,30 @@ def pruned_exactly(parameters, alive, hessian, keep):
         now[here] -= now[here[place]] / inverse[place, place] * inverse[:, place]
         now[here[place]], alive[here[place]] = 0, False
     return now, alive
+
+
+def told_by_data(x, y, width):
+    """Clauses by sequential covering, every set of `width` variables looked at each time.
+
+    x (N, n) and y (N,) are Booleans. The set is taken that is least likely by Chernoff's bound, while the inverse of
+    that exceeds 20 times the number of sets; then its True samples are taken out.
+    """
+    sets = list(itertools.combinations(range(x.shape[1]), width))
+    has = np.array([x[:, list(chosen)].all(1) for chosen in sets])
+    left, found = np.ones(len(y), bool), []
+    while True:
+        share = y[left].mean() if left.any() else 1.0
+        if share in (0.0, 1.0):
+            return found
+        counts, trues = (has & left).sum(1), (has & left & y).sum(1)
+        exponents = np.zeros(len(sets))
+        for place, (count, true) in enumerate(zip(counts, trues, strict=True)):
+            if count and true / count > share:
+                q = true / count
+                wrong = (1 - q) * np.log((1 - q) / (1 - share)) if q < 1 else 0.0
+                exponents[place] = count * (q * np.log(q / share) + wrong)
+        best = int(exponents.argmax())
+        if exponents[best] <= np.log(20 * len(sets)):
+            return found
+        found.append(sets[best])
+        left &= ~(has[best] & y)

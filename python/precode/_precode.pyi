@@ -95,6 +95,7 @@ class Method(TypedDict):
     needs_gradients: bool
     needs_dense_run: bool
     needs_clauses: bool
+    needs_clauses_in_data: bool
     schedule: str
     cost: str
     nested: bool
@@ -201,6 +202,7 @@ def find_module_ticket(
     density: float,
     granularity: str,
     scope: str,
+    at: int | None,
     seed: int,
 ) -> Tickets: ...
 def find_stack_tickets(
@@ -214,6 +216,7 @@ def find_stack_tickets(
     holds_projection: bool,
     clauses: _Sets | None,
     complemented: Sequence[bool],
+    output: int,
     settings: TrainSettings,
     engine: str,
     prunable: str,

@@ -261,6 +261,8 @@ CLAIM = Claim(
                 *("distance", "distance-plain", "distance-blind", "motion", "motion-plain", "motion-blind"),
                 *("distance+motion", "distance+motion-plain", "distance+motion-blind"),
                 *("target-static", "target-motion", "target-combined", "sign-keeping", "obs-codes", "hot-codes"),
+                *("target-static-blind", "target-motion-blind", "target-combined-blind", "sign-keeping-blind"),
+                *("obs-codes-blind", "hot-codes-blind"),
             ],
             "light probes",
         ),

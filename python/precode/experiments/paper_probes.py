@@ -12,7 +12,7 @@ from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
 from precode.experiments.paper import PLACE, SETTING, SOURCE, joined, summary
 from precode.experiments.paper_budget import SMALL
-from precode.experiments.paper_sweep import CONTROLS, HOT, KIND, MEASURES, PROBES, RIVALS
+from precode.experiments.paper_sweep import CONTROLS, HOT, KIND, MEASURES, NOTES, PROBES, RIVALS
 from precode.experiments.records import Experiment, Result
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 ROUNDS = ("hot-imp", "hot-codes", "hot-codes:wrong-clauses")
 """Short trainings in rounds, of at most a tenth of what iterative magnitude pruning trains."""
+
+BLIND = tuple(f"{probe}-blind" for probe in (*PROBES, "hot-codes"))
+"""Probes that are not told the clauses, which the data tell them."""
+
+READ = ("distance-blind",)
+"""A probe that reads the clauses from the network: beside those, for how many it finds."""
+
+CLAUSES = ("clause_recall", "clause_precision")
+"""Of probes that are not told the clauses: the share of the formula's that they find, and of theirs that are right."""
 
 REFERENCES = ("random", "magnitude", "obs", "imp")
 """What knows nothing, and what trains to the end or again and again."""
@@ -31,12 +40,15 @@ BESIDE = ("checkpoint-magnitude", "magnitude", "imp")
 def tables(cells: Sequence[Finished]) -> Tables:
     """``means`` of every method, epoch and density; ``differences`` from `BESIDE`, formula by formula; all tickets.
 
-    ``dense_epochs`` among the quantities are the epochs of training that finding took.
+    ``dense_epochs`` among the quantities are the epochs of training that finding took; `CLAUSES` are of blind probes.
     """
     tickets = joined(cells)["tickets"]
     tickets["dense_epochs"] = tickets["dense_epochs"].astype(float)
+    recovered, right = (tickets[name].astype(float) for name in NOTES)
+    tickets["clause_recall"], tickets["clause_precision"] = right / tickets["clauses"].astype(float), right / recovered
+    told = CLAUSES if right.notna().any() else ()
     return {
-        "means": _means(tickets, (*MEASURES, "dense_epochs")),
+        "means": _means(tickets, (*MEASURES, *told, "dense_epochs")),
         "differences": _differences(tickets),
         "tickets": tickets,
     }
@@ -130,8 +142,9 @@ EXPERIMENT = Experiment(
         "dense network's initial weights and is trained as it was. All constants of the probes were chosen on formulas "
         "0 to 15 of seed 0; the formulas here are others. Differences are taken formula by formula, from checkpoint "
         "magnitude read after the same epoch, from final magnitude and from iterative magnitude pruning. Controls: the "
-        "clauses of another formula, and the magnitudes of W1 times those of w2 without any. The frontier is what no "
-        "method with as little training exceeds."
+        "clauses of another formula, and the magnitudes of W1 times those of w2 without any. Blind probes are told the "
+        "width of the clauses alone, and read them from the data (distance-blind: from the network, told how many). "
+        "The frontier is what no method with as little training exceeds."
     ),
     setting={
         **SETTING,
@@ -143,7 +156,7 @@ EXPERIMENT = Experiment(
         "densities": (0.5, 0.25, 0.1),
         "probe_epochs": (0, 1, 2, 20),
         "hot_epochs": (1, 2, 5),
-        "methods": (*PROBES, *RIVALS, *HOT, *CONTROLS, *ROUNDS, *REFERENCES),
+        "methods": (*PROBES, *BLIND, *READ, *RIVALS, *HOT, *CONTROLS, *ROUNDS, *REFERENCES),
     },
     quick={
         **SMALL,
@@ -151,7 +164,7 @@ EXPERIMENT = Experiment(
         "densities": (0.25,),
         "probe_epochs": (0,),
         "hot_epochs": (1,),
-        "methods": ("target-combined", "hot-magnitude", "checkpoint-magnitude", "random"),
+        "methods": ("target-combined", "target-combined-blind", "hot-magnitude", "checkpoint-magnitude", "random"),
     },
     kind=KIND,
     tables=tables,

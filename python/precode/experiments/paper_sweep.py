@@ -47,6 +47,10 @@ MEASURES = (
 codes that the dense ones have, the Jaccard index and the number of codes; the share of codes that survive the mask."""
 
 
+NOTES = ("clauses_recovered", "clauses_found")
+"""What blind probes say of themselves."""
+
+
 def cells(setting: Mapping[str, Any]) -> Iterator[Settings]:
     """A cell for every point, method and epoch that it is read after.
 
@@ -72,13 +76,18 @@ def parts(setting: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
 
 
 def compute(settings: Settings, parts: Parts) -> Tables:
-    """Tickets of one method, retrained: ``tickets``, see `Retrained.table`, without its timings."""
+    """Tickets of one method, retrained: ``tickets``, see `Retrained.table`, without its timings.
+
+    Of blind probes also how many clauses they found, and how many of them are right.
+    """
     indices = list(parts[FORMULA])
     runs = dense(settings, indices)
     found = find_tickets(
         runs, settings["method"], parts["density"], at=settings.get("probe_epoch"), seed=settings["seed"]
     )
     table = found.retrain(test=settings["test"], relative_floor=0.0).table().drop(columns="seconds")
+    of_ticket = ["density", FORMULA]
+    table = table.merge(found.table().reindex(columns=[*of_ticket, *NOTES]), on=of_ticket, validate="1:1")
     table[FORMULA] = np.asarray(indices)[table[FORMULA]]
     return {"tickets": table.assign(**{name: settings[name] for name in PLACE})}
 

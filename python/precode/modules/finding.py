@@ -67,6 +67,7 @@ class Search:
         score: the function, of a method of the user's own.
         clauses: over the inputs of the first layer that codes are read from, or None.
         negated: whether the network computes the negation of what its clauses say.
+        at: epochs of the dense run after which the module is read; None for the method's own moment.
         seed: key of the method's own random numbers.
         choice: what is pruned, and what is not.
     """
@@ -78,11 +79,12 @@ class Search:
         score: Score | None,
         clauses: list[list[int]] | None,
         negated: bool,
+        at: int | None,
         seed: int,
         choice: Choice,
     ) -> None:
         self._objective, self._method, self._score, self._choice = objective, method, score, choice
-        self._clauses, self._negated, self._seed = clauses, negated, seed
+        self._clauses, self._negated, self._at, self._seed = clauses, negated, at, seed
         self._base, _, self._control = method.partition(":")
 
     def ticket(self, wanted: Wanted) -> Ticket:
@@ -142,6 +144,7 @@ class Search:
             wanted.density,
             "weight",
             "global" if wanted.scope == "global" else "per-layer",
+            self._at,
             self._seed,
         )
         first = [value for _, value, _ in self._objective.parameters]

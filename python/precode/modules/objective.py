@@ -16,6 +16,7 @@ from precode._internal.errors import PrecodeValueError, UnsupportedError
 from precode._internal.randomness import isolated
 from precode.modules import gradients, training
 from precode.modules.batches import SCORING, Batches, call, mapped, samples
+from precode.modules.booleans import inputs_of, labels_of
 from precode.modules.copies import Buffers, copied
 from precode.modules.gradients import Tensors
 from precode.modules.layers import Watch
@@ -192,6 +193,32 @@ class ModuleObjective(Learner):
                 self._buffers.put_back()
                 count += samples(x)
         return [moment / count for moment in moments]
+
+    def samples(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All data as Booleans: the inputs of the first layer that codes are read from, and the labels of the output.
+
+        (samples, variables) and (samples,), on the CPU. The inputs are those of the initial values.
+
+        Raises:
+            UnsupportedError: inputs or labels that are not Boolean.
+        """
+
+        def samples() -> tuple[torch.Tensor, torch.Tensor]:
+            first, second, output = self.features or (0, 0, 0)
+            name, outputs = self._names[first], len(self.parameters[second][1])
+            inputs, labels = [], []
+            at = [value for _, value, _ in self.parameters]
+            with self._data().isolated(), Watch(self._slots, [name]) as watch, self._at(at):
+                for x, y in self._data().epoch(SCORING):
+                    with torch.inference_mode(False), torch.no_grad():
+                        call(self._module, x)
+                        inputs.append(inputs_of(watch.taken()[0][0], name))
+                    labels.append(labels_of(y, output, outputs).cpu())
+                    self._buffers.put_back()
+            return torch.cat(inputs), torch.cat(labels)
+
+        found: tuple[torch.Tensor, torch.Tensor] = self._once(samples, [], "samples")
+        return found
 
     def fisher(self, at: Tensors) -> torch.Tensor:
         """Empirical Fisher matrix of all prunable weights together, (weights, weights), float64, on all data.

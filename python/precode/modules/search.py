@@ -13,7 +13,13 @@ from torch import nn
 from precode import _precode
 from precode._internal import memory
 from precode._internal.check import COUNT, KEY, fractions, integer, literals, numbers, plain
-from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError, TicketWarning
+from precode._internal.errors import (
+    PrecodeShapeError,
+    PrecodeTypeError,
+    PrecodeValueError,
+    TicketWarning,
+    UnsupportedError,
+)
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
 from precode.modules import own, selection
@@ -26,6 +32,7 @@ from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
 from precode.modules.training import OptimizerFactory, adam
 from precode.tickets import masked
 from precode.tickets.masked import Slot
+from precode.tickets.search import moments
 from precode.tickets.ticket import Ticket
 
 ONE_SHOT_COPIES = 20
@@ -58,6 +65,7 @@ def find_ticket(
     exclude: str | Iterable[str] = (),
     granularity: str = "weight",
     scope: str = "global",
+    at: int | None = None,
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
@@ -82,6 +90,7 @@ def find_ticket(
     exclude: str | Iterable[str] = (),
     granularity: str = "weight",
     scope: str = "global",
+    at: int | None = None,
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
@@ -106,6 +115,7 @@ def find_ticket(
     exclude: str | Iterable[str] = (),
     granularity: str = "weight",
     scope: str = "global",
+    at: int | None = None,
     seed: int = 0,
     layers: tuple[str, str] | None = None,
     clauses: Dnf | Sequence[Sequence[int]] | None = None,
@@ -157,6 +167,8 @@ def find_ticket(
             keep the largest scores: random, the magnitudes, snip, grasp, your own.
         scope: over what scores are compared: global, per-layer, or erk: in each layer, with the densities of the
             Erdős–Rényi kernel (arXiv 1911.11134).
+        at: epochs of the default loop after which the module is read, by methods that can read it early (``early`` of
+            `precode.methods`); if None, each method's own moment. The ticket starts at theta_0 whenever it was read.
         seed: key of the method's own random numbers and of the order of a shuffling loader.
         layers: names of two linear layers that follow one another, for methods that read codes; if None and the module
             has exactly two, those.
@@ -179,11 +191,12 @@ def find_ticket(
         the share of all the module's weights that is prunable, and what was left out.
 
     Raises:
-        PrecodeValueError: unknown method or name; a density out of range or so small that it keeps nothing; data, a
-            loss, training or clauses that the method needs and that are not given; no prunable layer; a named
-            parameter that is shared, frozen or not finite; a module that is pruned already; gradients that are not
-            finite; scores that do not tell weights apart; a loss or training that uses the module itself in place of
-            the copy it is given; a batch of one sample for batch normalization; training that diverges.
+        PrecodeValueError: unknown method or name; an epoch that the method or the training does not have; a density out
+            of range or so small that it keeps nothing; data, a loss, training or clauses that the method needs and that
+            are not given; data that tell no clauses; no prunable layer; a named parameter that is shared, frozen or not
+            finite; a module that is pruned already; gradients that are not finite; scores that do not tell weights
+            apart; a loss or training that uses the module itself in place of the copy it is given; a batch of one
+            sample for batch normalization; training that diverges.
         PrecodeTypeError: an argument of the wrong type, such as data that can be read only once.
         PrecodeShapeError: layers that do not follow one another; a loss of several elements.
         UnsupportedError: a method that looks into the training where `train` hides it; a layer without what the method
@@ -217,6 +230,8 @@ def find_ticket(
         pair = _pair(module, slots, layers, output, several=clauses is not None)
         if score is None:
             _check_needs(name, data is not None and loss is not None, train is not None, pair, clauses)
+        if at is not None:
+            _check_moment(name, score is not None, at, epochs, train is not None)
         _check_memory(name, slots, asked)
         signed = _clauses(clauses, slots, pair)
         with reporter(progress, 0, "batch") as report:
@@ -231,7 +246,7 @@ def find_ticket(
             wishes = [selection.wanted(each, granularity, scope, shapes) for each in asked]
             check_choice(name, score is not None, wishes)
             negated = isinstance(clauses, Dnf) and clauses.complemented
-            search = Search(objective, name, score, signed, negated, seed, choice)
+            search = Search(objective, name, score, signed, negated, at, seed, choice)
             tickets = [search.ticket(each) for each in wishes]
     for said in dict.fromkeys(each for ticket in tickets for each in ticket.config["warnings"]):
         warnings.warn(said, TicketWarning, stacklevel=2)
@@ -302,6 +317,23 @@ def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: An
         raise PrecodeValueError(
             f"method '{method}' needs clauses and two linear layers: pass clauses= and layers=, or use a method that "
             "needs none"
+        )
+
+
+def _check_moment(method: str, is_own: bool, at: int, epochs: int, trains: bool) -> None:
+    """Refuses an epoch that a method does not look at, or that the training does not show.
+
+    Raises:
+        PrecodeValueError: the method reads no epoch that it is told, or the run does not have it.
+        UnsupportedError: a function of the user's own trains, and its epochs are not seen.
+    """
+    if is_own:
+        raise PrecodeValueError(f"at = {at}: {method} is a function of your own, which reads theta_0; leave at out")
+    moments([method], integer(at, "at", 0, COUNT), epochs)
+    if at and trains:
+        raise UnsupportedError(
+            f"at = {at}: train= hides the epochs of its training: pass data and loss instead, so that the default loop "
+            "trains, or at=0"
         )
 
 

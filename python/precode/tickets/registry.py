@@ -35,12 +35,13 @@ def records() -> dict[str, _precode.Method]:
 def methods() -> pd.DataFrame:
     """Every ticket method: one row each.
 
-    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses), schedule, cost beside
-    retraining, nested (whether the ticket of a smaller density is a part of that of a larger one), early (whether it
-    can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets may start later, ``rewind`` of
-    `find_tickets`), random (whether it draws random numbers of its own), features (whether it prunes and trains the
-    first layer in feature space), reference, and deviations from the published method or its official code. A control
-    is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see `controls`.
+    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses, or clauses in the
+    data), schedule, cost beside retraining, nested (whether the ticket of a smaller density is a part of that of a
+    larger one), early (whether it can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets
+    may start later, ``rewind`` of `find_tickets`), random (whether it draws random numbers of its own), features
+    (whether it prunes and trains the first layer in feature space), reference, and deviations from the published method
+    or its official code. A control is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see
+    `controls`.
 
     Example:
         >>> methods().set_index("name").loc["snip", "reference"]
@@ -62,6 +63,7 @@ def needs(item: _precode.Method) -> list[str]:
         "gradients": item["needs_gradients"],
         "dense run": item["needs_dense_run"],
         "clauses": item["needs_clauses"],
+        "clauses in the data": item["needs_clauses_in_data"],
     }
     return [name for name, needed in wanted.items() if needed]
 
@@ -103,14 +105,19 @@ def resolve_methods(wanted: str | Iterable[str], *, clauses: bool) -> list[str]:
 
     Args:
         wanted: the argument.
-        clauses: whether the clauses are known; without them ``"all"`` leaves out the methods that need them.
+        clauses: whether the clauses are known; without them ``"all"`` leaves out the methods that need them, told or in
+            the data.
 
     Raises:
         PrecodeTypeError: not names.
         PrecodeValueError: no such method, none at all, or one that needs clauses where there are none.
     """
     if isinstance(wanted, str) and wanted == "all":
-        return [name for name, item in records().items() if clauses or not item["needs_clauses"]]
+        return [
+            name
+            for name, item in records().items()
+            if clauses or not (item["needs_clauses"] or item["needs_clauses_in_data"])
+        ]
     if not isinstance(wanted, Iterable):
         raise PrecodeTypeError(f"methods must be names such as 'snip', not {type(wanted).__name__}")
     listed = list(dict.fromkeys([wanted] if isinstance(wanted, str) else wanted))

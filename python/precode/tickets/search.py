@@ -76,7 +76,8 @@ def find_tickets(
 
     Raises:
         PrecodeValueError: an unknown method or a density out of range; a density that keeps no weight; a method that
-            needs clauses in networks trained without a formula; an epoch that the dense run does not have; ``at``
+            needs clauses in networks trained without a formula; data that tell no clauses, where they are sought in
+            them; an epoch that the dense run does not have; ``at``
             without a method that reads early, ``rewind`` with one that does not rewind; a network whose layer inputs
             are all zero, for OBS.
         UnsupportedError: a search that does not fit into memory.
@@ -301,6 +302,7 @@ def _find(
         holds_projection(runs),
         None if runs.tasks is None else clause_sets(runs.tasks, output),
         [task.complemented for task in runs.tasks or ()],
+        output,
         replace(runs.settings, snapshots=()),
         engine,
         prunable,

@@ -26,6 +26,7 @@ pub struct MethodRow {
     needs_gradients: bool,
     needs_dense_run: bool,
     needs_clauses: bool,
+    needs_clauses_in_data: bool,
     schedule: &'static str,
     cost: &'static str,
     nested: bool,
@@ -49,6 +50,7 @@ pub fn methods() -> Vec<MethodRow> {
         needs_gradients: record.needs.gradients,
         needs_dense_run: record.needs.dense_run,
         needs_clauses: record.needs.clauses,
+        needs_clauses_in_data: record.needs.clauses_in_data,
         schedule: record.schedule,
         cost: record.cost,
         nested: record.nested,
@@ -173,7 +175,7 @@ impl<'py> Tickets<'py> {
 /// Tickets of every network of a stack.
 #[pyfunction]
 #[pyo3(signature = (start, dense, snapshots, data, validation, embedding, embedding_seed, holds_projection, clauses,
-    complemented, settings, engine, prunable, method, densities, granularity, scope, at, rewind, seed, streams, progress))]
+    complemented, output, settings, engine, prunable, method, densities, granularity, scope, at, rewind, seed, streams, progress))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python API")]
 pub fn find_stack_tickets<'py>(
     py: Python<'py>,
@@ -187,6 +189,7 @@ pub fn find_stack_tickets<'py>(
     holds_projection: bool,
     clauses: Option<Vec<SignedClauses>>,
     complemented: Vec<bool>,
+    output: usize,
     settings: Settings,
     engine: String,
     prunable: String,
@@ -221,7 +224,8 @@ pub fn find_stack_tickets<'py>(
         };
         let choice: Choice = engine.parse()?;
         let mut objective =
-            StackObjective::new(&start, problem, choice, &prunable, progress)?.with_snapshots(&snapshots)?;
+            StackObjective::new(&start, problem, choice, &prunable, progress)?.with_output(output)?;
+        objective = objective.with_snapshots(&snapshots)?;
         if holds_projection {
             objective = objective.with_held_projection()?;
         }

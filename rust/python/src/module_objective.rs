@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
-use precode_core::Progress;
+use precode_core::{Dataset, Progress};
 use precode_torch::methods::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan};
 use precode_torch::{Error, Result};
 use pyo3::call::PyCallArgs;
@@ -160,6 +160,13 @@ impl Objective for ModuleObjective {
         self.tensors("input_moments", (single(at)?,))
     }
 
+    fn samples(&mut self) -> Result<Vec<Arc<Dataset>>> {
+        let (inputs, labels): (PyTensor, PyTensor) = self.call("samples", ())?;
+        let variables = inputs.0.size().last().copied().unwrap_or_default() as usize;
+        let bools = |tensor: &Tensor| Vec::<bool>::try_from(tensor.f_flatten(0, -1)?);
+        Ok(vec![Arc::new(Dataset::from_bools(&bools(&inputs.0)?, &bools(&labels.0)?, variables, 1)?)])
+    }
+
     /// A module is one network, whatever `networks` say.
     fn fisher(&mut self, at: &[Tensor], _: Range<usize>) -> Result<Vec<Tensor>> {
         let fisher: PyTensor = self.call("fisher", (single(at)?,))?;
@@ -249,7 +256,7 @@ impl ModuleObjective {
 
 /// Tickets of a module.
 #[pyfunction]
-#[pyo3(signature = (objective, clauses, complemented, method, density, granularity, scope, seed))]
+#[pyo3(signature = (objective, clauses, complemented, method, density, granularity, scope, at, seed))]
 #[expect(clippy::too_many_arguments, reason = "arguments of a Python call")]
 pub fn find_module_ticket<'py>(
     py: Python<'py>,
@@ -260,6 +267,7 @@ pub fn find_module_ticket<'py>(
     density: f64,
     granularity: String,
     scope: String,
+    at: Option<u32>,
     seed: u64,
 ) -> PyResult<Tickets<'py>> {
     let (asking, asked) = channel();
@@ -269,7 +277,7 @@ pub fn find_module_ticket<'py>(
         densities: vec![density],
         granularity,
         scope,
-        at: None,
+        at,
         rewind: 0,
         seed,
         streams: vec![0],

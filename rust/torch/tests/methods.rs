@@ -8,7 +8,7 @@ use precode_core::Progress;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_core::train::TrainConfig;
 use precode_torch::methods::{
-    Batch, Control, Found, Method, Moment, Objective, Request, StackObjective, Start, all,
+    Batch, Control, Found, Method, Moment, Objective, Record, Request, StackObjective, Start, all,
 };
 use precode_torch::{Choice, Engine, Fused, Stack};
 use tch::{Device, Kind, Tensor};
@@ -58,8 +58,13 @@ impl Ask<'_> {
     }
 }
 
+/// Methods for any data: neither told the clauses, nor in need of data that tell them, which random labels do not.
+fn of_any_data() -> impl Iterator<Item = &'static Record> {
+    all().iter().filter(|record| !record.needs.clauses && !record.needs.clauses_in_data)
+}
+
 fn names() -> Vec<&'static str> {
-    all().iter().filter(|record| !record.needs.clauses).map(|record| record.name).collect()
+    of_any_data().map(|record| record.name).collect()
 }
 
 /// (R): entries kept in all tensors.
@@ -107,7 +112,7 @@ fn nested_methods_are_nested() {
     ] {
         let densities = vec![1.0, 0.8, 0.7, 0.64, 0.5, 0.3, 0.2];
         let ask = Ask { prunable: "all", densities, granularity, scope, ..Ask::default() };
-        for record in all().iter().filter(|record| record.nested && !record.needs.clauses) {
+        for record in of_any_data().filter(|record| record.nested) {
             let found = ask.find(&case, record.name);
             for pair in found.masks.windows(2) {
                 for (larger, smaller) in pair[0].iter().zip(&pair[1]) {
@@ -409,7 +414,7 @@ fn found_at(case: &Case, method: &str, at: Option<u32>, rewind: u32) -> Result<(
 #[test]
 fn methods_read_the_epoch_that_they_are_told() {
     let case = case();
-    for record in all().iter().filter(|record| !record.needs.clauses) {
+    for record in of_any_data() {
         let of = |at: Option<u32>| found_at(&case, record.name, at, 0).unwrap().0;
         if !record.reads.is_early() {
             assert_eq!(of(Some(2)).masks, of(None).masks, "{} passes it over", record.name);

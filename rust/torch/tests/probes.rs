@@ -252,6 +252,51 @@ fn clauses_are_recovered_without_the_formula() {
     assert_eq!(names, ["clauses_recovered"]);
 }
 
+/// Probes through the projection that read the clauses from the data.
+const TOLD_BY_DATA: [&str; 6] =
+    ["target-static", "target-motion", "target-combined", "sign-keeping", "obs-codes", "hot-codes"];
+
+#[test]
+fn the_data_tell_the_clauses() {
+    for embedding in [Embedding::Identity, Embedding::Projection { rows: 8, trained: true }] {
+        let (case, clauses) = case(embedding);
+        for method in TOLD_BY_DATA {
+            let blind = format!("{method}-blind");
+            let (told, found) =
+                (Ask::of(&case, &clauses).find(method), Ask::of(&case, &clauses).find(&blind));
+            assert_eq!((&found.masks, &found.cost), (&told.masks, &told.cost), "{method}");
+            let all = vec![vec![4.0; NETWORKS]];
+            let notes = [("clauses_recovered", &all), ("clauses_found", &all)];
+            assert_eq!(found.notes, notes.map(|(name, note)| (name.to_owned(), note.clone())), "{method}");
+            let untold = Ask { clauses: None, ..Ask::of(&case, &clauses) }.find(&blind);
+            assert_eq!((untold.masks, untold.notes.len()), (found.masks, 1), "{method}");
+        }
+    }
+}
+
+#[test]
+fn networks_need_not_have_equally_many_clauses() {
+    let (mut case, clauses) = case(Embedding::Projection { rows: 8, trained: false });
+    // The second network is shown two of its four clauses.
+    let own = &clauses[1][..2];
+    let dnf = Dnf::new(VARIABLES, vec![own.to_vec()], false).unwrap();
+    let sampler = Sampler::BrokenClause { true_counts: None };
+    case.data[1] = Arc::new(sampler.sample(&dnf, 4000, 1, Purpose::Data, 1).unwrap());
+    let found = Ask::of(&case, &clauses).find("target-static-blind");
+    assert_eq!(found.notes[0].1, [[4.0, 2.0, 4.0]]);
+    assert_eq!(found.notes[1].1, [[4.0, 2.0, 4.0]]);
+}
+
+#[test]
+fn data_that_tell_no_clauses_are_refused() {
+    let (mut case, clauses) = case(Embedding::Projection { rows: 8, trained: false });
+    case.data.iter_mut().for_each(|data| *data = Arc::new(data.select(&[0, 1, 2, 3]).unwrap()));
+    for method in TOLD_BY_DATA {
+        let message = Ask::of(&case, &clauses).try_find(&format!("{method}-blind")).unwrap_err();
+        assert!(message.contains("network 0: its data tell no clauses of 4 variables"), "{message}");
+    }
+}
+
 #[test]
 fn probes_recover_more_codes_than_magnitudes() {
     let (case, clauses) = case(Embedding::Identity);

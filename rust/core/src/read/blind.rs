@@ -1,4 +1,4 @@
-//! Clauses read from a network after a short warm-up, for probes that do not know the formula.
+//! Clauses read from a network after a short warm-up, or from its data, for probes that do not know the formula.
 //!
 //! The founding paper pairs the columns of |W1| by their correlation (arXiv 2504.08842, section 3.3: clauses of two
 //! literals, each variable in one clause). For wider clauses that share variables, the statistic and the search
@@ -11,6 +11,10 @@ use ndarray::{Array2, ArrayView2};
 use crate::error::{Result, shape_error, value_error};
 use crate::read::codes::{Readout, Real};
 use crate::task::formula::{Clause, Literal, binomial};
+
+mod data;
+
+pub use data::recover_from_data;
 
 /// What says that two variables are in a clause together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

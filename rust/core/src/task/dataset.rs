@@ -94,6 +94,28 @@ impl Dataset {
         Ok(selected)
     }
 
+    /// The same inputs with the labels of one output alone.
+    ///
+    /// ```
+    /// use precode_core::Dataset;
+    /// let data = Dataset::from_bools(&[true, false], &[true, false, false, true], 1, 2)?;
+    /// assert_eq!(data.of_output(1)?.unpack_labels(), [0, 1]);
+    /// assert!(data.of_output(2).is_err());
+    /// # Ok::<(), precode_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) if there is no such output.
+    pub fn of_output(&self, output: usize) -> Result<Self> {
+        if output >= self.outputs {
+            return Err(value_error!("output {output} of {}: counted from 0", self.outputs));
+        }
+        let mut chosen = Self::zeros(self.samples, self.variables, 1)?;
+        chosen.inputs.copy_from_slice(&self.inputs);
+        (0..self.samples).filter(|&s| self.label(s, output)).for_each(|s| chosen.set_label(s, 0));
+        Ok(chosen)
+    }
+
     /// Number of samples.
     pub fn samples(&self) -> usize {
         self.samples
@@ -128,6 +150,11 @@ impl Dataset {
     pub fn input(&self, sample: usize) -> &[u32] {
         let words = self.words_per_sample();
         &self.inputs[sample * words..][..words]
+    }
+
+    /// Value of one variable in one sample.
+    pub fn value(&self, sample: usize, variable: usize) -> bool {
+        self.input(sample)[variable / WORD_BITS] >> (variable % WORD_BITS) & 1 == 1
     }
 
     /// Label of one sample at one output.

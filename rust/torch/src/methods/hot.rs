@@ -1,5 +1,6 @@
 //! Hot probes: short trainings at a high learning rate, and what is pruned in them.
 
+use precode_core::Clauses;
 use precode_core::ticket::mask::{Density, Granularity, Scope};
 use precode_core::ticket::obs::{MOST_WEIGHTS, damped_inverse, removal_among, without};
 use rayon::prelude::*;
@@ -8,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::iterative::{handles, trainings};
 use super::objective::{Objective, Plan};
 use super::obs::named;
-use super::probes::translated::{check_told, with_codes};
+use super::probes::translated::{BLIND, Knows, known, with_codes};
 use super::score::{magnitudes, on_device, through_rows};
 use super::select::{flat, select};
 use super::{Cost, Found, Moment, Needs, Record, Request, Start, initial, prunable};
@@ -33,7 +34,7 @@ const DAMPING: f64 = 0.1;
 pub(super) const HOT_OBS: Record = Record {
     name: "hot-obs",
     title: "A training of 2 epochs at 6 times the learning rate, pruned by Optimal Brain Surgeon after each",
-    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false },
+    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
     schedule: "after each epoch t of T, to the density d^(t/T)",
     cost: "T epochs and the gradients of single samples for each, T = 2 unless at says another",
     nested: false,
@@ -47,7 +48,7 @@ pub(super) const HOT_OBS: Record = Record {
                  training goes on from there, its optimizer started anew; the ticket starts at theta_0.",
     find: |objective, request| {
         check_size(objective)?;
-        find(objective, request, exact, 1.0)
+        find(objective, request, &exact, 1.0)
     },
 };
 
@@ -59,7 +60,7 @@ pub(super) const HOT_MAGNITUDE: Record = Record {
     reference: "our definition",
     deviations: "|w2| is the norm of a row's weights to all outputs; other weights count by their magnitudes. Training \
                  goes on from the weights that are left, its optimizer started anew; the ticket starts at theta_0.",
-    find: |objective, request| find(objective, request, largest, 0.0),
+    find: |objective, request| find(objective, request, &largest, 0.0),
     ..HOT_OBS
 };
 
@@ -72,7 +73,7 @@ pub(super) const HOT_IMP: Record = Record {
     reference: "our definition; in rounds as arXiv 1803.03635",
     deviations: "imp in a tenth of its epochs: rounds of equally many, one at least. |w2| is the norm of a row's weights to \
                  all outputs; other weights count by their magnitudes.",
-    find: |objective, request| in_rounds(objective, request, largest),
+    find: |objective, request| in_rounds(objective, request, &largest),
     ..HOT_MAGNITUDE
 };
 
@@ -83,17 +84,23 @@ pub(super) const HOT_CODES: Record = Record {
     deviations: "Uses the clauses. Locations are the best by the sum of the distances at theta_0 and at the end of the round; \
                  W1 and the target V are in units of the layer, and as many locations are chosen as it can hold exactly. \
                  Rounds as of hot-imp.",
-    find: |objective, request| {
-        // Before anything is trained.
-        check_told(objective, request)?;
-        in_rounds(objective, request, nearest)
-    },
+    find: |objective, request| with_clauses(objective, request, Knows::Clauses),
     ..HOT_IMP
+};
+
+pub(super) const HOT_CODES_BLIND: Record = Record {
+    name: "hot-codes-blind",
+    title: "As hot-codes, with the clauses that the data tell",
+    needs: Needs { clauses_in_data: true, ..HOT_IMP.needs },
+    cost: "at most a tenth of what imp trains, or n epochs, and one pass over the data",
+    deviations: BLIND,
+    find: |objective, request| with_clauses(objective, request, Knows::Data),
+    ..HOT_CODES
 };
 
 /// Prunes the networks to each of some densities, among the survivors: for each the masks, and the values that training
 /// goes on from.
-type Prune = fn(
+type Prune<'a> = &'a dyn Fn(
     &mut dyn Objective,
     &[Tensor],
     Option<&[Tensor]>,
@@ -150,23 +157,37 @@ fn find(objective: &mut dyn Objective, request: &Request, prune: Prune, gradient
     Ok(Found { masks, start: Start::Initial, scores: None, cost: costs, notes: Vec::new() })
 }
 
-/// The largest sums of weights and the target of the nearest locations; other weights count by their magnitudes.
+/// In rounds, the largest sums of weights and the target of the nearest locations; other weights count by their
+/// magnitudes.
+fn with_clauses(objective: &mut dyn Objective, request: &Request, knows: Knows) -> Result<Found> {
+    // Before anything is trained.
+    let (clauses, notes) = known(objective, request, knows)?;
+    let prune = |objective: &mut dyn Objective,
+                 values: &[Tensor],
+                 survivors: Option<&[Tensor]>,
+                 densities: &[Density],
+                 request: &Request| {
+        let scores = nearest(objective, values, &clauses, request)?;
+        best(&scores, values, survivors, densities, request)
+    };
+    Ok(Found { notes, ..in_rounds(objective, request, &prune)? })
+}
+
 fn nearest(
     objective: &mut dyn Objective,
     values: &[Tensor],
-    survivors: Option<&[Tensor]>,
-    densities: &[Density],
+    clauses: &[Clauses],
     request: &Request,
-) -> Result<Vec<(Vec<Tensor>, Vec<Tensor>)>> {
+) -> Result<Vec<Tensor>> {
     let start = initial(objective);
-    let own: Vec<f64> = with_codes(objective, &start, values, SHARE, request)?.into_iter().collect();
+    let own: Vec<f64> = with_codes(objective, &start, values, clauses, SHARE, request)?.into_iter().collect();
     let mut scores = handles(values);
     if let Some(pair) = objective.features() {
         let like = &values[pair.first];
         scores[pair.first] =
             on_device(&Tensor::f_from_slice(&own)?.f_view(like.size().as_slice())?, like.device())?;
     }
-    best(&magnitudes(&prunable(objective, scores))?, values, survivors, densities, request)
+    magnitudes(&prunable(objective, scores))
 }
 
 /// Iterative magnitude pruning in a tenth of its epochs.

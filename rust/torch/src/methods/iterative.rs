@@ -31,7 +31,7 @@ pub(super) enum Back {
 pub(super) const IMP: Record = Record {
     name: "imp",
     title: "Iterative magnitude pruning with resetting to theta_0",
-    needs: Needs { data: true, gradients: false, dense_run: true, clauses: false },
+    needs: Needs { data: true, gradients: false, dense_run: true, clauses: false, clauses_in_data: false },
     schedule: "levels of density 0.8^t",
     cost: "the dense run and one training for each level above the density",
     nested: true,

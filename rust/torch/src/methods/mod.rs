@@ -239,4 +239,6 @@ pub struct Needs {
     pub dense_run: bool,
     /// The clauses of the formula.
     pub clauses: bool,
+    /// Data that tell the clauses.
+    pub clauses_in_data: bool,
 }

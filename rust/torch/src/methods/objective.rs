@@ -1,9 +1,10 @@
 //! What a method may ask of the networks it searches, whatever they are.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use precode_core::Clause;
 use precode_core::train::scores::{ScoreRule, ScoreStep, Scores};
+use precode_core::{Clause, Dataset};
 use tch::Tensor;
 
 use crate::error::{Result, unsupported};
@@ -179,6 +180,15 @@ pub trait Objective {
     fn gauss_newton(&mut self, at: &[Tensor], networks: Range<usize>) -> Result<Vec<Tensor>> {
         let _ = (at, networks);
         Err(unsupported!("these networks do not tell the gradients of single samples"))
+    }
+
+    /// The training samples of each network (R entries): the inputs of the pair of layers that codes are read from,
+    /// before the embedding, and the labels of the pair's output alone.
+    ///
+    /// # Errors
+    /// There are no data; inputs or labels that are not Boolean.
+    fn samples(&mut self) -> Result<Vec<Arc<Dataset>>> {
+        Err(unsupported!("these networks do not tell their samples"))
     }
 
     /// Values of all parameters after the dense training, theta_T.

@@ -15,7 +15,8 @@ const GRASP_TEMPERATURE: f64 = 200.0;
 /// The epoch that `checkpoint-magnitude` reads unless it is told another: the last that a probe reads by itself.
 const CHECKPOINT: u32 = 2;
 
-const NO_NEEDS: Needs = Needs { data: false, gradients: false, dense_run: false, clauses: false };
+const NO_NEEDS: Needs =
+    Needs { data: false, gradients: false, dense_run: false, clauses: false, clauses_in_data: false };
 
 pub(super) const RANDOM: Record = Record {
     name: "random",

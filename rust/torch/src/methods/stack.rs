@@ -4,10 +4,11 @@ mod scoring;
 mod training;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use precode_core::train::Problem;
 use precode_core::train::scores::Scores;
-use precode_core::{Clause, Embedding, Progress};
+use precode_core::{Clause, Dataset, Embedding, Progress};
 use tch::{Device, Kind, Tensor};
 
 use super::feed::{Scoring, Steps};
@@ -191,6 +192,22 @@ impl<'a> StackObjective<'a> {
         Ok(self)
     }
 
+    /// Has codes read at another output than the first: its weights give rows their polarity, and its labels are read.
+    ///
+    /// # Errors
+    /// There is no such output.
+    pub fn with_output(mut self, output: usize) -> Result<Self> {
+        let outputs = self.widths[self.widths.len() - 1];
+        if output >= outputs {
+            return Err(value_error!("output {output} of {outputs}: counted from 0"));
+        }
+        // Of deeper networks no codes are read.
+        if let Some(features) = &mut self.features {
+            features.output = output;
+        }
+        Ok(self)
+    }
+
     fn networks(&self) -> usize {
         self.parameters.first().map_or(0, |parameter| parameter.initial.size()[0] as usize)
     }
@@ -267,6 +284,15 @@ impl Objective for StackObjective<'_> {
 
     fn epochs(&self) -> u32 {
         self.problem.config.epochs
+    }
+
+    fn samples(&mut self) -> Result<Vec<Arc<Dataset>>> {
+        let output = self.features.as_ref().map_or(0, |pair| pair.output);
+        let of_output = |data: &Arc<Dataset>| match data.outputs() {
+            1 => Ok(Arc::clone(data)),
+            _ => Ok(Arc::new(data.of_output(output)?)),
+        };
+        self.problem.data.iter().map(of_output).collect()
     }
 
     fn dense_epochs(&self) -> Vec<f64> {

@@ -15,7 +15,7 @@ const ROUNDS: u32 = 100;
 pub(super) const SYNFLOW: Record = Record {
     name: "synflow",
     title: "Synaptic flow |theta_0 dR/dtheta| in 100 rounds",
-    needs: Needs { data: false, gradients: true, dense_run: false, clauses: false },
+    needs: Needs { data: false, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
     schedule: "100 rounds, density d^(t/100) after round t",
     cost: "100 gradients on a single input of ones",
     nested: false,

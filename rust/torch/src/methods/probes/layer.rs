@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, unsupported};
+use crate::error::{Error, Result, unsupported, value_error};
 use crate::methods::objective::{FeaturePair, Objective};
 use crate::methods::score::magnitudes;
 use crate::methods::select::{flat, select};
@@ -21,6 +21,9 @@ use crate::methods::{Request, initial, prunable};
 
 /// Width of recovered clauses where nothing is told: that of arXiv 2504.08842, section 4.
 const BLIND_WIDTH: usize = 4;
+
+/// Numbers that a probe reports of itself, as of [`Found`](crate::methods::Found).
+pub(super) type Notes = Vec<(String, Vec<Vec<f64>>)>;
 
 /// The layer that codes are read from, as a probe sees it.
 pub(super) struct Layer {
@@ -129,11 +132,52 @@ impl Layer {
         Ok(shaped(flat(&norms)?, (self.networks, self.rows))?)
     }
 
-    /// The clauses of all networks, if they are told.
-    pub fn told(&self) -> Result<Clauses> {
-        let formula = self.clauses.as_ref().ok_or_else(super::no_clauses)?;
-        let sets: Vec<&[Clause]> = formula.iter().map(Vec::as_slice).collect();
-        Ok(Clauses::new(&sets, self.networks, self.variables)?)
+    /// The clauses of each network, if they are told.
+    pub fn told(&self) -> Result<Vec<Clauses>> {
+        self.each(self.clauses.as_ref().ok_or_else(super::no_clauses)?)
+    }
+
+    fn each(&self, formulas: &[Vec<Clause>]) -> Result<Vec<Clauses>> {
+        let of_network = |formula: &Vec<Clause>| Ok(Clauses::new(&[formula], 1, self.variables)?);
+        formulas.iter().map(of_network).collect()
+    }
+
+    /// The clauses of each network as its data tell them, and notes as of [`recovered`](Self::recovered).
+    pub fn told_by_data(
+        &self,
+        objective: &mut dyn Objective,
+        request: &Request,
+    ) -> Result<(Vec<Clauses>, Notes)> {
+        let data = objective.samples()?;
+        let width_of = |network: usize| -> usize {
+            let told = self.clauses.as_ref().and_then(|clauses| clauses.get(network)?.first());
+            told.map_or(BLIND_WIDTH.min(self.variables), Vec::len)
+        };
+        let found: Vec<Vec<Clause>> = in_parallel(self.networks, |network| {
+            let (complemented, width) =
+                (self.complemented.get(network).copied().unwrap_or(false), width_of(network));
+            let found = blind::recover_from_data(&data[network], complemented, width, request.progress)?;
+            if found.is_empty() {
+                return Err(value_error!(
+                    "network {network}: its data tell no clauses of {width} variables that are not negated; tell the \
+                     clauses and use the probe without -blind, or give more data"
+                ));
+            }
+            Ok::<_, Error>(found)
+        })?;
+        Ok((self.each(&found)?, self.notes(&found, request)))
+    }
+
+    /// How many clauses there are and, where the formula is known, how many are right.
+    fn notes(&self, found: &[Vec<Clause>], request: &Request) -> Notes {
+        let note = |name: &str, numbers: Vec<f64>| (name.to_owned(), vec![numbers; request.densities.len()]);
+        let mut notes =
+            vec![note("clauses_recovered", found.iter().map(|found| found.len() as f64).collect())];
+        if let Some(told) = &self.clauses {
+            let hits = found.iter().zip(told).map(|(found, told)| blind::hits(found, told) as f64);
+            notes.push(note("clauses_found", hits.collect()));
+        }
+        notes
     }
 
     /// C1 and output weights of all networks, in float64; output weights as they speak for the clauses.
@@ -150,12 +194,7 @@ impl Layer {
 
     /// Clauses recovered from warmed-up networks, and notes of how many there are and, where the formula is known, how
     /// many are right.
-    #[allow(clippy::type_complexity)]
-    pub fn recovered(
-        &self,
-        warm: &[Tensor],
-        request: &Request,
-    ) -> Result<(Vec<Vec<Clause>>, Vec<(String, Vec<Vec<f64>>)>)> {
+    pub fn recovered(&self, warm: &[Tensor], request: &Request) -> Result<(Vec<Vec<Clause>>, Notes)> {
         let features = self.features(warm)?;
         let readout = features.readout()?;
         let told = self.clauses.as_ref();
@@ -174,13 +213,7 @@ impl Layer {
             Ok(blind::recover(affinity.view(), count, width)?)
         };
         let found: Vec<Vec<Clause>> = in_parallel(self.networks, of_network)?;
-        let note = |name: &str, numbers: Vec<f64>| (name.to_owned(), vec![numbers; request.densities.len()]);
-        let mut notes =
-            vec![note("clauses_recovered", found.iter().map(|found| found.len() as f64).collect())];
-        if let Some(told) = told {
-            let hits = found.iter().zip(told).map(|(found, told)| blind::hits(found, told) as f64);
-            notes.push(note("clauses_found", hits.collect()));
-        }
+        let notes = self.notes(&found, request);
         Ok((found, notes))
     }
 

@@ -7,7 +7,7 @@ use precode_core::ticket::translation::{Chosen, Translation, choose_locations, e
 use precode_core::{Clauses, Readout};
 use tch::{Kind, Tensor};
 
-use super::layer::{Layer, of_network};
+use super::layer::{Layer, Notes, of_network};
 use crate::error::Result;
 use crate::methods::iterative::handles;
 use crate::methods::objective::{Batch, Objective};
@@ -29,7 +29,7 @@ const DEVIATIONS: &str = "Uses the clauses. As many locations are chosen as a la
 pub(in crate::methods) const TARGET_STATIC: Record = Record {
     name: "target-static",
     title: "Weights and the signs of the nearest locations through C0: |W1 + V|, both in units of their row",
-    needs: Needs { data: false, gradients: false, dense_run: false, clauses: true },
+    needs: Needs { data: false, gradients: false, dense_run: false, clauses: true, clauses_in_data: false },
     schedule: "one shot",
     cost: "none",
     nested: true,
@@ -39,7 +39,7 @@ pub(in crate::methods) const TARGET_STATIC: Record = Record {
     features: false,
     reference: OURS,
     deviations: DEVIATIONS,
-    find: |objective, request| find(objective, request, 0, Rule::Static),
+    find: |objective, request| find(objective, request, 0, Rule::Static, Knows::Clauses),
 };
 
 pub(in crate::methods) const TARGET_MOTION: Record = Record {
@@ -49,14 +49,14 @@ pub(in crate::methods) const TARGET_MOTION: Record = Record {
     cost: "2 epochs",
     reads: Moment::After(EPOCHS),
     deviations: MOVING,
-    find: |objective, request| find(objective, request, EPOCHS, Rule::Motion),
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Motion, Knows::Clauses),
     ..TARGET_STATIC
 };
 
 pub(in crate::methods) const TARGET_COMBINED: Record = Record {
     name: "target-combined",
     title: "Weights and the signs of the locations best by distance and motion, |W1 + V/2| |w2|",
-    find: |objective, request| find(objective, request, EPOCHS, Rule::Combined),
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Combined, Knows::Clauses),
     ..TARGET_MOTION
 };
 
@@ -71,7 +71,7 @@ pub(in crate::methods) const SIGN_KEEPING: Record = Record {
                  for clauses of k literals. A removal costs the sum of max(0, 0.3 - t c / s) / 0.3 over the signs t of the \
                  row's locations, c being the features that are left and s their root mean square in the whole row, and \
                  0.001 |w| / max |w|.",
-    find: |objective, request| find(objective, request, EPOCHS, Rule::Signs),
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Signs, Knows::Clauses),
     ..TARGET_STATIC
 };
 
@@ -80,13 +80,92 @@ pub(in crate::methods) const OBS_CODES: Record = Record {
     title: "As obs, with the Hessian of the features that the best locations read beside that of the inputs",
     schedule: "one shot, weight by weight",
     cost: "2 epochs and one pass over the data",
-    find: |objective, request| find(objective, request, EPOCHS, Rule::Features),
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Features, Knows::Clauses),
     ..TARGET_MOTION
 };
+
+pub(in crate::methods) const TARGET_STATIC_BLIND: Record = Record {
+    name: "target-static-blind",
+    title: "As target-static, with the clauses that the data tell",
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..TARGET_STATIC.needs },
+    cost: "one pass over the data",
+    deviations: BLIND,
+    find: |objective, request| find(objective, request, 0, Rule::Static, Knows::Data),
+    ..TARGET_STATIC
+};
+
+pub(in crate::methods) const TARGET_MOTION_BLIND: Record = Record {
+    name: "target-motion-blind",
+    title: "As target-motion, with the clauses that the data tell",
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..TARGET_MOTION.needs },
+    cost: "2 epochs and one pass over the data",
+    deviations: BLIND,
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Motion, Knows::Data),
+    ..TARGET_MOTION
+};
+
+pub(in crate::methods) const TARGET_COMBINED_BLIND: Record = Record {
+    name: "target-combined-blind",
+    title: "As target-combined, with the clauses that the data tell",
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..TARGET_COMBINED.needs },
+    cost: "2 epochs and one pass over the data",
+    deviations: BLIND,
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Combined, Knows::Data),
+    ..TARGET_COMBINED
+};
+
+pub(in crate::methods) const SIGN_KEEPING_BLIND: Record = Record {
+    name: "sign-keeping-blind",
+    title: "As sign-keeping, with the clauses that the data tell",
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..SIGN_KEEPING.needs },
+    cost: "2 epochs and one pass over the data",
+    deviations: BLIND,
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Signs, Knows::Data),
+    ..SIGN_KEEPING
+};
+
+pub(in crate::methods) const OBS_CODES_BLIND: Record = Record {
+    name: "obs-codes-blind",
+    title: "As obs-codes, with the clauses that the data tell",
+    needs: Needs { data: true, clauses: false, clauses_in_data: true, ..OBS_CODES.needs },
+    cost: "2 epochs and two passes over the data",
+    deviations: BLIND,
+    find: |objective, request| find(objective, request, EPOCHS, Rule::Features, Knows::Data),
+    ..OBS_CODES
+};
+
+pub(in crate::methods) const BLIND: &str = "Told the width of the clauses where it is known (else 4), neither their number nor their variables. A clause is the set of \
+     that many variables whose samples are True more often than chance explains; it is taken out, and the next is sought, until \
+     chance explains the rest. Recovers literals that are not negated (notes clauses_recovered and, where the formula is known, \
+     clauses_found); refused where there are none.";
 
 const MOVING: &str = "Uses the clauses. Motion is that from theta_0, and at theta_0 the negative gradient on the scoring \
                       batch. As many locations are chosen as a layer of that many weights can hold exactly: weights / k \
                       for clauses of k literals.";
+
+/// Where a probe has the clauses from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::methods) enum Knows {
+    /// It is told them.
+    Clauses,
+    /// The data tell them.
+    Data,
+}
+
+impl Knows {
+    /// The clauses of each network, and what is to be noted of them.
+    fn of(
+        self,
+        layer: &Layer,
+        objective: &mut dyn Objective,
+        request: &Request,
+    ) -> Result<(Vec<Clauses>, Notes)> {
+        match self {
+            Self::Clauses => Ok((layer.told()?, Vec::new())),
+            Self::Data => layer.told_by_data(objective, request),
+        }
+    }
+}
 
 /// How locations become scores.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,9 +188,15 @@ impl Rule {
     }
 }
 
-fn find(objective: &mut dyn Objective, request: &Request, usual: u32, rule: Rule) -> Result<Found> {
+fn find(
+    objective: &mut dyn Objective,
+    request: &Request,
+    usual: u32,
+    rule: Rule,
+    knows: Knows,
+) -> Result<Found> {
     let layer = Layer::of(objective, request)?;
-    let clauses = layer.told()?;
+    let (clauses, notes) = knows.of(&layer, objective, request)?;
     let (values, epochs) = early(objective, request, usual)?;
     let mut cost = Cost::of_epochs(epochs);
     let seen = Seen::of(&layer, objective, &values, rule, &mut cost)?;
@@ -125,12 +210,20 @@ fn find(objective: &mut dyn Objective, request: &Request, usual: u32, rule: Rule
         })
         .collect::<Result<_>>()?;
     let costs = vec![cost; request.densities.len()];
-    Ok(Found { masks, start: Start::Initial, cost: costs, scores: None, notes: Vec::new() })
+    Ok(Found { masks, start: Start::Initial, cost: costs, scores: None, notes })
 }
 
-/// Refuses networks without locations: those of another form, or whose clauses are not told.
-pub(in crate::methods) fn check_told(objective: &dyn Objective, request: &Request) -> Result<()> {
-    Layer::of(objective, request)?.told().map(drop)
+/// The clauses of each network, and what is to be noted of them.
+///
+/// # Errors
+/// Networks without locations: those of another form, or whose clauses are neither told nor in the data.
+pub(in crate::methods) fn known(
+    objective: &mut dyn Objective,
+    request: &Request,
+    knows: Knows,
+) -> Result<(Vec<Clauses>, Notes)> {
+    let layer = Layer::of(objective, request)?;
+    knows.of(&layer, objective, request)
 }
 
 /// Magnitudes of W1 and the target of the locations best by their distances at `start` and at `values`, the target's
@@ -139,6 +232,7 @@ pub(in crate::methods) fn with_codes(
     objective: &dyn Objective,
     start: &[Tensor],
     values: &[Tensor],
+    clauses: &[Clauses],
     share: f64,
     request: &Request,
 ) -> Result<Array3<f64>> {
@@ -146,16 +240,21 @@ pub(in crate::methods) fn with_codes(
     let (read, weights) = (layer.features(values)?, layer.weights(values)?);
     let x = in_rows(&layer.c1(start)?) + in_rows(&read.features);
     let (x, translations) = (Readout::new(x.view(), read.output.view())?, layer.translations(values)?);
-    let clauses = layer.told()?;
-    let count = exact_codes(layer.rows * layer.inputs, clauses.width());
     let of_each: Vec<Array2<f64>> = in_parallel(layer.networks, |network| {
-        let chosen = choose_locations(&x, &clauses, network, count);
+        let chosen = layer.chosen(&x, &clauses[network], network);
         let target = of_network(&translations, network).target(&chosen, layer.rows)?;
         let sum = in_all(weights.index_axis(Axis(0), network)) + in_all(target.view()) * share;
         Ok::<_, crate::Error>(sum.mapv(f64::abs))
     })?;
     let scores = of_each.into_iter().flatten().collect();
     Ok(shaped(scores, (layer.networks, layer.rows, layer.inputs))?)
+}
+
+impl Layer {
+    /// The locations of one network that are chosen by `x`.
+    fn chosen(&self, x: &Readout<f64>, clauses: &Clauses, network: usize) -> Vec<Chosen> {
+        choose_locations(x, clauses, network, exact_codes(self.rows * self.inputs, clauses.width()))
+    }
 }
 
 /// The best `keep` weights of each network; of equal scores the first.
@@ -228,12 +327,17 @@ impl Seen {
         })
     }
 
-    fn scores(&self, layer: &Layer, clauses: &Clauses, rule: Rule, request: &Request) -> Result<Array3<f64>> {
+    fn scores(
+        &self,
+        layer: &Layer,
+        clauses: &[Clauses],
+        rule: Rule,
+        request: &Request,
+    ) -> Result<Array3<f64>> {
         let x = Readout::new(self.x.view(), self.output.view())?;
-        let count = exact_codes(layer.rows * layer.inputs, clauses.width());
         let of_each: Vec<Array2<f64>> = in_parallel(layer.networks, |network| {
             request.progress.check()?;
-            let chosen = choose_locations(&x, clauses, network, count);
+            let chosen = layer.chosen(&x, &clauses[network], network);
             self.of_network(network, &chosen, rule, request)
         })?;
         let scores = of_each.into_iter().flatten().collect();
