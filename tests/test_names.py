@@ -30,6 +30,7 @@ def things():
         "Dnf": pc.Dnf([[[0], [1]], [[0, ~2]]], variables=3),
         "EarlyStopping": pc.EarlyStopping(),
         "Locations": pc.locations(runs),
+        "Log": pc.watch(runs.module(0)),
         "Networks": runs.start,
         "Optimizer": pc.Optimizer(),
         "Projection": pc.Projection(),

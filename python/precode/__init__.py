@@ -42,7 +42,7 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import Comparison, compare, find_ticket, register_method
+from precode.modules import Comparison, Log, compare, find_ticket, register_method, watch
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
 
@@ -72,6 +72,7 @@ __all__ = [
     "Dnf",
     "EarlyStopping",
     "Locations",
+    "Log",
     "Networks",
     "Optimizer",
     "PrecodeError",
@@ -119,6 +120,7 @@ __all__ = [
     "report",
     "study",
     "train",
+    "watch",
 ]
 
 

@@ -3,12 +3,15 @@
 from precode.modules.comparing import Comparison, compare
 from precode.modules.own import register_method
 from precode.modules.search import find_ticket
+from precode.modules.watching import Log, watch
 
 __all__ = [
     "Comparison",
+    "Log",
     "compare",
     "find_ticket",
     "register_method",
+    "watch",
 ]
 
 

@@ -1,0 +1,90 @@
+"""The steps that optimizers take with the parameters of a module, counted while a user's own loop trains."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from precode._internal.errors import PrecodeValueError
+from precode.tickets import masked
+
+Own = TypeVar("Own", bound="Steps")
+
+
+class Steps:
+    """Counts optimizer steps within a ``with`` block.
+
+    A step is a round in which no parameter of the module is updated twice: two optimizers with a part of the parameters
+    each make one step together. Optimizers of other modules do not count.
+
+    Attributes:
+        steps: how many there have been.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        masked.check_module(module)
+        self._module = masked.unwrapped(module)
+        self.steps = 0
+        self._updated: set[int] = set()
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self: Own) -> Own:
+        if self._handles:
+            raise PrecodeValueError(f"this {type(self).__name__} is in use already: make another one")
+        self._entered()
+        before, after = map(torch.compiler.disable, (self._before, self._after))
+        self._handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._updated = [], set()
+        self._left()
+
+    def step(self) -> None:
+        """Counts a step that was just made without an optimizer of `torch.optim`."""
+        self._stepped()
+        self._round_ended()
+
+    def _entered(self) -> None:
+        """Called when the block is entered."""
+
+    def _left(self) -> None:
+        """Called when the block is left, also by an exception."""
+
+    def _counted(self) -> None:
+        """Called after the first update of each step."""
+
+    def _round_ended(self) -> None:
+        """Called before the first update of the next step, when all optimizers have made theirs."""
+
+    def _stepped(self) -> None:
+        self.steps += 1
+        self._counted()
+
+    def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        ours = self._ours(optimizer)
+        if self._updated & ours:
+            self._updated = set()
+        if ours and not self._updated:
+            self._round_ended()
+
+    def _after(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if not (ours := self._ours(optimizer)):
+            return
+        first, self._updated = not self._updated, self._updated | ours
+        if first:
+            self._stepped()
+
+    def _ours(self, optimizer: torch.optim.Optimizer) -> set[int]:
+        """The parameters of the module that an optimizer has, by identity."""
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        return held & {id(parameter) for parameter in self._module.parameters()}
