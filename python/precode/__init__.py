@@ -42,7 +42,7 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import Comparison, Log, compare, find_ticket, register_method, watch
+from precode.modules import Comparison, Log, Pruner, Schedule, compare, find_ticket, register_method, watch
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
 
@@ -82,8 +82,10 @@ __all__ = [
     "PrecodeTypeError",
     "PrecodeValueError",
     "Projection",
+    "Pruner",
     "Retrained",
     "Runs",
+    "Schedule",
     "Ticket",
     "TicketWarning",
     "Tickets",

@@ -20,7 +20,8 @@ class Steps:
     """Counts optimizer steps within a ``with`` block.
 
     A step is a round in which no parameter of the module is updated twice: two optimizers with a part of the parameters
-    each make one step together. Optimizers of other modules do not count.
+    each make one step together. Optimizers of other modules do not count, nor
+    parameters that the module gets within the block.
 
     Attributes:
         steps: how many there have been.
@@ -30,12 +31,14 @@ class Steps:
         masked.check_module(module)
         self._module = masked.unwrapped(module)
         self.steps = 0
+        self._parameters: set[int] = set()  # walking through a module takes longer than many a step
         self._updated: set[int] = set()
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self: Own) -> Own:
         if self._handles:
             raise PrecodeValueError(f"this {type(self).__name__} is in use already: make another one")
+        self._parameters = {id(parameter) for parameter in self._module.parameters()}
         self._entered()
         before, after = map(torch.compiler.disable, (self._before, self._after))
         self._handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
@@ -86,5 +89,4 @@ class Steps:
 
     def _ours(self, optimizer: torch.optim.Optimizer) -> set[int]:
         """The parameters of the module that an optimizer has, by identity."""
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        return held & {id(parameter) for parameter in self._module.parameters()}
+        return {id(each) for group in optimizer.param_groups for each in group["params"]} & self._parameters
