@@ -125,7 +125,7 @@ def test_completion_shows_functions_and_classes(room):
 
 
 def test_completion_of_the_package():
-    rooms = {"bench", "claims", "experiments", "plot", "report", "study", "analyses", "nulls", "published"}
+    rooms = {"bench", "callbacks", "claims", "experiments", "plot", "report", "study", "analyses", "nulls", "published"}
     assert dir(pc) == sorted(pc.__all__)
     modules = {name for name in dir(pc) if isinstance(getattr(pc, name), types.ModuleType)}
     assert modules == rooms
@@ -136,8 +136,10 @@ def test_completion_of_the_package():
 def test_import_leaves_extras_and_lazy_rooms_alone():
     script = (
         "import sys, precode\n"
-        "rooms = [f'precode.{name}' for name in ('bench', 'claims', 'experiments', 'plot', 'report', 'study', 'cli')]\n"
+        "rooms = ('bench', 'callbacks', 'claims', 'experiments', 'plot', 'report', 'study', 'cli')\n"
+        "rooms = [f'precode.{name}' for name in rooms]\n"
         "extras = ['matplotlib', 'scipy', 'pyarrow', 'sklearn', 'statsmodels', 'jinja2', 'polars', 'IPython']\n"
+        "extras += ['pytorch_lightning', 'transformers']\n"
         "print([name for name in rooms + extras if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)

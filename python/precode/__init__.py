@@ -47,14 +47,14 @@ from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
 
 if TYPE_CHECKING:
-    from precode import bench, claims, experiments, plot, report, study
+    from precode import bench, callbacks, claims, experiments, plot, report, study
     from precode.experiments import published
     from precode.experiments.founding_curves import Curves, curves, dynamics
 
 __version__ = "0.1.0"
 
 LAZY = {
-    **dict.fromkeys(("bench", "claims", "experiments", "plot", "report", "study"), ""),
+    **dict.fromkeys(("bench", "callbacks", "claims", "experiments", "plot", "report", "study"), ""),
     **dict.fromkeys(("Curves", "curves", "dynamics"), "experiments.founding_curves"),
     "published": "experiments",
 }
@@ -93,6 +93,7 @@ __all__ = [
     "UnsupportedError",
     "analyses",
     "bench",
+    "callbacks",
     "claims",
     "code_distance",
     "code_distance_counts",

@@ -128,7 +128,8 @@ class Pruner(Steps):
         for name in self._choice.names:
             slots[name].prune(torch.ones_like(slots[name].parameter, dtype=torch.bool))
 
-    def _entered(self) -> None:
+    def begin(self) -> None:
+        """Prunes if the schedule names this step."""
         self._follow()
 
     def _counted(self) -> None:
@@ -202,10 +203,9 @@ class Pruner(Steps):
         if len(kept) != len(self._choice.names):
             raise PrecodeValueError("the masks were taken off the module: ask for the ticket before that")
         final = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
-        start, final = (
-            {name: torch.where(kept[name], value, 0.0) if name in kept else value for name, value in values.items()}
-            for values in (self._start, final)
-        )
+        start = {name: self._start[name].to(value.device) for name, value in final.items()}
+        for values in (start, final):
+            values |= {name: torch.where(mask, values[name], 0.0) for name, mask in kept.items()}
         config = {"seed": self._seed, "steps": self.steps, "schedule": vars(self.schedule).copy()}
         density = self._rows[-1]["density"] if self._rows else 1.0
         return Ticket(kept, start, method=self._method, density=density, scope=self._scope, config=config, final=final)
@@ -216,7 +216,7 @@ class Pruner(Steps):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule is, for a checkpoint beside that of the module; numbers and tensors alone."""
-        return {"steps": self.steps, "rows": [dict(row) for row in self._rows], "start": dict(self._start)}
+        return super().state_dict() | {"rows": [dict(row) for row in self._rows], "start": dict(self._start)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint; the masks come with the state dict of the module.
@@ -226,7 +226,8 @@ class Pruner(Steps):
         """
         if state["start"].keys() != self._start.keys():
             raise PrecodeValueError("the checkpoint is of another module: its parameters have other names")
-        self.steps, self._rows = state["steps"], [dict(row) for row in state["rows"]]
+        super().load_state_dict(state)
+        self._rows = [dict(row) for row in state["rows"]]
         self._start = {name: value.to(self._start[name].device) for name, value in state["start"].items()}
 
     def __repr__(self) -> str:

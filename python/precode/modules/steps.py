@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ class Steps:
         if self._handles:
             raise PrecodeValueError(f"this {type(self).__name__} is in use already: make another one")
         self._parameters = {id(parameter) for parameter in self._module.parameters()}
-        self._entered()
+        self.begin()
         before, after = map(torch.compiler.disable, (self._before, self._after))
         self._handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
         return self
@@ -50,18 +51,26 @@ class Steps:
         for handle in self._handles:
             handle.remove()
         self._handles, self._updated = [], set()
-        self._left()
+        self.end()
+
+    def begin(self) -> None:
+        """What is done when the block is entered; for loops that call `step` instead of using a block."""
 
     def step(self) -> None:
-        """Counts a step that was just made without an optimizer of `torch.optim`."""
+        """Counts a step that was just made, where it is not counted by itself."""
         self._stepped()
         self._round_ended()
 
-    def _entered(self) -> None:
-        """Called when the block is entered."""
+    def end(self) -> None:
+        """What is done when the block is left, by an exception too; for loops that call `step`."""
 
-    def _left(self) -> None:
-        """Called when the block is left, also by an exception."""
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs, in numbers, strings and tensors."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self.steps = state["steps"]
 
     def _counted(self) -> None:
         """Called after the first update of each step."""

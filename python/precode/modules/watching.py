@@ -102,7 +102,8 @@ class Log(Steps):
 
     # Records
 
-    def _entered(self) -> None:
+    def begin(self) -> None:
+        """Records the start."""
         if not self._moments:
             self.record()
 
@@ -110,7 +111,8 @@ class Log(Steps):
         if self.steps % self.every == 0:
             self.record()
 
-    def _left(self) -> None:
+    def end(self) -> None:
+        """Records the end."""
         self.record()
         if not self.steps:
             self.unread["steps"] = "no optimizer of torch.optim updated a parameter of the module; see Log.step"
@@ -134,7 +136,7 @@ class Log(Steps):
         whole = len(finite) == len(self._names)
         masks = {density: selection.largest(scores, density) for density in self.densities} if whole else {}
         packed = {density: {name: _packed(mask) for name, mask in each.items()} for density, each in masks.items()}
-        tensors = {name: _change(weight, self._start[name]) for name, weight in weights.items()}
+        tensors = {name: _change(weight, self._start[name].to(weight.device)) for name, weight in weights.items()}
         layers = {} if self._task is None else self._two_layers(slots)
         if not all(bool(torch.isfinite(weight).all()) for weight in layers.values()):
             layers = {}
@@ -246,7 +248,7 @@ class Log(Steps):
     def state_dict(self) -> dict[str, Any]:
         """What has been recorded, for a checkpoint; made of numbers, strings and tensors alone."""
         moments = {step: vars(moment).copy() for step, moment in self._moments.items()}
-        return {"steps": self.steps, "start": dict(self._start), "moments": moments}
+        return super().state_dict() | {"start": dict(self._start), "moments": moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint: moments are again those that were recorded.
@@ -259,7 +261,8 @@ class Log(Steps):
         moments = {step: Moment(**moment) for step, moment in state["moments"].items()}
         if any(moment.masks and list(moment.masks) != self.densities for moment in moments.values()):
             raise PrecodeValueError("the checkpoint has masks of other densities: pass the same densities=")
-        self.steps, self._moments = state["steps"], moments
+        super().load_state_dict(state)
+        self._moments = moments
         slots = masked.slots(self._module)
         self._start = {name: value.to(slots[name].parameter.device) for name, value in state["start"].items()}
 
