@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from precode._internal.errors import UnsupportedError
+from precode._internal.errors import PrecodeShapeError, UnsupportedError
+from precode.tickets.computed import guard, without_guard
 
 
 class Masked(nn.Module):
@@ -29,7 +30,7 @@ class Masked(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with zeros where the mask is False; unlike a product, also where a value is not finite."""
-        return torch.where(self.mask, weight, 0.0)
+        return guard(torch.where(self.mask, weight, 0.0))
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """What is kept when the weight is assigned to."""
@@ -61,6 +62,9 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
         if hasattr(layer, name):
             setattr(type(layer), name, _resetting(name))
     type(layer).__getstate__ = _refuse_pickling  # type: ignore[method-assign]
+    type(layer).__setattr__ = _assign  # type: ignore[assignment, method-assign]
+    if "forward" not in vars(type(layer)):
+        type(layer).forward = without_guard(type(layer).forward)
     if isinstance(layer, nn.RNNBase) and _gather not in layer._forward_pre_hooks.values():
         layer.register_forward_pre_hook(_gather)
         layer.register_forward_hook(_scatter, always_call=True)
@@ -186,6 +190,18 @@ def _resetting(name: str) -> Callable[[nn.Module], None]:
                 original.copy_(getattr(layer, weight))
 
     return reset
+
+
+def _assign(layer: nn.Module, name: str, value: Any) -> None:
+    """A parameter that is assigned to a masked weight gives the trained tensor its values, as any tensor does."""
+    if isinstance(value, torch.Tensor) and (mask := mask_of(layer, name)) is not None:
+        if value.shape != mask.shape:
+            raise PrecodeShapeError(
+                f"'{name}' has a mask of shape {tuple(mask.shape)}, and was assigned values of shape "
+                f"{tuple(value.shape)}: assign values of the same shape, or call ticket.remove_ first"
+            )
+        value = value.detach()
+    nn.Module.__setattr__(layer, name, value)
 
 
 def _refuse_pickling(layer: nn.Module) -> Any:

@@ -179,7 +179,7 @@ class Ticket:
         tensor where the mask is True and with zero elsewhere. The trained tensor is the same `nn.Parameter` as before,
         so an optimizer made before stays valid; in the state dict it is
         ``<layer>.parametrizations.weight.original``, with the mask beside it. ``layer.weight`` is computed whenever it
-        is read, so that editing it in place changes nothing: assign to it, or see `reinitialize_`.
+        is read, so that editing it in place is refused: assign to it, or see `reinitialize_`.
 
         Args:
             module: of the ticket's parameter names, shapes and types, on any device. Within wrappers, such as
