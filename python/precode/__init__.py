@@ -44,7 +44,18 @@ from precode.codes import (
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
 from precode.modules import Comparison, Log, Pruner, Schedule, compare, find_ticket, register_method, watch
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
-from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
+from precode.tickets import (
+    Retrained,
+    Ticket,
+    Tickets,
+    analyses,
+    controls,
+    find_tickets,
+    load_plain_state_dict,
+    methods,
+    plain_state_dict,
+    recovery,
+)
 
 if TYPE_CHECKING:
     from precode import bench, callbacks, claims, experiments, plot, report, study
@@ -110,12 +121,14 @@ __all__ = [
     "feature_capacity",
     "find_ticket",
     "find_tickets",
+    "load_plain_state_dict",
     "locations",
     "mean_row_cosine",
     "methods",
     "motion",
     "nearest_codes",
     "nulls",
+    "plain_state_dict",
     "plot",
     "published",
     "recovery",

@@ -62,6 +62,7 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
         if hasattr(layer, name):
             setattr(type(layer), name, _resetting(name))
     type(layer).__getstate__ = _refuse_pickling  # type: ignore[method-assign]
+    type(layer).__prepare_scriptable__ = _refuse_scripting  # type: ignore[attr-defined]
     type(layer).__setattr__ = _assign  # type: ignore[assignment, method-assign]
     if "forward" not in vars(type(layer)):
         type(layer).forward = without_guard(type(layer).forward)
@@ -210,6 +211,14 @@ def _refuse_pickling(layer: nn.Module) -> Any:
         f"{type(layer).__bases__[0].__name__} is parametrized, as by the mask of a ticket, and cannot be pickled so: "
         "save the ticket and module.state_dict(), which a module with the ticket applied loads, or call ticket.remove_ "
         "first"
+    )
+
+
+def _refuse_scripting(layer: nn.Module) -> Any:
+    """`torch.jit.script` asks this of a layer first; it does not compile parametrized ones."""
+    raise UnsupportedError(
+        f"{type(layer).__bases__[0].__name__} has a mask of a ticket and cannot be compiled by torch.jit.script: call "
+        "ticket.remove_ first, or use torch.export.export or torch.jit.trace"
     )
 
 

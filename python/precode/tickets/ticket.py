@@ -26,7 +26,7 @@ from precode._internal.errors import (
     TicketWarning,
 )
 from precode._internal.randomness import isolated, reseed
-from precode.tickets import contents, masked, masking
+from precode.tickets import contents, masked, masking, pretrained
 
 
 def _versions() -> dict[str, str]:
@@ -169,6 +169,25 @@ class Ticket:
             raise PrecodeFileError(
                 f"{os.fspath(path)!s}: {error}: the file was not written by precode; take another copy"
             ) from error
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes a folder as those of the Hugging Face hub: ``ticket.safetensors``, and ``README.md`` as a model card.
+
+        Nothing is sent anywhere: upload the folder as any other.
+
+        Raises:
+            PrecodeFileError: it cannot be written.
+        """
+        pretrained.save(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Ticket:
+        """Reads the ticket in a folder of `save_pretrained`, such as a downloaded one.
+
+        Raises:
+            PrecodeFileError: as for `load`.
+        """
+        return cls.load(os.path.join(folder, pretrained.TICKET))
 
     # Modules
 
