@@ -42,7 +42,7 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import Comparison, Log, Pruner, Schedule, compare, find_ticket, register_method, watch
+from precode.modules import Comparison, Log, Pruner, Schedule, compare, find_ticket, register_method, remove_dead, watch
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
 from precode.tickets import (
     Retrained,
@@ -133,6 +133,7 @@ __all__ = [
     "published",
     "recovery",
     "register_method",
+    "remove_dead",
     "report",
     "study",
     "train",

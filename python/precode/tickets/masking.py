@@ -137,11 +137,12 @@ def reset(module: nn.Module) -> None:
 
 def compute_when_called(module: nn.Module) -> None:
     """Computes all weights pruned by `torch.nn.utils.prune` whenever the module is called."""
-    if _refresh not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_refresh)
+    if refresh not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(refresh)
 
 
-def _refresh(module: nn.Module, _: Any) -> None:
+def refresh(module: nn.Module, _: Any) -> None:
+    """The hook that does it."""
     for layer in module.modules():
         _compute(layer)
 
@@ -153,6 +154,12 @@ def _by_torch(layer: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in layer._parameters.items()
         if parameter is not None and name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in layer._buffers
     }
+
+
+def products(layer: nn.Module) -> list[torch.Tensor]:
+    """The weights that such a layer computed when it was called last."""
+    held = [layer.__dict__.get(name) for name in _by_torch(layer)]
+    return [value for value in held if isinstance(value, torch.Tensor)]
 
 
 def _compute(layer: nn.Module) -> None:
