@@ -30,11 +30,14 @@ def things():
         "Dnf": pc.Dnf([[[0], [1]], [[0, ~2]]], variables=3),
         "EarlyStopping": pc.EarlyStopping(),
         "Locations": pc.locations(runs),
+        "Log": pc.watch(runs.module(0)),
         "Networks": runs.start,
         "Optimizer": pc.Optimizer(),
         "Projection": pc.Projection(),
+        "Pruner": pc.Pruner(runs.module(0), pc.Schedule("one-shot")),
         "Retrained": tickets.retrain(test=100),
         "Runs": runs,
+        "Schedule": pc.Schedule(end=10),
         "Ticket": tickets.ticket(0, "random", 0.5),
         "Tickets": tickets,
         "TruthTable": pc.TruthTable(),
@@ -122,7 +125,7 @@ def test_completion_shows_functions_and_classes(room):
 
 
 def test_completion_of_the_package():
-    rooms = {"bench", "claims", "experiments", "plot", "report", "study", "analyses", "nulls", "published"}
+    rooms = {"bench", "callbacks", "claims", "experiments", "plot", "report", "study", "analyses", "nulls", "published"}
     assert dir(pc) == sorted(pc.__all__)
     modules = {name for name in dir(pc) if isinstance(getattr(pc, name), types.ModuleType)}
     assert modules == rooms
@@ -133,8 +136,10 @@ def test_completion_of_the_package():
 def test_import_leaves_extras_and_lazy_rooms_alone():
     script = (
         "import sys, precode\n"
-        "rooms = [f'precode.{name}' for name in ('bench', 'claims', 'experiments', 'plot', 'report', 'study', 'cli')]\n"
+        "rooms = ('bench', 'callbacks', 'claims', 'experiments', 'plot', 'report', 'study', 'cli')\n"
+        "rooms = [f'precode.{name}' for name in rooms]\n"
         "extras = ['matplotlib', 'scipy', 'pyarrow', 'sklearn', 'statsmodels', 'jinja2', 'polars', 'IPython']\n"
+        "extras += ['pytorch_lightning', 'transformers']\n"
         "print([name for name in rooms + extras if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)

@@ -267,3 +267,54 @@ def test_what_masks_do_not_allow_is_said():
         pickle.dumps(module)
     pickle.dumps(ticket.remove_(module))
     pickle.dumps(ticket.to_torch_prune(mlp()))
+
+
+EDITS = {
+    "an initialization": lambda weight: nn.init.kaiming_normal_(weight),
+    "one by name": lambda weight: nn.init.xavier_uniform_(tensor=weight),
+    "its data": lambda weight: weight.data.clamp_(-1, 1),
+    "a copy into it": lambda weight: weight.detach().copy_(torch.ones_like(weight)),
+    "a part": lambda weight: weight[0].zero_(),
+    "an item": lambda weight: weight.__setitem__(0, 0.0),
+    "a view of a view": lambda weight: weight.detach().t().flatten(0, 0).add_(1),
+    "an output": lambda weight: torch.ones(weight.shape, out=weight.detach()),
+    "a list": lambda weight: torch._foreach_mul_([weight.detach()], 2.0),
+    "other data": lambda weight: setattr(weight, "data", torch.ones_like(weight)),
+    "a vector": lambda weight: nn.utils.vector_to_parameters(torch.ones(weight.numel()), [weight]),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("grad", [True, False])
+def test_edits_in_place_of_a_masked_weight_are_refused(edit, grad):
+    module = mlp()
+    made(module, "0.weight").apply_(module)
+    before = module[0].weight.detach().clone()
+    with torch.set_grad_enabled(grad), pytest.raises(pc.UnsupportedError, match=r"ticket\.reinitialize_"):
+        EDITS[edit](module[0].weight)
+    with pytest.raises(ValueError, match="read-only"):
+        module[0].weight.detach().numpy()[0] = 1
+    assert torch.equal(module[0].weight, before)
+    EDITS[edit](module[2].weight.detach())  # which has no mask
+
+
+def test_a_masked_weight_reads_and_is_assigned_as_any_other():
+    module = mlp()
+    made(module, "0.weight").apply_(module)
+    weight = module[0].weight
+    mask = module[0].parametrizations.weight[0].mask
+    torch.testing.assert_close(weight, nn.Parameter(weight.detach().clone()))
+    (weight * 2).square().sum().backward()
+    assert torch.equal(module[0].parametrizations.weight.original.grad, 8 * weight.detach())
+    weight.clone().detach().zero_()
+    assert type(copy.deepcopy(weight.detach())) is type(weight + 1) is torch.Tensor
+    for values in (torch.full((8, 6), 2.0), nn.Parameter(torch.full((8, 6), 3.0))):
+        module[0].weight = values
+        assert torch.equal(module[0].weight, values * mask)
+    trained = module[0].parametrizations.weight.original
+    assert isinstance(trained, nn.Parameter)
+    assert any(trained is parameter for parameter in module.parameters())
+    with pytest.raises(
+        pc.PrecodeShapeError, match=r"a mask of shape \(8, 6\), and was assigned values of shape \(2, 2\)"
+    ):
+        module[0].weight = torch.ones(2, 2)

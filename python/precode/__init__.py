@@ -42,19 +42,30 @@ from precode.codes import (
     nulls,
 )
 from precode.formulas import Biased, BrokenClause, Dataset, Dnf, TruthTable
-from precode.modules import Comparison, compare, find_ticket, register_method
+from precode.modules import Comparison, Log, Pruner, Schedule, compare, find_ticket, register_method, remove_dead, watch
 from precode.networks import EarlyStopping, Networks, Optimizer, Runs, train
-from precode.tickets import Retrained, Ticket, Tickets, analyses, controls, find_tickets, methods, recovery
+from precode.tickets import (
+    Retrained,
+    Ticket,
+    Tickets,
+    analyses,
+    controls,
+    find_tickets,
+    load_plain_state_dict,
+    methods,
+    plain_state_dict,
+    recovery,
+)
 
 if TYPE_CHECKING:
-    from precode import bench, claims, experiments, plot, report, study
+    from precode import bench, callbacks, claims, experiments, plot, report, study
     from precode.experiments import published
     from precode.experiments.founding_curves import Curves, curves, dynamics
 
 __version__ = "0.1.0"
 
 LAZY = {
-    **dict.fromkeys(("bench", "claims", "experiments", "plot", "report", "study"), ""),
+    **dict.fromkeys(("bench", "callbacks", "claims", "experiments", "plot", "report", "study"), ""),
     **dict.fromkeys(("Curves", "curves", "dynamics"), "experiments.founding_curves"),
     "published": "experiments",
 }
@@ -72,6 +83,7 @@ __all__ = [
     "Dnf",
     "EarlyStopping",
     "Locations",
+    "Log",
     "Networks",
     "Optimizer",
     "PrecodeError",
@@ -81,8 +93,10 @@ __all__ = [
     "PrecodeTypeError",
     "PrecodeValueError",
     "Projection",
+    "Pruner",
     "Retrained",
     "Runs",
+    "Schedule",
     "Ticket",
     "TicketWarning",
     "Tickets",
@@ -90,6 +104,7 @@ __all__ = [
     "UnsupportedError",
     "analyses",
     "bench",
+    "callbacks",
     "claims",
     "code_distance",
     "code_distance_counts",
@@ -106,19 +121,23 @@ __all__ = [
     "feature_capacity",
     "find_ticket",
     "find_tickets",
+    "load_plain_state_dict",
     "locations",
     "mean_row_cosine",
     "methods",
     "motion",
     "nearest_codes",
     "nulls",
+    "plain_state_dict",
     "plot",
     "published",
     "recovery",
     "register_method",
+    "remove_dead",
     "report",
     "study",
     "train",
+    "watch",
 ]
 
 

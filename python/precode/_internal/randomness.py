@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -42,8 +42,9 @@ def reseed(device: torch.device, *key: int) -> None:
     # Not torch.manual_seed, which would also seed devices that are not in use.
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
-        kind = getattr(torch, device.type)
-        with kind.device(device):
+        kind = torch.get_device_module(device.type)
+        # There is one device of Apple's Metal, and no way to choose it.
+        with kind.device(device) if hasattr(kind, "device") else nullcontext():
             kind.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeTypeError
-from precode.tickets import masked
+from precode.tickets import masked, masking
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -19,7 +19,9 @@ def copied(module: nn.Module) -> nn.Module:
     """
     try:
         with torch.inference_mode(False):
-            return copy.deepcopy(module)
+            # The products that layers of `torch.nn.utils.prune` remember, which torch does not copy.
+            products = [value for layer in module.modules() for value in masking.products(layer)]
+            return copy.deepcopy(module, {id(value): value.detach().clone() for value in products})
     except Exception as error:
         raise PrecodeTypeError(
             f"the module cannot be copied{_culprit(module)} ({str(error).partition(chr(10))[0]}): tickets are found on "

@@ -130,6 +130,11 @@ class Search:
             config=config,
         )
 
+    def scores(self, wanted: Wanted) -> Tensors:
+        """The scores of a method of the registry that keeps the largest, as the weights stand in the module."""
+        layouts = self._objective.layouts
+        return {name: layouts[name].original(score) for name, score in self._found(wanted).scores.items()}
+
     @property
     def _has_scores(self) -> bool:
         return self._score is not None or self._base in BY_SCORES + IN_ROUNDS

@@ -87,8 +87,8 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
                 raise PrecodeValueError(f"the module has no plain weights of a layer {entry.__name__}")
             named |= dict.fromkeys(found, entry.__name__)
         elif entry == AUTO:
-            automatic, left_out = _automatic(module, slots)
-            named |= dict.fromkeys(automatic, AUTO)
+            known, left_out = automatic(module, slots)
+            named |= dict.fromkeys(known, AUTO)
         elif isinstance(entry, str):
             named |= dict.fromkeys(_matching(entry, slots, "prunable"), entry)
         else:
@@ -139,7 +139,7 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
     return replace(choice, names=names, spared={last: "its rows are the outputs of the module"})
 
 
-def _automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:
+def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:
     """The weights of all known layers, and those that cannot be pruned, with the reasons."""
     found, left_out = [], {}
     tied = {alias: name for name, slot in slots.items() for alias in slot.tied}

@@ -12,14 +12,8 @@ from torch import nn
 
 from precode import _precode
 from precode._internal import memory
-from precode._internal.check import COUNT, KEY, fractions, integer, literals, numbers, plain
-from precode._internal.errors import (
-    PrecodeShapeError,
-    PrecodeTypeError,
-    PrecodeValueError,
-    TicketWarning,
-    UnsupportedError,
-)
+from precode._internal.check import COUNT, KEY, fractions, integer, numbers
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
 from precode.modules import own, selection
@@ -28,6 +22,7 @@ from precode.modules.finding import Search, check_choice
 from precode.modules.learner import Loss
 from precode.modules.objective import ModuleObjective
 from precode.modules.own import Score
+from precode.modules.pair import clauses_at, pair_of
 from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
 from precode.modules.training import OptimizerFactory, adam
 from precode.tickets import masked
@@ -227,13 +222,13 @@ def find_ticket(
         asked: list[Any] = [density] if densities is None else fractions(densities, "densities")
         slots = masked.slots(module)
         choice = choose(module, slots, prunable, exclude)
-        pair = _pair(module, slots, layers, output, several=clauses is not None)
+        pair = pair_of(module, slots, layers, output, several=clauses is not None)
         if score is None:
             _check_needs(name, data is not None and loss is not None, train is not None, pair, clauses)
         if at is not None:
             _check_moment(name, score is not None, at, epochs, train is not None)
         _check_memory(name, slots, asked)
-        signed = _clauses(clauses, slots, pair)
+        signed = clauses_at(clauses, slots, pair)
         with reporter(progress, 0, "batch") as report:
             device = slots[choice.names[0]].parameter.device
             batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
@@ -263,44 +258,6 @@ class _Counter:
         self._done += 1
         if self._report is not None:
             self._report(self._done)
-
-
-def _pair(
-    module: nn.Module, slots: dict[str, Slot], layers: tuple[str, str] | None, output: int | None, *, several: bool
-) -> tuple[str, str, int] | None:
-    """Names of the weights of the two layers that codes are read from, and an output, named where there are several."""
-    linear = {
-        name: layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and f"{name}.weight" in slots
-    }
-    if layers is None:
-        fits = len(linear) == 2 and _follow(*linear.values())
-        layers = tuple(linear) if fits else None
-    if layers is None:
-        return None
-    if isinstance(layers, str) or len(layers) != 2:
-        raise PrecodeTypeError(f"layers must be the names of two linear layers, not {layers!r}")
-    for name in layers:
-        if name not in linear:
-            raise PrecodeValueError(f"layers name '{name}', but the linear layers are {', '.join(linear) or 'none'}")
-    first, second = (linear[name] for name in layers)
-    if not _follow(first, second):
-        raise PrecodeShapeError(
-            f"'{layers[0]}' has {first.out_features} outputs, but '{layers[1]}' {second.in_features} inputs: name two "
-            "layers that follow one another"
-        )
-    if output is None and several and second.out_features > 1:
-        raise PrecodeValueError(
-            f"'{layers[1]}' has {second.out_features} outputs, and clauses are of one: name it with output=, such as "
-            "output=1 for the logit of True"
-        )
-    output = 0 if output is None else output
-    return f"{layers[0]}.weight", f"{layers[1]}.weight", integer(output, "output", 0, second.out_features - 1)
-
-
-def _follow(first: nn.Linear, second: nn.Linear) -> bool:
-    return first.out_features == second.in_features
 
 
 def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: Any) -> None:
@@ -355,21 +312,3 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
         f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters",
         "free memory, prune a smaller module" + (", or use a method of one shot, such as 'snip'" if trains else ""),
     )
-
-
-def _clauses(
-    clauses: Dnf | Sequence[Sequence[int]] | None, slots: dict[str, Slot], pair: tuple[str, str, int] | None
-) -> list[list[int]] | None:
-    """Clauses as signed literals over the inputs of the first layer."""
-    if clauses is None:
-        return None
-    if pair is None:
-        raise PrecodeValueError("clauses are read at two linear layers: name them with layers=")
-    listed: Any = (
-        clauses.clauses_of(pair[2] if clauses.outputs > 1 else 0) if isinstance(clauses, Dnf) else plain(clauses)
-    )
-    if isinstance(listed, str) or not isinstance(listed, Iterable):
-        raise PrecodeTypeError(f"clauses must be a Dnf or lists of signed literals, not {type(clauses).__name__}")
-    inputs = slots[pair[0]].parameter.shape[1]
-    # Checked as a formula over the layer's inputs.
-    return [list(clause) for clause in Dnf([literals(clause) for clause in listed], inputs).clauses]

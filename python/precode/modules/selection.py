@@ -167,6 +167,38 @@ def choose(scores: Tensors, layouts: Mapping[str, Layout], wanted: Wanted) -> Te
     return _best(scores, units, wanted.density, "the module")
 
 
+def largest(scores: Tensors, density: float) -> Tensors:
+    """The masks of single weights of the largest scores over all tensors, as `choose` finds them, in linear time.
+
+    Raises:
+        PrecodeValueError: the density keeps nothing.
+    """
+    total = sum(score.numel() for score in scores.values())
+    kept = kept_of(density, total, "the module")
+    device = next(iter(scores.values())).device
+    flat = torch.cat([score.flatten().to(device) for score in scores.values()])
+    least = flat.kthvalue(total - kept + 1).values
+    mask = flat > least
+    ties = (flat == least).nonzero().flatten()
+    mask[ties[: kept - int(mask.sum())]] = True
+    parts = torch.split(mask, [score.numel() for score in scores.values()])
+    return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
+def kept_of(density: float, total: int, where: str) -> int:
+    """How many of all weights a density keeps.
+
+    Raises:
+        PrecodeValueError: none.
+    """
+    if not (kept := round(density * total)):
+        raise PrecodeValueError(
+            f"density = {density:g} keeps none of the {total} weights of {where}: the least that keeps one is above "
+            f"{0.5 / total:g}"
+        )
+    return kept
+
+
 def compared(scores: Tensors, layouts: Mapping[str, Layout], granularity: str) -> Tensors:
     """For each weight what is compared with others: its score, or the mean score of its row or column."""
     found = {}
@@ -216,12 +248,7 @@ def _best(scores: Tensors, units: Mapping[str, torch.Tensor | None], density: fl
         means.append(mean)
         sizes.append(count)
     total = sum(score.numel() for score in scores.values())
-    target = round(density * total)
-    if not target:
-        raise PrecodeValueError(
-            f"density = {density:g} keeps none of the {total} weights of {where}: the least that keeps one is above "
-            f"{0.5 / total:g}"
-        )
+    target = kept_of(density, total, where)
     order = torch.cat(means).argsort(descending=True, stable=True)
     kept = torch.cat(sizes)[order].cumsum(0)
     most = int((kept - target).abs().argmin()) + 1

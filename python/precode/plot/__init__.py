@@ -11,6 +11,7 @@ from precode.plot.pressure import crowding, gains, slopes
 from precode.plot.retraining import penalties, recovery, row_transport, tickets, wins
 from precode.plot.trajectories import curves, dynamics, scaling
 from precode.plot.verdicts import parts
+from precode.plot.watching import watched
 
 __all__ = [
     "beside",
@@ -31,6 +32,7 @@ __all__ = [
     "similarity",
     "slopes",
     "tickets",
+    "watched",
     "weights",
     "wins",
 ]

@@ -5,6 +5,7 @@ from precode.tickets.recoveries import recovery
 from precode.tickets.registry import controls, methods
 from precode.tickets.search import find_tickets
 from precode.tickets.stacked import Found, Retrained, Tickets
+from precode.tickets.states import load_plain_state_dict, plain_state_dict
 from precode.tickets.ticket import Ticket
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "analyses",
     "controls",
     "find_tickets",
+    "load_plain_state_dict",
     "methods",
+    "plain_state_dict",
     "recovery",
 ]
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from precode._internal.errors import UnsupportedError
+from precode._internal.errors import PrecodeShapeError, UnsupportedError
+from precode.tickets.computed import guard, without_guard
 
 
 class Masked(nn.Module):
@@ -29,7 +30,7 @@ class Masked(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with zeros where the mask is False; unlike a product, also where a value is not finite."""
-        return torch.where(self.mask, weight, 0.0)
+        return guard(torch.where(self.mask, weight, 0.0))
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """What is kept when the weight is assigned to."""
@@ -61,6 +62,10 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
         if hasattr(layer, name):
             setattr(type(layer), name, _resetting(name))
     type(layer).__getstate__ = _refuse_pickling  # type: ignore[method-assign]
+    type(layer).__prepare_scriptable__ = _refuse_scripting  # type: ignore[attr-defined]
+    type(layer).__setattr__ = _assign  # type: ignore[assignment, method-assign]
+    if "forward" not in vars(type(layer)):
+        type(layer).forward = without_guard(type(layer).forward)
     if isinstance(layer, nn.RNNBase) and _gather not in layer._forward_pre_hooks.values():
         layer.register_forward_pre_hook(_gather)
         layer.register_forward_hook(_scatter, always_call=True)
@@ -132,11 +137,12 @@ def reset(module: nn.Module) -> None:
 
 def compute_when_called(module: nn.Module) -> None:
     """Computes all weights pruned by `torch.nn.utils.prune` whenever the module is called."""
-    if _refresh not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_refresh)
+    if refresh not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(refresh)
 
 
-def _refresh(module: nn.Module, _: Any) -> None:
+def refresh(module: nn.Module, _: Any) -> None:
+    """The hook that does it."""
     for layer in module.modules():
         _compute(layer)
 
@@ -148,6 +154,12 @@ def _by_torch(layer: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in layer._parameters.items()
         if parameter is not None and name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in layer._buffers
     }
+
+
+def products(layer: nn.Module) -> list[torch.Tensor]:
+    """The weights that such a layer computed when it was called last."""
+    held = [layer.__dict__.get(name) for name in _by_torch(layer)]
+    return [value for value in held if isinstance(value, torch.Tensor)]
 
 
 def _compute(layer: nn.Module) -> None:
@@ -188,12 +200,32 @@ def _resetting(name: str) -> Callable[[nn.Module], None]:
     return reset
 
 
+def _assign(layer: nn.Module, name: str, value: Any) -> None:
+    """A parameter that is assigned to a masked weight gives the trained tensor its values, as any tensor does."""
+    if isinstance(value, torch.Tensor) and (mask := mask_of(layer, name)) is not None:
+        if value.shape != mask.shape:
+            raise PrecodeShapeError(
+                f"'{name}' has a mask of shape {tuple(mask.shape)}, and was assigned values of shape "
+                f"{tuple(value.shape)}: assign values of the same shape, or call ticket.remove_ first"
+            )
+        value = value.detach()
+    nn.Module.__setattr__(layer, name, value)
+
+
 def _refuse_pickling(layer: nn.Module) -> Any:
     """Torch does not pickle parametrized layers, as `torch.save(module)` and processes that are spawned do."""
     raise UnsupportedError(
         f"{type(layer).__bases__[0].__name__} is parametrized, as by the mask of a ticket, and cannot be pickled so: "
         "save the ticket and module.state_dict(), which a module with the ticket applied loads, or call ticket.remove_ "
         "first"
+    )
+
+
+def _refuse_scripting(layer: nn.Module) -> Any:
+    """`torch.jit.script` asks this of a layer first; it does not compile parametrized ones."""
+    raise UnsupportedError(
+        f"{type(layer).__bases__[0].__name__} has a mask of a ticket and cannot be compiled by torch.jit.script: call "
+        "ticket.remove_ first, or use torch.export.export or torch.jit.trace"
     )
 
 

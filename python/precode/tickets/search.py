@@ -101,7 +101,13 @@ def find_tickets(
     """
     if not isinstance(runs, Runs):
         raise PrecodeTypeError(f"runs must be the result of precode.train, not {type(runs).__name__}")
-    wanted = resolve_methods(methods, clauses=runs.tasks is not None)
+    deep = len(runs.widths) != 3
+    wanted = resolve_methods(methods, clauses=runs.tasks is not None and not (deep and methods == "all"))
+    if deep and (told := [method for method in wanted if record(method)["needs_clauses"]]):
+        raise PrecodeValueError(
+            f"{', '.join(told)} read codes, which networks of widths {runs.widths} do not have: codes are those of one "
+            "hidden layer; use methods that need no clauses"
+        )
     kept = list(dict.fromkeys(fractions(densities, "density")))
     if prunable not in PRUNABLE:
         raise PrecodeValueError(f"prunable = {prunable!r}: use one of {', '.join(PRUNABLE)}")
@@ -300,8 +306,8 @@ def _find(
         runs.start._embedding,
         runs.embedding.seed,
         holds_projection(runs),
-        None if runs.tasks is None else clause_sets(runs.tasks, output),
-        [task.complemented for task in runs.tasks or ()],
+        None if runs.tasks is None or len(runs.widths) != 3 else clause_sets(runs.tasks, output),
+        [] if len(runs.widths) != 3 else [task.complemented for task in runs.tasks or ()],
         output,
         replace(runs.settings, snapshots=()),
         engine,

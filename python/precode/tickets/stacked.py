@@ -13,6 +13,7 @@ from precode._internal.check import COUNT, fraction, integer, is_integer
 from precode._internal.errors import PrecodeValueError
 from precode._internal.lazy import Lazy
 from precode._internal.progress import Progress
+from precode.codes.readouts import clause_sets
 from precode.formulas.datasets import Dataset, data_sets
 from precode.networks import divergence
 from precode.networks.stacks import Networks
@@ -333,8 +334,9 @@ class Retrained:
 
         Columns: method, density (the one that was asked for, so that ``networks(method, density)`` takes it), formula,
         accuracy and dense_accuracy on the test data (fraction of labels), kept and total (weights), achieved_density
-        (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, or with several hidden
-        layers, there are none; they are NaN where a network diverged, whose accuracy counts every NaN logit as wrong),
+        (their ratio: whole weights are kept), the columns of `precode.recovery` (without tasks, with several hidden
+        layers, or with clauses of different widths, there are none; they are NaN where a network diverged, whose
+        accuracy counts every NaN logit as wrong),
         retention (the share of the dense network's codes, by location, that it still has once the mask is laid on it,
         before any retraining; our definition),
         probe_epoch and start_epoch (see `Tickets.table`), gradients and dense_epochs (cost of finding, for each
@@ -390,7 +392,7 @@ def _measure(
     dense = tickets.dense
     dense_accuracy = 1 - dense.evaluate(test)["error"].to_numpy()
     frames = []
-    readable = dense.tasks is not None and len(dense.widths) == 3
+    readable = _is_readable(dense)
     for item, retrained, spent in zip(tickets.found, networks, seconds, strict=True):
         recovered = _recovered(dense, retrained, item, relative_floor) if readable else pd.DataFrame()
         retained = _recovered(dense, _masked(dense, item), item, relative_floor) if readable else pd.DataFrame()
@@ -412,6 +414,13 @@ def _measure(
         }
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def _is_readable(networks: Networks) -> bool:
+    """Whether codes of the first output can be read: there are clauses, of one width all, and one hidden layer."""
+    if networks.tasks is None or len(networks.widths) != 3:
+        return False
+    return len({len(clause) for clauses in clause_sets(networks.tasks) for clause in clauses}) == 1
 
 
 def _masked(dense: Networks, item: Found) -> Networks:

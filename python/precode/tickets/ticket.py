@@ -26,7 +26,7 @@ from precode._internal.errors import (
     TicketWarning,
 )
 from precode._internal.randomness import isolated, reseed
-from precode.tickets import contents, masked, masking
+from precode.tickets import contents, masked, masking, pretrained
 
 
 def _versions() -> dict[str, str]:
@@ -170,6 +170,25 @@ class Ticket:
                 f"{os.fspath(path)!s}: {error}: the file was not written by precode; take another copy"
             ) from error
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes a folder as those of the Hugging Face hub: ``ticket.safetensors``, and ``README.md`` as a model card.
+
+        Nothing is sent anywhere: upload the folder as any other.
+
+        Raises:
+            PrecodeFileError: it cannot be written.
+        """
+        pretrained.save(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Ticket:
+        """Reads the ticket in a folder of `save_pretrained`, such as a downloaded one.
+
+        Raises:
+            PrecodeFileError: as for `load`.
+        """
+        return cls.load(os.path.join(folder, pretrained.TICKET))
+
     # Modules
 
     def apply_(self, module: nn.Module, *, rewind: bool = True, strict: bool = True) -> nn.Module:
@@ -179,7 +198,7 @@ class Ticket:
         tensor where the mask is True and with zero elsewhere. The trained tensor is the same `nn.Parameter` as before,
         so an optimizer made before stays valid; in the state dict it is
         ``<layer>.parametrizations.weight.original``, with the mask beside it. ``layer.weight`` is computed whenever it
-        is read, so that editing it in place changes nothing: assign to it, or see `reinitialize_`.
+        is read, so that editing it in place is refused: assign to it, or see `reinitialize_`.
 
         Args:
             module: of the ticket's parameter names, shapes and types, on any device. Within wrappers, such as

@@ -1,0 +1,125 @@
+"""Weights that a layer computes from a trained tensor and a mask: to read, not to edit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch
+
+from precode._internal.errors import UnsupportedError
+
+REFUSED = (
+    "this weight is computed from a trained tensor and the mask of a ticket, so that '{}' in place would "
+    "change nothing: draw new values with ticket.reinitialize_(module, init), or assign to it, as layer.weight = values"
+)
+
+
+class _AnyTensor(type(torch.Tensor)):  # type: ignore[misc]
+    """Makes computed weights comparable by `torch.testing`, which asks whether either is of the type of the other."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, torch.Tensor)
+
+
+class ComputedWeight(torch.Tensor, metaclass=_AnyTensor):
+    """A masked weight, or a part of it; operations in place are refused, and all others give what they give."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Refuses to change the weight; its parts are refused too.
+
+        Raises:
+            UnsupportedError: the operation would change it.
+        """
+        kwargs = kwargs or {}
+        name = str(getattr(func, "__name__", ""))
+        out = kwargs.get("out", ())
+        changed = [*(out if isinstance(out, tuple) else (out,))]
+        if _in_place(name) or (getattr(func, "__self__", None) is torch.Tensor.data and name == "__set__"):
+            first = args[0] if args else kwargs.get("tensor")
+            changed += first if isinstance(first, list | tuple) else [first]
+        if any(type(each) is cls for each in changed):
+            raise UnsupportedError(REFUSED.format(name))
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*_plain(args), **{key: _plain(value) for key, value in kwargs.items()})
+        given = next((each for each in args if type(each) is cls), None)
+        return result if given is None else _guarded(result, given)
+
+
+ITEMS = ("__setitem__", "__delitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__ifloordiv__")
+"""Operations in place whose names do not end as the others do."""
+
+
+def _in_place(name: str) -> bool:
+    """Whether an operation changes its first argument; requires_grad_ and the like do not change values."""
+    if name in ("requires_grad_", "retain_grad", "share_memory_"):
+        return False
+    return name in ITEMS or (name.endswith("_") and not name.endswith("__"))
+
+
+def _plain(value: Any) -> Any:
+    """An argument without guards."""
+    if type(value) is ComputedWeight:
+        with torch._C.DisableTorchFunctionSubclass():
+            return value.as_subclass(torch.Tensor)
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def _guarded(result: Any, given: ComputedWeight) -> Any:
+    """A result that shares memory with the weight, such as a view of it, is guarded as well."""
+    if isinstance(result, np.ndarray):
+        result.flags.writeable = False
+    if type(result) is not torch.Tensor:
+        return result
+    with torch._C.DisableTorchFunctionSubclass():
+        shared = torch._C._is_alias_of(result, given)  # type: ignore[attr-defined]
+        return result.as_subclass(ComputedWeight) if shared else result
+
+
+class _Calls(threading.local):
+    """How many masked layers are being called, one within the other."""
+
+    running = 0
+
+
+_calls = _Calls()
+
+
+def guard(weight: torch.Tensor) -> torch.Tensor:
+    """A computed weight that refuses to be edited.
+
+    It is as it is where its layer computes with it, which a guard would slow down, and where a compiler or a transform
+    looks on.
+    """
+    traced = _calls.running or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if traced or type(weight) is not torch.Tensor or torch._C._functorch.peek_interpreter_stack() is not None:
+        return weight
+    return weight.as_subclass(ComputedWeight)
+
+
+def without_guard(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward function of a layer, which reads its weights without guards."""
+
+    @wraps(forward)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return forward(*args, **kwargs)
+        _calls.running += 1
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            _calls.running -= 1
+
+    return called
