@@ -191,7 +191,7 @@ class Pruner(Steps):
             batches = None if self._data is None else Batches(self._data, device, self._seed, lambda: None)
             names, loss, seed = self._choice.names, self._loss, self._seed
             objective = ModuleObjective(plain, names, batches, loss, None, 1, adam, seed, None, 200.0, False)
-            search = Search(objective, self._method, None, None, False, seed, self._choice)
+            search = Search(objective, self._method, None, None, False, None, seed, self._choice)
             found = search.scores(selection.Wanted(density, "weight", self._scope))
         return {name: score.to(weights[name].device) for name, score in found.items()}
 
