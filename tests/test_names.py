@@ -1,5 +1,7 @@
 """What a user meets: names that complete, objects that say what they are in one line, and a lean import."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 import types
@@ -144,6 +146,14 @@ def test_import_leaves_extras_and_lazy_rooms_alone():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_module_can_be_imported():
+    names = [module.name for module in pkgutil.walk_packages(pc.__path__, "precode.")]
+    of_extras = ["precode.callbacks.lightning", "precode.callbacks.trainer"]
+    assert set(of_extras) < set(names)
+    for name in set(names) - {*of_extras, "precode.__main__"}:
+        importlib.import_module(name)
 
 
 def test_indexing_errors_are_of_both_kinds():

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor, no_grad_guard};
+use precode_core::train::Problem;
+use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use super::StackObjective;
 use crate::curvature::times_direction;
@@ -24,11 +25,7 @@ impl StackObjective<'_> {
         mut part: impl FnMut(&Tensor, Vec<Tensor>, &Tensor, &mut Flat) -> Result<()>,
     ) -> Result<Flat> {
         let (mut mean, mut piece) = (self.zeros(Kind::Double)?, self.zeros(Kind::Double)?);
-        let scoring = match self.scoring.take() {
-            Some(scoring) => scoring,
-            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
-        };
-        for chunk in self.scoring.insert(scoring).parts() {
+        for chunk in scoring_batch(&mut self.scoring, &self.problem, self.device)?.parts() {
             self.progress.check()?;
             let (x, labels, fraction) = chunk?;
             part(&x, forward(stack, x.shallow_clone())?, &labels, &mut piece)?;
@@ -62,11 +59,7 @@ impl StackObjective<'_> {
         let stack = self.layers(at, Kind::Double)?.range(&networks)?;
         let (first, count) = (networks.start as i64, networks.len() as i64);
         let mut sum: Option<Tensor> = None;
-        let scoring = match self.scoring.take() {
-            Some(scoring) => scoring,
-            None => Scoring::new(&self.problem, self.device, SCORING_SAMPLES)?,
-        };
-        for chunk in self.scoring.insert(scoring).parts() {
+        for chunk in scoring_batch(&mut self.scoring, &self.problem, self.device)?.parts() {
             self.progress.check()?;
             let (x, labels, fraction) = chunk?;
             let activations = forward(&stack, x.f_narrow(0, first, count)?)?;
@@ -240,6 +233,19 @@ impl StackObjective<'_> {
                 .collect()
         })
     }
+}
+
+/// The scoring batch, which is copied when it is asked for first.
+fn scoring_batch<'s>(
+    known: &'s mut Option<Scoring>,
+    problem: &Problem,
+    device: Device,
+) -> Result<&'s mut Scoring> {
+    let scoring = match known.take() {
+        Some(scoring) => scoring,
+        None => Scoring::new(problem, device, SCORING_SAMPLES)?,
+    };
+    Ok(known.insert(scoring))
 }
 
 /// No masks, for every layer.
