@@ -192,7 +192,7 @@ pub fn train(
 /// // y = x0 and x1, all four inputs.
 /// let x = [false, false, false, true, true, false, true, true];
 /// let data = [Arc::new(Dataset::from_bools(&x, &[false, false, false, true], 2, 1)?)];
-/// let config = TrainConfig { epochs: 100, batch: 4, ..TrainConfig::default() };
+/// let config = TrainConfig { epochs: 100, batch: 4, early_stopping: None, snapshots: vec![], ..TrainConfig::default() };
 /// let embedding = Embedding::Identity;
 /// let problem = Problem { data: &data, validation: &[], embedding: &embedding, masks: None, config: &config };
 /// let start = Weights::linear_init(&[2, 8, 1], 0, &[0])?;
