@@ -275,6 +275,8 @@ EDITS = {
     "its data": lambda weight: weight.data.clamp_(-1, 1),
     "a copy into it": lambda weight: weight.detach().copy_(torch.ones_like(weight)),
     "a part": lambda weight: weight[0].zero_(),
+    "one of several parts": lambda weight: weight.chunk(2)[0].zero_(),
+    "row by row": lambda weight: [row.fill_(1.0) for row in weight],
     "an item": lambda weight: weight.__setitem__(0, 0.0),
     "a view of a view": lambda weight: weight.detach().t().flatten(0, 0).add_(1),
     "an output": lambda weight: torch.ones(weight.shape, out=weight.detach()),

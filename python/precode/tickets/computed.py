@@ -78,7 +78,9 @@ def _plain(value: Any) -> Any:
 
 
 def _guarded(result: Any, given: ComputedWeight) -> Any:
-    """A result that shares memory with the weight, such as a view of it, is guarded as well."""
+    """A result that shares memory with the weight, such as a view of it or several in a tuple, is guarded as well."""
+    if type(result) in (list, tuple):
+        return type(result)(_guarded(each, given) for each in result)
     if isinstance(result, np.ndarray):
         result.flags.writeable = False
     if type(result) is not torch.Tensor:
