@@ -4,7 +4,7 @@ use crate::Weights;
 use crate::error::{Result, allocate, shape_error, value_error};
 
 /// Momentum of scores and weights, by the formulas of `torch.optim.SGD`.
-pub const MOMENTUM: f32 = 0.9;
+pub const MOMENTUM: f64 = 0.9;
 
 /// Which weights of W1 are in effect, given their scores, and what else moves scores than the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]

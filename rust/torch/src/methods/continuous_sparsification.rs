@@ -48,7 +48,7 @@ fn find(objective: &mut dyn Objective, request: &Request) -> Result<Found> {
         Some(mut scores) => {
             let rule = ScoreRule::Soft { penalty: LAMBDA as f32, weight_decay: WEIGHT_DECAY as f32 };
             let step = |step| {
-                let Place { rate, steepness, restarts } = Place::of(step, steps);
+                let RoundStep { rate, steepness, restarts } = RoundStep::of(step, steps);
                 let restart = restarts.then_some(FINAL_STEEPNESS as f32);
                 ScoreStep { rate: rate as f32, steepness: steepness as f32, restart }
             };
@@ -78,7 +78,7 @@ fn by_gradients(learner: &mut Learner, mut scores: Tensor) -> Result<Tensor> {
     let mut weight_sgd = Sgd::new(&parameters, true, WEIGHT_DECAY)?;
     let mut score_sgd = Sgd::new(&scores, true, 0.0)?;
     for step in 0..steps {
-        let Place { rate, steepness, restarts } = Place::of(step, steps);
+        let RoundStep { rate, steepness, restarts } = RoundStep::of(step, steps);
         if restarts {
             let _ = scores.f_mul_scalar_(FINAL_STEEPNESS)?.f_clamp_max_(INITIAL)?;
         }
@@ -96,14 +96,14 @@ fn by_gradients(learner: &mut Learner, mut scores: Tensor) -> Result<Tensor> {
 }
 
 /// A step's place in its round.
-struct Place {
+struct RoundStep {
     rate: f64,
     steepness: f64,
     /// Whether it is the first of a round but the first.
     restarts: bool,
 }
 
-impl Place {
+impl RoundStep {
     fn of(step: u64, steps: u64) -> Self {
         let bound = |round: u64| steps * round / ROUNDS;
         let round = (0..ROUNDS).rev().find(|&round| bound(round) <= step).unwrap_or(0);

@@ -8,7 +8,7 @@ use std::f64::consts::PI;
 use std::ops::Range;
 
 use precode_core::task::rng::{Purpose, stream};
-use precode_core::train::scores::{ScoreRule, ScoreStep, Scores};
+use precode_core::train::scores::{MOMENTUM, ScoreRule, ScoreStep, Scores};
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
@@ -245,8 +245,6 @@ pub(super) struct Sgd {
 }
 
 impl Sgd {
-    const MOMENTUM: f64 = 0.9;
-
     /// Before the first step.
     pub fn new(values: &Tensor, nesterov: bool, weight_decay: f64) -> Result<Self> {
         Ok(Self { nesterov, weight_decay, buffer: values.f_zeros_like()? })
@@ -257,9 +255,9 @@ impl Sgd {
         if self.weight_decay != 0.0 {
             let _ = gradient.f_add_(&values.f_mul_scalar(self.weight_decay)?)?;
         }
-        let _ = self.buffer.f_mul_scalar_(Self::MOMENTUM)?.f_add_(&gradient)?;
+        let _ = self.buffer.f_mul_scalar_(MOMENTUM)?.f_add_(&gradient)?;
         let update = if self.nesterov {
-            gradient.f_add_(&self.buffer.f_mul_scalar(Self::MOMENTUM)?)?.f_mul_scalar_(-rate)?
+            gradient.f_add_(&self.buffer.f_mul_scalar(MOMENTUM)?)?.f_mul_scalar_(-rate)?
         } else {
             self.buffer.f_mul_scalar(-rate)?
         };

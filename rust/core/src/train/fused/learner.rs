@@ -7,8 +7,9 @@ use super::cut::Cut;
 use super::math::sigmoid;
 use super::net::{Alive, Buffers, Kept, Net, Shape, Which, column};
 use super::simd::{Simd, lanes, lanes_mut};
-use crate::train::scores::{MOMENTUM, ScoreRule, ScoreStep};
+use crate::train::scores::{self, ScoreRule, ScoreStep};
 
+const MOMENTUM: f32 = scores::MOMENTUM as f32;
 /// Scores, in \[0, 1\], of at least this are rounded to 1.
 const HALF: f32 = 0.5;
 
@@ -20,7 +21,7 @@ pub(super) struct Scored<'a> {
 }
 
 /// Scores of the weights of a block, their momentum, and what the weights are multiplied with, as its W1.
-struct Block<S: Simd, const V: usize> {
+struct ScoredBlock<S: Simd, const V: usize> {
     scores: Vec<[S::Vector; V]>,
     momentum: Vec<[S::Vector; V]>,
     mask: Vec<[S::Vector; V]>,
@@ -31,7 +32,7 @@ pub(super) struct Learner<S: Simd, const V: usize> {
     rule: ScoreRule,
     /// The parameters and, where they are learned, their momentum as first moments.
     parameters: Net<S, V>,
-    blocks: Vec<Block<S, V>>,
+    blocks: Vec<ScoredBlock<S, V>>,
     /// Magnitudes of all scores, where the largest are asked for.
     magnitudes: Vec<f32>,
     cut: Cut,
@@ -57,7 +58,7 @@ impl<S: Simd, const V: usize> Learner<S, V> {
         let columns = if shape.identity { column(shape.inputs - 1) + 1 } else { shape.inputs };
         let matrices = parameters.blocks.iter().map(|block| {
             let zeros = || vec![[s.zero(); V]; block.weights.matrix.len().min(columns)];
-            let mut of = Block { scores: zeros(), momentum: zeros(), mask: zeros() };
+            let mut of = ScoredBlock { scores: zeros(), momentum: zeros(), mask: zeros() };
             for (numbers, from) in [(&mut of.scores, &*scored.values), (&mut of.momentum, &*scored.momentum)]
             {
                 let numbers = lanes_mut::<S>(numbers.as_flattened_mut());
