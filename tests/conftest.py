@@ -8,6 +8,8 @@ import torch
 from hypothesis import settings
 
 matplotlib.use("Agg")
+# Each example of a plot leaves its figure open, as a notebook would; one process may run more than 20 of them.
+matplotlib.rcParams["figure.max_open_warning"] = 0
 if examples := os.environ.get("PRECODE_EXAMPLES"):
     # `make fuzz`: new examples on every run, and how a failing one is repeated.
     settings.register_profile("precode", max_examples=int(examples), deadline=None, print_blob=True)
