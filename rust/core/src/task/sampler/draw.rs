@@ -1,7 +1,7 @@
 //! Drawing one input after another for a formula.
 
 use chacha20::ChaCha8Rng;
-use rand::RngExt;
+use rand::{Rng, RngExt};
 
 use crate::error::{Error, Result, value_error};
 use crate::task::dataset::WORD_BITS;
@@ -40,7 +40,7 @@ pub(super) fn biased_until(
 }
 
 /// Draws inputs around whole and broken clauses. `W` holds the words of one input: an array where there is one word,
-/// as for most formulas, which is kept in registers.
+/// which is kept in registers.
 pub(super) struct BrokenClauses<'a, W> {
     task: &'a Dnf,
     true_counts: Option<(usize, usize)>,
@@ -77,7 +77,7 @@ impl<'a, W: AsRef<[Chosen]> + AsMut<[Chosen]>> BrokenClauses<'a, W> {
     #[inline(always)]
     pub fn draw(
         &mut self,
-        rng: &mut ChaCha8Rng,
+        rng: &mut impl Rng,
         input: &mut [u32],
         wanted: impl Fn(usize) -> bool,
     ) -> Result<()> {
@@ -112,7 +112,7 @@ impl<'a, W: AsRef<[Chosen]> + AsMut<[Chosen]>> BrokenClauses<'a, W> {
     /// Chooses a uniform clause of each output, to be satisfied or to be broken at a uniform literal; `None` if they
     /// contradict each other.
     #[inline(always)]
-    fn choose(&mut self, rng: &mut ChaCha8Rng, satisfied: impl Fn(usize) -> bool) -> Option<Counts> {
+    fn choose(&mut self, rng: &mut impl Rng, satisfied: impl Fn(usize) -> bool) -> Option<Counts> {
         let words = self.chosen.as_mut();
         words.fill(Chosen::default());
         let mut counts = Counts::default();
@@ -160,7 +160,7 @@ impl<'a, W: AsRef<[Chosen]> + AsMut<[Chosen]>> BrokenClauses<'a, W> {
 
     /// An input of the chosen clauses and `further` uniform variables that they do not name.
     #[inline(always)]
-    fn complete(&self, rng: &mut ChaCha8Rng, input: &mut [u32], further: usize) {
+    fn complete(&self, rng: &mut impl Rng, input: &mut [u32], further: usize) {
         let chosen = self.chosen.as_ref();
         input.iter_mut().zip(chosen).for_each(|(input, word)| *input = word.values);
         let mut added = 0;

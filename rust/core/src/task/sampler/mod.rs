@@ -1,8 +1,10 @@
 //! How inputs are drawn for a formula.
 
 mod draw;
+mod single;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use crate::task::dataset::Dataset;
 use crate::task::formula::Dnf;
 use crate::task::rng::{Purpose, stream};
 use draw::{BrokenClauses, Chosen, biased, biased_until};
+use single::Choices;
+use words::Words;
 
 /// Samples between two looks at whether the caller wants to stop: less than a millisecond.
 const CHECKED: usize = 4096;
@@ -89,23 +93,32 @@ impl Sampler {
         self.validate(n)?;
         let samples = if *self == Self::TruthTable { 1 << n } else { samples };
         let mut data = Dataset::zeros(samples, n, task.outputs())?;
-        let rng = &mut stream(seed, purpose, index);
+        let mut rng = stream(seed, purpose, index);
         match *self {
             Self::BrokenClause { true_counts } if data.words_per_sample() == 1 => {
                 let mut clauses = BrokenClauses::new(task, true_counts, [Chosen::default()]);
-                fill(&mut data, task, true, progress, |s, input| clauses.draw(rng, input, wanted(s)))?;
+                let single = Choices::new(task, true_counts);
+                let words = &mut Words::new(rng);
+                fill(&mut data, task, true, progress, |s, input| {
+                    let satisfied = wanted(s)(0) != task.complemented();
+                    match single.as_ref().and_then(|single| single.draw(words, satisfied)) {
+                        Some(drawn) => input[0] = drawn,
+                        None => clauses.draw(words, input, wanted(s))?,
+                    }
+                    Ok(())
+                })?;
             }
             Self::BrokenClause { true_counts } => {
                 let words = vec![Chosen::default(); data.words_per_sample()];
                 let mut clauses = BrokenClauses::new(task, true_counts, words);
-                fill(&mut data, task, true, progress, |s, input| clauses.draw(rng, input, wanted(s)))?;
+                fill(&mut data, task, true, progress, |s, input| clauses.draw(&mut rng, input, wanted(s)))?;
             }
             Self::Biased { probability, balanced } => {
                 fill(&mut data, task, balanced, progress, |s, input| {
                     if balanced {
-                        return biased_until(rng, input, task, probability, wanted(s));
+                        return biased_until(&mut rng, input, task, probability, wanted(s));
                     }
-                    biased(rng, input, n, probability);
+                    biased(&mut rng, input, n, probability);
                     Ok(())
                 })?;
             }
