@@ -10,6 +10,7 @@ from precode._internal.errors import PrecodeValueError
 from precode.experiments import (
     founding_curves,
     neighbour_capacity,
+    neighbour_dictionary,
     paper_budget,
     paper_choices,
     paper_cycle,
@@ -39,6 +40,7 @@ EXPERIMENTS: list[Experiment] = [
     paper_scale.EXPERIMENT,
     paper_choices.EXPERIMENT,
     neighbour_capacity.EXPERIMENT,
+    neighbour_dictionary.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 
