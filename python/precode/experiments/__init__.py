@@ -9,6 +9,8 @@ from precode._internal.cells import Kind
 from precode._internal.errors import PrecodeValueError
 from precode.experiments import (
     founding_curves,
+    neighbour_expansion,
+    neighbour_unlearning,
     paper_budget,
     paper_choices,
     paper_cycle,
@@ -37,6 +39,8 @@ EXPERIMENTS: list[Experiment] = [
     paper_probes.EXPERIMENT,
     paper_scale.EXPERIMENT,
     paper_choices.EXPERIMENT,
+    neighbour_expansion.EXPERIMENT,
+    neighbour_unlearning.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 

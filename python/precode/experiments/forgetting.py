@@ -293,4 +293,3 @@ def data_of_clause(task: Dnf, clause: int, samples: int, *, seed: int, index: in
         "unrelated": both(rest),
         "all": task.sample(samples, **draws),
     }
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 
 from precode._internal.cells import Kind, Parts, Settings, training_seconds
-from precode._internal.check import COUNT, fraction, integer, integers
+from precode._internal.check import COUNT, fraction, fractions, integer, integers
 from precode._internal.errors import PrecodeValueError
 from precode.codes.locating import Locations, code_templates, locations
 from precode.experiments.cells import Finished, Tables
@@ -73,6 +74,8 @@ def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
     integer(setting["distill_epochs"], "distill_epochs", 1, COUNT)
     for name in ("stop", "recovered", "lr", "ascent_lr"):
         fraction(setting[name], name)
+    if not fractions(setting["tune_lrs"], "tune_lrs"):
+        raise PrecodeValueError("tune_lrs = []: give at least one learning rate")
     for name, allowed in (("vector_data", ("alone", "target")), ("vector_from", (TRAINED, "start"))):
         if setting[name] not in allowed:
             raise PrecodeValueError(f"{name} = {setting[name]!r}: use one of {', '.join(allowed)}")
@@ -184,7 +187,7 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         clauses), rows (that show the clause's 4P and are positive), kept (share of the trained network's such rows that
         still do), wrong (mean wrong signs on those rows), length (of the change of all weights), and its shares in W1
         on those rows and the clause's variables (on_code), in w2 (on_w2) and in biases (on_biases).
-        ``recoveries``, one row a formula, clause, kind of networks and data: steps until the clause is called True,
+        ``recoveries``, one row a formula, clause, kind of networks, data and learning rate: steps until the clause is called True,
         NaN if never; recovered; accuracy then; parallel (share of the squared update along the change), cosine (with
         its reversal), undone (share of the change that is taken back), parallel_random (what a random direction has);
         and after all steps: old (share of the trained rows that show the code), old_chance (what random positive rows
@@ -214,9 +217,9 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         }
         frames.append(pd.DataFrame({**keyed, **columns}))
         if name != TRAINED:
-            for kind in DATA:
-                table = recovery(settings, found, networks, again[kind], test, first, read)
-                recovered.append(pd.DataFrame({**keyed, "data": kind, **table}))
+            for kind, rate in product(DATA, settings["tune_lrs"]):
+                table = recovery(settings, found, networks, again[kind], rate, test, first, read)
+                recovered.append(pd.DataFrame({**keyed, "data": kind, "tune_lr": rate, **table}))
     tables = {"erasures": pd.concat(frames, ignore_index=True), "recoveries": pd.concat(recovered, ignore_index=True)}
     return {name: table.assign(clauses=settings["clauses"]) for name, table in tables.items()}
 
@@ -267,11 +270,12 @@ def recovery(
     found: Pairs,
     networks: Networks,
     data: Sequence[Any],
+    rate: float,
     test: Clauses,
     first: Reading,
     erased: Reading,
 ) -> dict[str, NDArray[np.float64]]:
-    """Fine-tuning of forgetful networks, by Adam with a fresh state at the learning rate of training; see `compute`."""
+    """Fine-tuning of forgetful networks, by Adam with a fresh state at some learning rate; see `compute`."""
     steps = settings["steps"]
     runs = train(
         found.trained.tasks,
@@ -281,14 +285,18 @@ def recovery(
         order_seed=settings["seed"],
         epochs=1,
         batch=BATCH,
-        lr=settings["lr"],
+        lr=rate,
         early_stopping=None,
         snapshots=range(steps + 1),
     )
-    called = np.stack([1 - runs.at(step).evaluate(test["alone"])["error"].to_numpy() for step in range(steps + 1)])
-    back = called >= settings["recovered"]
-    recovered = back.any(0)
-    moment = np.where(recovered, back.argmax(0), steps)
+    moment = np.full(len(networks), -1)
+    for step in range(steps + 1):
+        called = 1 - runs.at(step).evaluate(test["alone"])["error"].to_numpy()
+        moment[(moment < 0) & (called >= settings["recovered"])] = step
+        if (moment >= 0).all():
+            break
+    recovered = moment >= 0
+    moment[~recovered] = steps
     at = {
         name: torch.stack([runs.at(int(step)).weights[name][place] for place, step in enumerate(moment)])
         for name in networks.weights
@@ -320,7 +328,7 @@ def seconds(settings: Settings, parts: Parts) -> float:
     epochs = 2 * settings["epochs"]
     one = training_seconds(count, settings["hidden"], settings["samples"], epochs, BATCH)
     students = settings["distill_epochs"] * settings["samples"] / BATCH * (5e-4 + 2e-5 * count)
-    return 0.5 + one + students + 2e-4 * count * settings["steps"]
+    return 0.5 + one + students + 2e-4 * count * settings["steps"] * len(settings["tune_lrs"])
 
 
 KIND = Kind("unlearning", points, compute, seconds, axes=(FORMULA,), parts=parts)
@@ -371,13 +379,13 @@ def tables(cells: Sequence[Finished]) -> Tables:
     """``recovery`` and ``erasure``, means over formulas; ``medians``, quartiles of steps over all networks; and all."""
     found = joined(cells)
     by = ["clauses", "networks"]
-    first = {"clauses": cells[0].settings["clauses"], "data": DATA[0]} if cells else {}
+    each = [*by, "data", "tune_lr"]
+    settings = cells[0].settings
+    first = {"clauses": settings["clauses"], "data": DATA[0], "tune_lr": settings["tune_lrs"][0]}
     return {
-        "recovery": summary(
-            of_formulas(found["recoveries"], [*by, "data"]), [*by, "data"], RECOVERED, REPORTED, **first
-        ),
+        "recovery": summary(of_formulas(found["recoveries"], each), each, RECOVERED, REPORTED, **first),
         "erasure": summary(of_formulas(found["erasures"], by), by, ERASED),
-        "medians": _medians(found["recoveries"], [*by, "data"]),
+        "medians": _medians(found["recoveries"], each),
         **found,
     }
 
@@ -393,10 +401,17 @@ def _medians(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame({**columns, "recovered": steps["recovered"].mean()}).reset_index()
 
 
+def at_first(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Rows that have the first value of some columns."""
+    for name in names:
+        table = table[table[name] == table[name].iloc[0]]
+    return table
+
+
 def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """What compares with the reported median: fine-tuning on the target, at the first number of clauses."""
-    table = tables["recoveries"]
-    table = table[(table["clauses"] == table["clauses"].iloc[0]) & (table["data"] == DATA[0])]
+    table = at_first(tables["recoveries"], "clauses", "tune_lr")
+    table = table[table["data"] == DATA[0]]
     means = of_formulas(table, ["clauses", "networks", "data"])
     at = [place({"networks": name}) for name in means["networks"]]
     columns = {"figure": FIGURE, "quantity": "steps", "at": at, FORMULA: means[FORMULA]}
@@ -407,8 +422,7 @@ def _draw(quantity: str, label: str, *, log: bool = False, **lines: str) -> Any:
     def draw(result: Result, ax: Axes | None) -> Axes:
         from precode import plot
 
-        table = result.tables["recovery"]
-        table = table[table["clauses"] == table["clauses"].iloc[0]]
+        table = at_first(result.tables["recovery"], "clauses", "tune_lr")
         shown = table[table["quantity"] == quantity]
         series = shown["data"].astype(str)
         for name, word in lines.items():
@@ -429,13 +443,13 @@ def draw_erasure(result: Result, ax: Axes | None) -> Axes:
     """What is left of the clause's code after the erasure, by how it was made."""
     from precode import plot
 
-    table = result.tables["erasure"]
+    table = at_first(result.tables["erasure"], "clauses")
     words = {
         "kept": "code rows that still show 4P",
         "called": "inputs of the clause called True",
         "accuracy": "accuracy on the other clauses",
     }
-    table = table[(table["clauses"] == table["clauses"].iloc[0]) & table["quantity"].isin(list(words))]
+    table = table[table["quantity"].isin(list(words))]
     ax = plot.beside(table.assign(series=table["quantity"].map(words)), "networks", series="series", ax=ax)
     ax.set_xlabel("how the clause was erased")
     ax.set_ylabel("share")
@@ -472,11 +486,12 @@ EXPERIMENT = Experiment(
         "stop": 0.05,
         "recovered": 0.8,
         "steps": 300,
-        "ascent_lr": 0.001,
+        "tune_lrs": (0.001, 0.003, 0.01),
+        "ascent_lr": 0.0001,
         "ascent_steps": 1000,
         "vector_data": "alone",
         "vector_from": "trained",
-        "vector_epochs": 1,
+        "vector_epochs": 5,
         "distill_epochs": 10,
         "test": 1000,
     },
@@ -487,6 +502,7 @@ EXPERIMENT = Experiment(
         "samples": 4000,
         "epochs": 20,
         "steps": 40,
+        "tune_lrs": (0.001,),
         "distill_epochs": 4,
         "test": 400,
     },

@@ -155,9 +155,7 @@ def networks(settings: Settings, indices: Sequence[int]) -> tuple[list[Dnf], dic
         weights, masks = expand(middle.weights, inputs)
         found[name] = run(init=weights, masks=masks, **after)
     count = budget(settings["hidden"], tasks[0].variables, alpha)
-    wide = run(
-        hidden=alpha * settings["hidden"], seed=seed ^ OTHER_START, epochs=max(1, before), snapshots=[0, steps]
-    )
+    wide = run(hidden=alpha * settings["hidden"], seed=seed ^ OTHER_START, epochs=max(1, before), snapshots=[0, steps])
     weights, masks = keep_largest(wide.at(steps).weights, count)
     found[WIDE] = run(init=weights, masks=masks, **after)
     weights, masks = random_weights(wide.start.weights, count, seed, indices)
