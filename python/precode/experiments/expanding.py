@@ -123,7 +123,7 @@ def expand(
         >>> wider["w1"].shape, int(masks["w1"].sum() + masks["w2"].sum()) + 4, 2 * 4 + 2 + 2
         (torch.Size([1, 4, 4]), 12, 12)
     """
-    networks, neurons, alpha, variables = inputs.shape
+    _, neurons, alpha, variables = inputs.shape
     wider = {name: weights[name].repeat_interleave(alpha, 1) for name in ("b1", "w2")}
     wider["w1"] = (weights["w1"][:, :, None] * inputs).flatten(1, 2)
     wider["b2"] = weights["b2"].clone()

@@ -254,7 +254,7 @@ def predictors(found: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     for (length, name, formula), group in both.groupby(["length", "networks", FORMULA], sort=False):
         for predictor in (*PREDICTORS, "accuracy"):
             ranks = group[[predictor, "gain"]].rank()
-            if len(group) > 2 and (ranks.nunique() > 1).all():
+            if len(group) > 2 and (ranks.max() > ranks.min()).all():
                 rho = float(np.corrcoef(ranks[predictor], ranks["gain"])[0, 1])
                 keyed = {"length": length, "networks": name, "predictor": predictor, FORMULA: formula}
                 rows.append({**keyed, "correlation": rho})

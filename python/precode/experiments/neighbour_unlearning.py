@@ -74,8 +74,7 @@ def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
     integer(setting["distill_epochs"], "distill_epochs", 1, COUNT)
     for name in ("stop", "recovered", "lr", "ascent_lr"):
         fraction(setting[name], name)
-    if not fractions(setting["tune_lrs"], "tune_lrs"):
-        raise PrecodeValueError("tune_lrs = []: give at least one learning rate")
+    fractions(setting["tune_lrs"], "tune_lrs")
     for name, allowed in (("vector_data", ("alone", "target")), ("vector_from", (TRAINED, "start"))):
         if setting[name] not in allowed:
             raise PrecodeValueError(f"{name} = {setting[name]!r}: use one of {', '.join(allowed)}")
@@ -187,11 +186,11 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         clauses), rows (that show the clause's 4P and are positive), kept (share of the trained network's such rows that
         still do), wrong (mean wrong signs on those rows), length (of the change of all weights), and its shares in W1
         on those rows and the clause's variables (on_code), in w2 (on_w2) and in biases (on_biases).
-        ``recoveries``, one row a formula, clause, kind of networks, data and learning rate: steps until the clause is called True,
-        NaN if never; recovered; accuracy then; parallel (share of the squared update along the change), cosine (with
-        its reversal), undone (share of the change that is taken back), parallel_random (what a random direction has);
-        and after all steps: old (share of the trained rows that show the code), old_chance (what random positive rows
-        would give), regained (of the rows that had lost it) and regained_chance.
+        ``recoveries``, one row a formula, clause, kind of networks, data and learning rate: steps until the clause is
+        called True, NaN if never; recovered; accuracy then; parallel (share of the squared update along the change),
+        cosine (with its reversal), undone (share of the change that is taken back), parallel_random (what a random
+        direction has); and after all steps: old (share of the trained rows that show the code), old_chance (what random
+        positive rows would give), regained (of the rows that had lost it) and regained_chance.
     """
     indices = list(parts[FORMULA])
     found = pairs(settings, indices)
@@ -254,8 +253,8 @@ def _where(found: Pairs, weights: Mapping[str, torch.Tensor], first: Reading) ->
     change = {name: (value - found.trained.weights[name]).double().numpy() ** 2 for name, value in weights.items()}
     total = sum(value.reshape(len(value), -1).sum(1) for value in change.values())
     cells = np.zeros(change["w1"].shape, dtype=bool)
-    for place, (task, clause) in enumerate(zip(found.trained.tasks or (), found.clause, strict=True)):
-        cells[place][np.ix_(first.code[place], list(task.clauses[clause]))] = True
+    for mine, rows, task, clause in zip(cells, first.code, found.trained.tasks or (), found.clause, strict=True):
+        mine[np.ix_(rows, list(task.clauses[clause]))] = True
     sums = {
         "on_code": (change["w1"] * cells).sum((1, 2)),
         "on_w2": change["w2"].sum(1),
