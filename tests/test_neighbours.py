@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 import precode as pc
-from precode.experiments import expanding, forgetting
+from precode.experiments import aligning, expanding, forgetting, paper_networks
+from precode.experiments import neighbour_alignment as alignment
 from precode.experiments import neighbour_expansion as expansion
 from precode.experiments import neighbour_unlearning as unlearning
 from precode.networks.stacks import Networks
 
-NEIGHBOURS = ("expansion", "unlearning")
+NEIGHBOURS = {"expansion": 3, "unlearning": 1, "alignment": 0}
+"""Experiments, with the reported numbers that their quick form measures."""
 
 
 def module(weights, place):
@@ -384,7 +386,80 @@ def test_threads_are_left_as_they_were(stack, of_clause):
     assert torch.is_grad_enabled()
 
 
-# --- both -----------------------------------------------------------------------------------------------
+# --- alignment ------------------------------------------------------------------------------------------
+
+
+def test_alignment_is_the_best_next_weight_by_brute_force():
+    rng = np.random.default_rng(0)
+    features, c0 = rng.normal(size=(3, 6)), rng.normal(size=(4, 6))
+    found = aligning.align(features, c0, range(1, 13))
+    chosen = [set(), set(), set()]
+
+    def left(row, atoms):
+        if not atoms:
+            return (features[row] ** 2).sum()
+        basis = c0[sorted(atoms)].T
+        fit = np.linalg.lstsq(basis, features[row], rcond=None)[0]
+        return ((basis @ fit - features[row]) ** 2).sum()
+
+    for count in range(1, 13):
+        gains = {
+            (row, atom): left(row, chosen[row]) - left(row, chosen[row] | {atom})
+            for row in range(3)
+            for atom in range(4)
+            if atom not in chosen[row]
+        }
+        row, atom = max(gains, key=gains.get)
+        chosen[row].add(atom)
+        assert [set(np.flatnonzero(row)) for row in found[count]] == chosen
+        distance = ((found[count] @ c0 - features) ** 2).sum()
+        assert distance == pytest.approx(sum(left(row, chosen[row]) for row in range(3)))
+
+
+def test_alignment_finds_what_is_there():
+    rng = np.random.default_rng(1)
+    w1 = rng.normal(size=(5, 4))
+    np.testing.assert_allclose(aligning.align(w1, np.eye(4), [20])[20], w1)
+    largest = alignment.largest(torch.from_numpy(w1)[None], 7)[0].numpy()
+    np.testing.assert_allclose(aligning.align(w1, np.eye(4), [7])[7], w1 * largest)
+    c0 = rng.normal(size=(4, 9))
+    np.testing.assert_allclose(aligning.align(w1 @ c0, c0, [20])[20], w1)
+    twice = aligning.align(w1 @ c0, np.vstack([c0, c0]), [40])[40]  # atoms that depend on one another
+    np.testing.assert_allclose(twice @ np.vstack([c0, c0]), w1 @ c0)
+    with pytest.raises(pc.PrecodeShapeError, match="features of shape"):
+        aligning.align(w1, c0, [1])
+    with pytest.raises(pc.PrecodeValueError, match="counts"):
+        aligning.align(w1 @ c0, c0, [21])
+
+
+def test_scarce_networks_have_their_weights_and_the_oracle_is_nearest():
+    setting = {**alignment.EXPERIMENT.setting, **alignment.EXPERIMENT.quick, "clauses": 8}
+    settings = next(iter(alignment.points(setting)))
+    runs = paper_networks.dense(settings, [0, 3])
+    found = alignment.starts(runs, settings, [0, 3])
+    assert {name for name, _ in found} == set(alignment.ARMS)
+    distance = {}
+    for (name, count), start in found.items():
+        assert count in (128, 32)
+        assert ((start["w1"] != 0).flatten(1).sum(1) == count).all()
+        assert all(torch.equal(start[key], runs.weights[key]) for key in ("b1", "w2", "b2"))
+        assert torch.equal(start["c0"], runs.weights["c0"]) == (name != "oracle-other-c0")
+        made = (start["w1"] @ start["c0"]).numpy()
+        distance[name, count] = np.array(
+            [np.linalg.norm(a - b) for a, b in zip(made, runs.features.numpy(), strict=True)]
+        )
+    for count in (128, 32):
+        for name in ("oracle-mask", "magnitude", "random"):
+            assert (distance["oracle", count] <= distance[name, count] + 1e-6).all()
+    whole = alignment.compute(settings, {"formula": (0, 3)})["networks"]
+    alone = alignment.compute(settings, {"formula": (3,)})["networks"]
+    pd.testing.assert_frame_equal(whole[whole["formula"] == 3].reset_index(drop=True), alone)
+    dense = whole[whole["networks"] == "dense"]
+    assert (dense["recall"].dropna() == 1).all()
+    assert (dense["divergence"] == 0).all()
+
+
+# --- all ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
@@ -392,7 +467,7 @@ def test_every_experiment_runs_and_draws(name):
     plt = pytest.importorskip("matplotlib.pyplot")
     experiment = getattr(pc.experiments, name)
     result = experiment(**experiment.quick, progress=False)
-    assert result.reported["measured"].notna().any()
+    assert result.reported["measured"].notna().sum() == NEIGHBOURS[name]
     assert result.reported["second_hand"].all()
     for figure in result.figures:
         assert result.plot(figure).get_ylabel()

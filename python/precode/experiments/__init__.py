@@ -9,6 +9,7 @@ from precode._internal.cells import Kind
 from precode._internal.errors import PrecodeValueError
 from precode.experiments import (
     founding_curves,
+    neighbour_alignment,
     neighbour_expansion,
     neighbour_unlearning,
     paper_budget,
@@ -41,6 +42,7 @@ EXPERIMENTS: list[Experiment] = [
     paper_choices.EXPERIMENT,
     neighbour_expansion.EXPERIMENT,
     neighbour_unlearning.EXPERIMENT,
+    neighbour_alignment.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 
