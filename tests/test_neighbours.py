@@ -360,6 +360,30 @@ def test_code_rows_are_read_from_signs(settings, forgetful, measured):
                 assert table.loc[name, "wrong"].iloc[place] == pytest.approx(wrong.item())
 
 
+def test_rows_that_come_back_are_counted_as_sets(settings, forgetful, measured):
+    found, erasures = forgetful
+    weights, _ = erasures["retrained"]
+    data = found.data(settings["steps"] * 64, settings["seed"], 1 << 41, ("all",))["all"]
+    end = pc.train(data=data, init=weights, epochs=1, order_seed=settings["seed"], early_stopping=None).weights
+    table = measured["recoveries"].query("networks == 'retrained' and data == 'all'").reset_index(drop=True)
+    for place in range(len(found.clause)):
+        clause = list(found.trained.tasks[place].clauses[found.clause[place]])
+
+        def rows(of, place=place, clause=clause):
+            signs = (of["w1"][place][:, clause] > 0).all(1) & (of["w2"][place] > 0)
+            return set(signs.nonzero()[:, 0].tolist())
+
+        positive = set((end["w2"][place] > 0).nonzero()[:, 0].tolist())
+        before, between, after = rows(found.trained.weights), rows(weights), rows(end)
+        for name, numerator in (("old", before & positive), ("regained", (before - between) & positive)):
+            share = len(numerator & after) / len(numerator) if numerator else math.nan
+            assert table[name][place] == pytest.approx(share, nan_ok=True)
+        assert table["old_chance"][place] == pytest.approx(len(after) / len(positive))
+        if (before - between) & positive:
+            free = positive - between
+            assert table["regained_chance"][place] == pytest.approx(len(after & free) / len(free))
+
+
 def test_a_formula_of_unlearning_is_the_same_whatever_is_computed_with_it(settings, measured):
     alone = unlearning.compute({**settings}, {"formula": (2,)})
     for name, table in alone.items():

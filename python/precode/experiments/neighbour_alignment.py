@@ -28,7 +28,7 @@ from precode.networks.training import Runs
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SOURCE = "openreview tZszYSchmV (Kong, Adler, Shavit), told in words"
+SOURCE = "openreview tZszYSchmV, told in words"
 
 ARMS = ("oracle", "oracle-mask", "oracle-other-c0", "magnitude", "random")
 """How weights are chosen; see the words of the experiment."""

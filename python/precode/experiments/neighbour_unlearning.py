@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-SOURCE = "arXiv 2602.19215"
+SOURCE = "arXiv 2602.19215, by second-hand notes on it"
 
 FIGURE = "recovery time"
 """What the one published number is called here."""
@@ -189,8 +189,9 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         ``recoveries``, one row a formula, clause, kind of networks, data and learning rate: steps until the clause is
         called True, NaN if never; recovered; accuracy then; parallel (share of the squared update along the change),
         cosine (with its reversal), undone (share of the change that is taken back), parallel_random (what a random
-        direction has); and after all steps: old (share of the trained rows that show the code), old_chance (what random
-        positive rows would give), regained (of the rows that had lost it) and regained_chance.
+        direction has); and after all steps, of positive rows: old (share of the trained code rows that show the code),
+        old_chance (share of all rows), regained (of the code rows that had lost it) and regained_chance (of all rows
+        that did not show it before).
     """
     indices = list(parts[FORMULA])
     found = pairs(settings, indices)
@@ -305,7 +306,9 @@ def recovery(
     parallel, _ = parts_of_update(update, change)
     reversal = -(update * change).sum(1)
     end = Reading(runs, found, settings)
-    lost, free = first.code & ~erased.code, end.positive & ~erased.code
+    # Polarities of fresh networks are no one's: old rows are compared with others among those that are positive.
+    old = first.code & end.positive
+    lost, free = old & ~erased.code, end.positive & ~erased.code
     columns = {
         "steps": np.where(recovered, moment, math.nan),
         "recovered": recovered.astype(float),
@@ -313,10 +316,10 @@ def recovery(
         "parallel": ((parallel**2).sum(1) / (update**2).sum(1)).numpy(),
         "cosine": (reversal / update.norm(dim=1) / change.norm(dim=1)).numpy(),
         "undone": (reversal / (change**2).sum(1)).numpy(),
-        "old": mean_over(first.code & end.code, first.code),
+        "old": mean_over(end.code, old),
         "old_chance": mean_over(end.code, end.positive),
-        "regained": mean_over(lost & end.code, lost),
-        "regained_chance": np.where(lost.any(1), mean_over(free & end.code, free), math.nan),
+        "regained": mean_over(end.code, lost),
+        "regained_chance": np.where(lost.any(1), mean_over(end.code, free), math.nan),
     }
     return {**columns, "parallel_random": np.full(len(moment), 1 / update.shape[1])}
 
