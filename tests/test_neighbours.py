@@ -483,6 +483,18 @@ def test_scarce_networks_have_their_weights_and_the_oracle_is_nearest():
     assert (dense["divergence"] == 0).all()
 
 
+def test_correlations_are_those_of_ranks():
+    rng = np.random.default_rng(0)
+    place = {"embedding": "projection-16", "hidden": 32, "clauses": 8, "formula": 0}
+    table = pd.DataFrame({**place, "density": np.repeat([0.5, 0.25], 5), "accuracy": rng.random(10)})
+    table["divergence_start"] = -(table["accuracy"] ** 3)
+    table["divergence"] = np.where(table["density"] == 0.5, table["accuracy"], 1 - table["accuracy"])
+    found = alignment.correlations(table).set_index(["over", "divergence"])["correlation"]
+    assert found["all", "start"] == pytest.approx(-1)
+    assert found["one density", "start"] == pytest.approx(-1)
+    assert found["one density", "end"] == pytest.approx(0)
+
+
 # --- all ------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,10 @@ ARMS = ("oracle", "oracle-mask", "oracle-other-c0", "magnitude", "random")
 """How weights are chosen; see the words of the experiment."""
 
 
+CONTINUED = "dense-continued"
+"""Dense networks that are trained for as long again as the scarce ones are."""
+
+
 def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
     """A cell for every embedding, width and number of clauses.
 
@@ -88,13 +92,18 @@ def compute(settings: Settings, parts: Parts) -> Tables:
     Returns:
         ``networks``, one row a formula, number of weights and kind: accuracy_start and accuracy; divergence_start and
         divergence, of C1 from that of the dense networks; signs, the share of signs of C1 that differ after training;
-        and recall, of the dense networks' codes at the same sites. The dense ones are among them.
+        and recall, of the dense networks' codes at the same sites. The dense ones are among them, as they were and
+        trained on.
     """
     indices = list(parts[FORMULA])
     runs = dense(settings, indices)
     rows = runs.weights["w1"][0].numel()
     features, codes = runs.features.numpy(), locations(runs).code
-    networks: dict[tuple[str, int], tuple[Networks, Networks]] = {("dense", rows): (runs, runs)}
+    longer = dense(settings, indices, data=runs.data, init=runs.weights, hidden=None)
+    networks: dict[tuple[str, int], tuple[Networks, Networks]] = {
+        ("dense", rows): (runs, runs),
+        (CONTINUED, rows): (runs, longer),
+    }
     for key, start in starts(runs, settings, indices).items():
         masks = {"w1": start["w1"] != 0}
         end = dense(settings, indices, data=runs.data, init=start, masks=masks, hidden=None)
@@ -129,30 +138,41 @@ MEASURES = ("accuracy_start", "accuracy", "divergence_start", "divergence", "sig
 
 
 def tables(cells: Sequence[Finished]) -> Tables:
-    """``means`` of every density; ``gains`` of the oracle over magnitude; ``correlations``; and all networks.
-
-    Correlations are of ranks, over the scarce networks of one formula: accuracy after training with divergence before
-    and after it; their intervals are over formulas.
-    """
+    """``means`` of every density; ``gains`` over pruning by magnitude; ``correlations``; and all networks."""
     found = joined(cells)["networks"]
     by = [*PLACE, "density", "networks"]
-    scarce = found[found["networks"] != "dense"]
+    scarce = found[~found["networks"].isin(["dense", CONTINUED])]
     keys = [*PLACE, "density", FORMULA]
     plain = scarce[scarce["networks"] == "magnitude"][[*keys, "accuracy"]].rename(columns={"accuracy": "plain"})
     gains = scarce[scarce["networks"] != "magnitude"].merge(plain, "left", keys, validate="m:1")
     gains = gains.assign(gain=gains["accuracy"] - gains["plain"])
-    rows = []
-    for place, group in scarce.groupby([*PLACE, FORMULA], sort=False):
-        ranks = group[["accuracy", "divergence_start", "divergence"]].rank()
-        for name in ("divergence_start", "divergence"):
-            rho = float(np.corrcoef(ranks["accuracy"], ranks[name])[0, 1])
-            rows.append({**dict(zip([*PLACE, FORMULA], place, strict=True)), "of": name, "correlation": rho})
     return {
         "means": summary(found, by, MEASURES),
         "gains": summary(gains, by, ["gain"]),
-        "correlations": with_intervals(pd.DataFrame(rows), [*PLACE, "of"], "correlation"),
+        "correlations": with_intervals(correlations(scarce), [*PLACE, "over", "divergence"], "correlation"),
         "networks": found,
     }
+
+
+def correlations(scarce: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlations of accuracy after training with divergence before and after it, for each formula.
+
+    Args:
+        scarce: one row a network.
+
+    Returns:
+        Columns of the point, formula, over (all scarce networks of the formula; or those of one density, the mean over
+        densities: fewer weights alone make both worse), divergence (start or end) and correlation.
+    """
+    rows = []
+    for at, group in scarce.groupby([*PLACE, FORMULA], sort=False):
+        keyed = dict(zip([*PLACE, FORMULA], at, strict=True))
+        alike = [one for _, one in group.groupby("density")]
+        for over, groups in (("all", [group]), ("one density", alike)):
+            for name, column in (("start", "divergence_start"), ("end", "divergence")):
+                found = [np.corrcoef(one[["accuracy", column]].rank().T)[0, 1] for one in groups]
+                rows.append({**keyed, "over": over, "divergence": name, "correlation": float(np.mean(found))})
+    return pd.DataFrame(rows)
 
 
 def _draw(quantity: str, label: str) -> Any:
@@ -160,7 +180,7 @@ def _draw(quantity: str, label: str) -> Any:
         from precode import plot
 
         table = beside_reported(result.tables["means"])
-        table = table[(table["quantity"] == quantity) & (table["networks"] != "dense")]
+        table = table[(table["quantity"] == quantity) & ~table["networks"].isin(["dense", CONTINUED])]
         ax = plot.beside(table.sort_values("density", kind="stable"), "density", series="networks", ax=ax)
         ax.set_xscale("log", base=2)
         ax.set_xlabel("share of the weights of W1 that is kept")
@@ -181,7 +201,8 @@ EXPERIMENT = Experiment(
         "chooses W1 by orthogonal least squares, so that W1 C0 is near the dense C1: behind the same C0 (oracle), and "
         "behind another random one, with nothing in common with the trained weights (oracle-other-c0). Beside them "
         "stand the oracle's mask on the trained weights (oracle-mask), pruning by magnitude, and random weights. All "
-        "else is that of the dense networks' end, and all are trained for as long as these were."
+        "else is that of the dense networks' end, and all are trained for as long as these were, as are the dense ones "
+        "themselves once more (dense-continued)."
     ),
     setting={
         **SETTING,
