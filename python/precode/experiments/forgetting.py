@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -265,11 +266,11 @@ def data_of_clause(task: Dnf, clause: int, samples: int, *, seed: int, index: in
         raise PrecodeValueError("the formula has one clause: nothing is left when it is forgotten")
     alone = Dnf([list(task.clauses[clause])], task.variables)
     rest = Dnf(others, task.variables)
-    draws = {"seed": seed, "index": index, "held_out": held_out}
+    sample = partial(Dnf.sample, seed=seed, index=index, held_out=held_out)
 
     def drawn(of: Dnf, *, true: bool, count: int) -> torch.Tensor:
         """Inputs that this part of the formula makes True and the other does not; or that neither does."""
-        x = of.sample(SPARE * count, **draws).x
+        x = sample(of, SPARE * count).x
         here, there = alone.evaluate(x), rest.evaluate(x)
         wanted = (here & ~there if of is alone else there & ~here) if true else ~here & ~there
         found = x[wanted][:count]
@@ -291,5 +292,5 @@ def data_of_clause(task: Dnf, clause: int, samples: int, *, seed: int, index: in
         "alone": Dataset(only, torch.ones(samples, dtype=torch.bool)),
         "target": both(alone),
         "unrelated": both(rest),
-        "all": task.sample(samples, **draws),
+        "all": sample(task, samples),
     }

@@ -104,10 +104,10 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         ("dense", rows): (runs, runs),
         (CONTINUED, rows): (runs, longer),
     }
-    for key, start in starts(runs, settings, indices).items():
-        masks = {"w1": start["w1"] != 0}
-        end = dense(settings, indices, data=runs.data, init=start, masks=masks, hidden=None)
-        networks[key] = (end.start, end)
+    for key, weights in starts(runs, settings, indices).items():
+        masks = {"w1": weights["w1"] != 0}
+        scarce = dense(settings, indices, data=runs.data, init=weights, masks=masks, hidden=None)
+        networks[key] = (scarce.start, scarce)
     frames = []
     measure = partial(accuracies, settings, indices, runs)
     for (name, count), (start, end) in networks.items():

@@ -319,8 +319,8 @@ EXPERIMENT = Experiment(
         "Controls that are ours: dense networks whose optimizer is started anew as that of split ones is "
         "(dense-restarted), and networks that are wide from the start and have as many parameters at the end, by "
         "magnitude (wide-pruned) or by chance (wide-random). The notes do not tell samples, variables or learning "
-        "rate; ours were chosen by dense networks alone, which had to come near to their reported accuracy, on formulas "
-        "that are not seen here."
+        "rate; ours were chosen by dense networks alone, which had to come near to their reported accuracy, on "
+        "formulas that are not seen here."
     ),
     setting={
         "formulas": 20,

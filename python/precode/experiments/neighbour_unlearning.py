@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ from precode.codes.locating import Locations, code_templates, locations
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.comparison import Reported, place
 from precode.experiments.forgetting import (
-    Clauses,
     ascend,
     data_of_clause,
     distill,
@@ -30,6 +29,7 @@ from precode.experiments.forgetting import (
 from precode.experiments.founding_cells import BATCH, FORMULA, MOST
 from precode.experiments.paper import formulas, joined, parts, summary
 from precode.experiments.records import Experiment, Result
+from precode.formulas.datasets import Dataset
 from precode.networks.stacks import Networks
 from precode.networks.training import train
 
@@ -58,6 +58,9 @@ SCALES = tuple(0.25 * 2 ** (number / 4) for number in range(37))
 
 OTHER_START = 0x2602
 """Changes the key of the initial weights of students."""
+
+Sets: TypeAlias = "dict[str, list[Dataset]]"
+"""Data sets of many networks by name, one for each."""
 
 SEEN = 1000
 """Samples by which an erasure is judged while it goes on."""
@@ -104,9 +107,9 @@ class Pairs:
     start: Networks
     trained: Networks
 
-    def data(self, samples: int, seed: int, shift: int, names: Sequence[str], *, held_out: bool = False) -> Clauses:
+    def data(self, samples: int, seed: int, shift: int, names: Sequence[str], *, held_out: bool = False) -> Sets:
         """Data sets by name, a list of one for each pair; see `data_of_clause`."""
-        found: dict[str, list[Any]] = {name: [] for name in names}
+        found: Sets = {name: [] for name in names}
         for task, clause, stream in zip(self.trained.tasks or (), self.clause.tolist(), self.streams, strict=True):
             of_clause = data_of_clause(task, clause, samples, seed=seed, index=stream + shift, held_out=held_out)
             for name in names:
@@ -137,7 +140,7 @@ def pairs(settings: Settings, indices: Sequence[int]) -> Pairs:
     return Pairs(formula, clause, streams, runs.start[chosen], runs[chosen])
 
 
-def inputs(data: Sequence[Any], samples: int | None = None) -> torch.Tensor:
+def inputs(data: Sequence[Dataset], samples: int | None = None) -> torch.Tensor:
     """Inputs of several data sets as numbers, (R, samples, n)."""
     return torch.stack([item.x[:samples].float() for item in data])
 
@@ -269,9 +272,9 @@ def recovery(
     settings: Settings,
     found: Pairs,
     networks: Networks,
-    data: Sequence[Any],
+    data: Sequence[Dataset],
     rate: float,
-    test: Clauses,
+    test: Sets,
     first: Reading,
     erased: Reading,
 ) -> dict[str, NDArray[np.float64]]:
@@ -329,8 +332,9 @@ def seconds(settings: Settings, parts: Parts) -> float:
     count = len(parts[FORMULA]) * settings["erased"]
     epochs = 2 * settings["epochs"]
     one = training_seconds(count, settings["hidden"], settings["samples"], epochs, BATCH)
-    students = settings["distill_epochs"] * settings["samples"] / BATCH * (5e-4 + 2e-5 * count)
-    return 0.5 + one + students + 2e-4 * count * settings["steps"] * len(settings["tune_lrs"])
+    steps = settings["distill_epochs"] * settings["samples"] / BATCH
+    tuning = 2e-4 * count * settings["steps"] * len(settings["tune_lrs"])
+    return float(0.5 + one + steps * (5e-4 + 2e-5 * count) + tuning)
 
 
 KIND = Kind("unlearning", points, compute, seconds, axes=(FORMULA,), parts=parts)
@@ -397,7 +401,7 @@ def _medians(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     steps = table.assign(steps=table["steps"].fillna(math.inf)).groupby(by, sort=False)
     # An inverted distribution function takes one of the values, so that infinite ones do no harm.
     columns = {
-        name: steps["steps"].agg(lambda values, q=q: np.quantile(values, q, method="inverted_cdf"))
+        name: steps["steps"].agg(np.quantile, q, method="inverted_cdf")
         for name, q in (("quarter", 0.25), ("median", 0.5), ("three_quarters", 0.75))
     }
     return pd.DataFrame({**columns, "recovered": steps["recovered"].mean()}).reset_index()
