@@ -9,8 +9,11 @@ from precode._internal.cells import Kind
 from precode._internal.errors import PrecodeValueError
 from precode.experiments import (
     founding_curves,
+    neighbour_alignment,
     neighbour_capacity,
     neighbour_dictionary,
+    neighbour_expansion,
+    neighbour_unlearning,
     paper_budget,
     paper_choices,
     paper_cycle,
@@ -39,6 +42,9 @@ EXPERIMENTS: list[Experiment] = [
     paper_probes.EXPERIMENT,
     paper_scale.EXPERIMENT,
     paper_choices.EXPERIMENT,
+    neighbour_expansion.EXPERIMENT,
+    neighbour_unlearning.EXPERIMENT,
+    neighbour_alignment.EXPERIMENT,
     neighbour_capacity.EXPERIMENT,
     neighbour_dictionary.EXPERIMENT,
 ]
