@@ -74,7 +74,7 @@ def descend(
         with torch.enable_grad():
             losses = loss(logits(moving, x.repeat(twice, 1, 1)), target.repeat(twice, 1))
             optimizer.zero_grad()
-            losses.mean(1).sum().backward()
+            losses.mean(1).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         yield {name: value.detach()[: len(weights["w1"])].clone() for name, value in moving.items()}
 
