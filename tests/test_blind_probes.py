@@ -87,9 +87,10 @@ def test_rows_have_the_polarity_of_the_output_that_is_asked():
 def test_all_methods_leave_out_what_asks_for_clauses_where_none_are_known():
     from precode.tickets.registry import resolve_methods
 
-    assert {f"{probe}-blind" for probe in PROBES} <= set(resolve_methods("all", clauses=True))
-    without = resolve_methods("all", clauses=False)
+    assert {f"{probe}-blind" for probe in PROBES} <= set(resolve_methods("all", clauses=True)[0])
+    without, left_out = resolve_methods("all", clauses=False)
     assert "distance-blind" in without
+    assert left_out["distance"] == "clauses"
     assert not {f"{probe}-blind" for probe in PROBES} & set(without)
 
 

@@ -1,5 +1,7 @@
 """Tickets of networks whose codes cannot be read: accuracy comes, recovery is missing, probes are refused by name."""
 
+import re
+
 import pytest
 
 import precode as pc
@@ -41,3 +43,19 @@ def test_methods_that_read_codes_are_refused_by_name(kind):
 def test_codes_are_still_read_where_they_can_be():
     retrained = pc.find_tickets(pc.train(TASK, hidden=8, epochs=2, samples=400), "random", 0.25).retrain(test=200)
     assert all(name in retrained.table() for name in CODES)
+
+
+@pytest.mark.parametrize("kind", ["two hidden layers"])
+def test_all_are_the_methods_that_the_networks_can_have(kind):
+    runs = NETWORKS[kind]()
+    with pytest.warns(pc.TicketWarning, match=r"'all' leaves out .*; distance \(clauses, two linear layers\);") as said:
+        tickets = pc.find_tickets(runs, "all", 0.25)
+    found = set(tickets.table()["method"])
+    left_out = {name for name in pc.methods()["name"] if f" {name} (" in str(said[0].message)}
+    assert found | left_out == set(pc.methods()["name"])
+    assert not found & left_out
+    assert {"random", "imp", "snip", "obs", "synflow"} <= found
+    assert {"magnitude-w2", "hot-imp", "oracle"} <= left_out
+    for method in sorted(left_out):
+        with pytest.raises(pc.PrecodeValueError, match=f"{re.escape(method)} read codes"):
+            pc.find_tickets(runs, method, 0.25)

@@ -51,6 +51,7 @@ __all__ = [
     "signs",
     "templates",
     "train",
+    "zero_pruned",
 ]
 
 TORCH_VERSION: str
@@ -96,6 +97,7 @@ class Method(TypedDict):
     needs_dense_run: bool
     needs_clauses: bool
     needs_clauses_in_data: bool
+    needs_pair: bool
     schedule: str
     cost: str
     nested: bool
@@ -264,3 +266,4 @@ def save_ticket(path: str | os.PathLike[str], tensors: Sequence[tuple[str, torch
 def load_ticket(path: str | os.PathLike[str]) -> tuple[list[tuple[str, torch.Tensor]], str]: ...
 def arrays_to_bytes(arrays: Sequence[_Array]) -> bytes: ...
 def arrays_from_bytes(bytes: bytes) -> list[_Array]: ...
+def zero_pruned(values: torch.Tensor, kept: torch.Tensor, threads: int) -> None: ...

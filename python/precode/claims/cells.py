@@ -87,7 +87,7 @@ def ticket_points(config: StudyConfig) -> Iterator[Settings]:
         PrecodeValueError: an unknown method, a density that keeps no weight of the smallest width, or an epoch beyond
             the run.
     """
-    methods = resolve_methods(config.methods, clauses=True)
+    methods, _ = resolve_methods(config.methods, clauses=True)
     if late := [epoch for epoch in config.probe_epochs if epoch > config.epochs]:
         raise PrecodeValueError(f"probe_epochs = {late[0]}: the networks are trained for {config.epochs} epochs")
     inputs = {name: embeddings.resolve(name, SETTING["variables"]).rows for name in config.embeddings}

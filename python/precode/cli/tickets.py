@@ -76,7 +76,7 @@ def tickets_command(
     names = methods if methods == "all" else [name.strip() for name in methods.split(",")]
     try:
         # What find_tickets would refuse after the dense run is refused before it.
-        wanted = resolve_methods(names, clauses=True)
+        wanted, _ = resolve_methods(names, clauses=True)
         moments(wanted, at, epochs)
         rewinding(wanted, rewind, epochs)
         tasks = [Dnf.random(clauses=clauses, seed=seed, index=index) for index in range(formulas)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from precode._internal.errors import PrecodeValueError
+from precode._internal.parts import parts
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -24,17 +25,19 @@ def of_scores(method: str, scores: Tensors, masks: Tensors, *, per_layer: bool) 
         PrecodeValueError: most weights are kept for their place alone, because the scores are equal.
     """
     said = []
-    silent = [name for name, score in scores.items() if not bool(score.any())]
+    silent = [name for name, score in scores.items() if not any(bool(part.any()) for (part,) in parts(score))]
     ties = kept = 0
     for names in [[name] for name in scores] if per_layer else [list(scores)]:
-        flat = torch.cat([scores[name].double().flatten().cpu() for name in names])
-        mask = torch.cat([masks[name].flatten().cpu() for name in names])
-        if not mask.any() or mask.all():
+        pairs = [(scores[name], masks[name].to(scores[name].device)) for name in names]
+        count = sum(int(mask.count_nonzero()) for _, mask in pairs)
+        if not 0 < count < sum(mask.numel() for _, mask in pairs):
             continue
-        least = flat[mask].min()
-        kept += int(mask.sum())
-        if bool((flat[~mask] == least).any()):
-            ties += int((flat[mask] == least).sum())
+        of_kept = (part[mask] for pair in pairs for part, mask in parts(*pair) if mask.any())
+        least = min(float(part.min()) for part in of_kept)
+        kept += count
+        equal = [(part == least, mask) for pair in pairs for part, mask in parts(*pair)]
+        if any(bool((tied & ~mask).any()) for tied, mask in equal):
+            ties += sum(int((tied & mask).sum()) for tied, mask in equal)
     because = f" (every score of {_names(silent)} is zero)" if silent else ""
     if ties > MOST_TIED * kept:
         raise PrecodeValueError(

@@ -10,11 +10,13 @@ import torch
 
 from precode import _precode
 from precode._internal.errors import UnsupportedError
+from precode._internal.parts import parts
 from precode.modules import doubts, own, selection
 from precode.modules.objective import ModuleObjective
 from precode.modules.own import Score
 from precode.modules.prunable import Choice
 from precode.modules.selection import Wanted
+from precode.tickets.contents import Own
 from precode.tickets.ticket import Ticket
 
 Tensors = dict[str, torch.Tensor]
@@ -98,8 +100,9 @@ class Search:
             masks = selection.choose(scores, layouts, wanted)
         said = doubts.of_choice(self._choice.left_out)
         if self._has_scores and not self._control and wanted.pattern is None:
-            scores = selection.compared(found.scores, layouts, wanted.granularity)
-            said += doubts.of_scores(self._method, scores, masks, per_layer=wanted.scope == "per-layer")
+            compared = selection.compared(found.scores, layouts, wanted.granularity)
+            said += doubts.of_scores(self._method, compared, masks, per_layer=wanted.scope == "per-layer")
+            del compared
         said += objective.said + doubts.of_masks(masks)
         config: dict[str, Any] = {
             "seed": self._seed,
@@ -114,10 +117,16 @@ class Search:
             config["densities"] = wanted.layers
         if wanted.pattern is not None:
             config["pattern"] = "{}:{}".format(*wanted.pattern)
-        start = {name: layouts[name].original(value).contiguous() for name, value in found.start.items()}
-        for name, mask in masks.items():
-            masks[name] = layouts[name].original(mask).contiguous().to(start[name].device)
-            start[name] = start[name] * masks[name]
+        objective.check_original()
+        found.scores.clear()  # so that they do not lie beside the start values
+        masks = Own({name: layouts[name].original(mask).contiguous() for name, mask in masks.items()})
+        start = Own()
+        for name, value in found.start.items():
+            start[name] = layouts[name].original(value).clone(memory_format=torch.contiguous_format)
+            if name in masks:
+                masks[name] = masks[name].to(start[name].device)
+                for part, kept in parts(start[name], masks[name]):
+                    part *= kept
         return Ticket(
             masks,
             start,

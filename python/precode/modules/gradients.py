@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.parts import all_finite
 
 Tensors = list[torch.Tensor]
 
+NOT_FINITE = "the gradient at '{}' is not finite: check the data and the loss for NaN and infinite values"
 
-def leaves(value: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that a value has gradients in, as far as its graph is known before `backward`."""
-    if value.grad_fn is None:
-        return [value] if value.requires_grad else []
-    found, seen, open_nodes = [], set(), [value.grad_fn]
+
+def leaves(*values: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that values have gradients in, as far as their graph is known before `backward`."""
+    found = [value for value in values if value.grad_fn is None and value.requires_grad]
+    seen, open_nodes = set(), [value.grad_fn for value in values if value.grad_fn is not None]
     while open_nodes:
         node = open_nodes.pop()
         if node in seen:
@@ -44,27 +47,34 @@ def has_own_functions(value: torch.Tensor) -> bool:
     return False
 
 
-def backward(value: torch.Tensor, parameters: Sequence[nn.Parameter], others: Sequence[torch.Tensor]) -> None:
+def backward(
+    value: torch.Tensor | Sequence[torch.Tensor],
+    parameters: Sequence[nn.Parameter],
+    others: Sequence[torch.Tensor],
+    along: Sequence[torch.Tensor] | None = None,
+) -> None:
     """Gives parameters the gradients of a value, and no other tensor.
 
     Not `torch.autograd.grad`, which checkpointed layers (`torch.utils.checkpoint`) do not support, and which looks past
     layers that forbid a second derivative.
 
     Args:
-        value: of one element.
+        value: of one element; or several of any size, whose products with `along` are added up.
         parameters: what gets gradients.
         others: other leaves of the value's graph, such as parameters of a loss, whose gradients are the user's.
+        along: factors of several values, of their shapes.
 
     Raises:
         PrecodeValueError: the value depends on no parameter.
     """
-    if not value.requires_grad:
+    values = [value] if isinstance(value, torch.Tensor) else value
+    if not all(each.requires_grad for each in values):
         raise PrecodeValueError("the loss does not depend on the parameters: is there a detach or no_grad on the way?")
     kept = [(leaf, leaf.grad) for leaf in others]
     for tensor in (*parameters, *others):
         tensor.grad = None
     try:
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(values, along)
     finally:
         for leaf, gradient in kept:
             leaf.grad = gradient
@@ -78,26 +88,85 @@ def taken(names: Sequence[str], parameters: Sequence[nn.Parameter]) -> Tensors:
     """
     found = []
     for name, parameter in zip(names, parameters, strict=True):
-        gradient, parameter.grad = parameter.grad, None
-        gradient = torch.zeros_like(parameter) if gradient is None else gradient.detach().to_dense()
-        if not bool(torch.isfinite(gradient).all()):
-            raise PrecodeValueError(
-                f"the gradient at '{name}' is not finite: check the data and the loss for NaN and infinite values"
-            )
-        found.append(gradient)
+        gradient = _taken(parameter)
+        found.append(torch.zeros_like(parameter) if gradient is None else gradient)
+        if not all_finite(found[-1]):
+            raise PrecodeValueError(NOT_FINITE.format(name))
     return found
+
+
+def _taken(parameter: torch.Tensor) -> torch.Tensor | None:
+    gradient, parameter.grad = parameter.grad, None
+    return None if gradient is None else gradient.detach().to_dense()
+
+
+class Mean:
+    """The mean over batches of the gradients of parameters.
+
+    Gradients are taken one by one as `backward` gives them, so that those of all parameters never lie beside the mean.
+
+    Args:
+        names: of the parameters.
+        parameters: leaves, all zero in the mean at first.
+
+    Attributes:
+        values: the mean so far, one tensor for each parameter.
+        total: what the batches so far count.
+    """
+
+    def __init__(self, names: Sequence[str], parameters: Sequence[nn.Parameter]) -> None:
+        self._names, self._parameters = names, parameters
+        self.values = [torch.zeros_like(parameter) for parameter in parameters]
+        self.total = 0.0
+
+    @contextmanager
+    def batch(self, weight: float) -> Iterator[None]:
+        """Within the block, `backward` is called for one batch, which counts so much.
+
+        Raises:
+            PrecodeValueError: a gradient that is not finite.
+        """
+        self.total += weight
+        share, had, wrong = weight / self.total, set[int](), set[int]()
+
+        def take(parameter: torch.Tensor, place: int) -> None:
+            gradient = _taken(parameter)
+            if gradient is None:
+                return
+            if not all_finite(gradient):
+                wrong.add(place)
+            if place not in had:
+                self.values[place].lerp_(gradient, share)
+            else:  # reentrant checkpoints give a parameter its gradient in parts
+                self.values[place].add_(gradient, alpha=share)
+            had.add(place)
+
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(take, place=place))  # type: ignore[no-untyped-call]
+            for place, parameter in enumerate(self._parameters)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if wrong:
+            raise PrecodeValueError(NOT_FINITE.format(self._names[min(wrong)]))
+        for place, value in enumerate(self.values):
+            if place not in had:
+                value.lerp_(torch.zeros((), dtype=value.dtype, device=value.device), share)
 
 
 def curvature(
     value: torch.Tensor, names: Sequence[str], parameters: Sequence[nn.Parameter], along: Sequence[torch.Tensor]
-) -> Tensors:
-    """The Hessian of a value with respect to parameters, times `along`; call it within `differentiable_twice`.
+) -> None:
+    """Gives parameters the Hessian of a value with respect to them, times `along`, as their gradients.
 
-    `along` is the mean gradient over all data, as `backward` has it: a parameter that has one, and that autograd finds
-    no way to, is one behind a layer that runs `backward` by itself.
+    Call it within `differentiable_twice`. `along` is the mean gradient over all data, as `backward` has it: a parameter
+    that has one, and that autograd finds no way to, is one behind a layer that runs `backward` by itself.
 
     Raises:
-        PrecodeValueError: the value depends on no parameter; a product that is not finite.
+        PrecodeValueError: the value depends on no parameter.
         UnsupportedError: a layer without a second derivative.
     """
     if not value.requires_grad:
@@ -107,11 +176,13 @@ def curvature(
         hidden = [name for name, part, g in zip(names, first, along, strict=True) if part is None and bool(g.any())]
         if hidden:
             raise RuntimeError(f"the way to '{hidden[0]}' is hidden")
-        terms = [(part * other).sum() for part, other in zip(first, along, strict=True) if part is not None]
-        product = torch.stack(terms).sum() if terms else value.detach()
-        if product.requires_grad:  # else the value is linear in all parameters
+        # Where a part has no graph, the value is linear in its parameter.
+        pairs = [(part, g) for part, g in zip(first, along, strict=True) if part is not None and part.requires_grad]
+        if pairs:
+            products, factors = zip(*pairs, strict=True)
             own = {id(parameter) for parameter in parameters}
-            backward(product, parameters, [leaf for leaf in leaves(product) if id(leaf) not in own])
+            others = [leaf for leaf in leaves(*products) if id(leaf) not in own]
+            backward(products, parameters, others, factors)
     except RuntimeError as error:
         said = str(error).strip().partition("\n")[0]
         raise UnsupportedError(
@@ -119,7 +190,6 @@ def curvature(
             "derivatives, such as 'snip'; layers checkpointed with use_reentrant=True have them with "
             "use_reentrant=False"
         ) from error
-    return taken(names, parameters)
 
 
 @contextmanager

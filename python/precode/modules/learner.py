@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError, UnsupportedError
+from precode._internal.parts import all_finite
 from precode._internal.randomness import isolated, reseed
 from precode.modules import gradients, training
 from precode.modules.batches import ONE_SAMPLE, Batches, call, mapped
@@ -73,11 +74,15 @@ class Learner:
         self._loss_takes_module = loss is not None and training.takes_module(loss)
         self._optimizer, self._seed, self.epochs = optimizer, seed, epochs
         self._device = next(iter(self._slots.values())).parameter.device
-        self._originals = {id(slot.parameter): name for name, slot in masked.slots(module).items()}
+        originals = masked.slots(module)
+        self._originals = {id(slot.parameter): name for name, slot in originals.items()}
+        # A function of the user's own may train the original, which is given these values again.
+        shared = train is None and not any(slot.pruned or slot.parameter.is_inference() for slot in originals.values())
+        initial = [slot.parameter.detach() for slot in originals.values()] if shared else self._values(self._module)
+        self._versions = {name: value._version for name, value in zip(self._names, initial, strict=True) if shared}
         # Asked for by name from Rust, as are `epochs` and `steps_per_epoch`.
         self.parameters = [
-            (name, value, name in prunable)
-            for name, value in zip(self._names, self._out(self._values(self._module)), strict=True)
+            (name, value, name in prunable) for name, value in zip(self._names, self._out(initial), strict=True)
         ]
         self.said: list[str] = []  # doubts about the training
         self.steps_per_epoch = batches.steps if batches else 1
@@ -93,6 +98,20 @@ class Learner:
     def prunable(self) -> list[str]:
         """Names of the parameters to prune."""
         return list(self._prunable)
+
+    def check_original(self) -> None:
+        """Refuses a search during which the module was changed, whose values are the initial ones.
+
+        Raises:
+            PrecodeValueError: it was.
+        """
+        slots = masked.slots(self._original)
+        for name, version in self._versions.items():
+            if name not in slots or slots[name].parameter._version != version:
+                raise PrecodeValueError(
+                    f"'{name}' of the module that was passed in changed during the search, as by a loss that edits it: "
+                    "tickets are found on copies, and start from the values that it had"
+                )
 
     def copy(self) -> nn.Module:
         """A copy of the module, in the modes that it is trained in."""
@@ -235,7 +254,7 @@ class Learner:
 
     def _check_finite(self, values: Tensors, when: str) -> None:
         for name, value in zip(self._names, values, strict=True):
-            if not bool(torch.isfinite(value).all()):
+            if not all_finite(value):
                 raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
 
     def _check_single(self, batches: Batches) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.parts import parts
 from precode._internal.randomness import isolated
 from precode.modules import gradients, training
 from precode.modules.batches import SCORING, Batches, call, mapped, samples
@@ -152,20 +153,21 @@ class ModuleObjective(Learner):
 
     def flow(self, at: Tensors) -> Tensors:
         """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases."""
+        kind = torch.float32 if self._device.type == "mps" else torch.float64
         if self._flowing is None:
-            self._flowing = _Flowing(self._module, at[0].dtype)
+            self._flowing = _Flowing(self._module, kind)
         network, slots = self._flowing.network, self._flowing.slots
         for (name, slot), value in zip(slots.items(), self._in(at), strict=True):
             slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
         parameters = [slot.parameter for slot in slots.values()]
         with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
-            total = self._output(call(network, self._ones(at[0].dtype))).sum()
+            total = self._output(call(network, self._ones(kind))).sum()
             gradients.backward(total, parameters, [])
             found = gradients.taken(self._names, parameters)
         self._flowing.buffers.put_back()
         # Flow is conserved: what goes through the weights of a layer is what comes out.
         through = [
-            float((slots[name].parameter.detach() * part).sum().abs())
+            abs(sum(float((weight * flow).sum()) for weight, flow in parts(slots[name].parameter, part)))
             for name, part in zip(self._names, found, strict=True)
             if name in self._prunable
         ]
@@ -366,30 +368,28 @@ class ModuleObjective(Learner):
         names = [self._names[i] for i in places]
         leaves = [self._slots[name].parameter for name in names]
         trained = training.trainable(self._module)
-        mean = [torch.zeros_like(slot.parameter) for slot in self._slots.values()]
-        total = 0.0
+        mean = gradients.Mean(names, leaves)
         with self._at(at):
             for x, y in batches:
                 weight = self._data().weight(x, y)
                 if not weight:
                     continue
-                with torch.inference_mode(False), torch.enable_grad():
+                with torch.inference_mode(False), torch.enable_grad(), mean.batch(weight):
                     value = self._loss_of(self._module, x, y, temperature)
                     others = self._others(value, trained)
                     if along is None:
                         gradients.backward(value, trained, others)
-                        parts = gradients.taken(names, leaves)
                     else:
                         self._owns_functions |= gradients.has_own_functions(value)
-                        parts = gradients.curvature(value, names, leaves, [along[i] for i in places])
+                        gradients.curvature(value, names, leaves, [along[i] for i in places])
                 self._module.zero_grad()
                 self._buffers.put_back()
-                total += weight
-                for i, part in zip(places, parts, strict=True):
-                    mean[i].lerp_(part, weight / total)
-        if not total:
+        if not mean.total:
             raise PrecodeValueError("no batch of the data counts: every weight is 0, or every label is ignored")
-        return mean
+        found = dict(zip(names, mean.values, strict=True))
+        return [
+            found[name] if name in found else torch.zeros_like(slot.parameter) for name, slot in self._slots.items()
+        ]
 
     def _ones(self, kind: torch.dtype) -> Any:
         """An input of ones: one sample of the data's shape, or of the first linear layer's width."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.parts import all_finite
 from precode.modules.batches import Batches, call
 from precode.modules.copies import copied
 from precode.modules.layouts import is_transformers_linear
@@ -110,7 +111,7 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
                 f"'{name}' is frozen (requires_grad is False): unfreeze it, or leave it out of prunable"
             )
     for name in named:
-        if not bool(torch.isfinite(slots[name].parameter).all()):
+        if not all_finite(slots[name].parameter):
             raise PrecodeValueError(f"'{name}' has values that are not finite: initialize it again")
     names = [name for name in slots if name in named]
     total = sum(slot.parameter.numel() for slot in slots.values() if slot.parameter.ndim > 1)

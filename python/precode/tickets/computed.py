@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -15,6 +16,11 @@ from precode._internal.errors import UnsupportedError
 REFUSED = (
     "this weight is computed from a trained tensor and the mask of a ticket, so that '{}' in place would "
     "change nothing: draw new values with ticket.reinitialize_(module, init), or assign to it, as layer.weight = values"
+)
+
+EXPORTED = (
+    "this weight is computed from a trained tensor and the mask of a ticket, so that edits through DLPack would change "
+    "nothing: export a copy, as weight.detach().clone(), and assign to it, as layer.weight = values"
 )
 
 
@@ -48,6 +54,8 @@ class ComputedWeight(torch.Tensor, metaclass=_AnyTensor):
         if _in_place(name) or (getattr(func, "__self__", None) is torch.Tensor.data and name == "__set__"):
             first = args[0] if args else kwargs.get("tensor")
             changed += first if isinstance(first, list | tuple) else [first]
+        if name == "__dlpack__":
+            raise UnsupportedError(EXPORTED)
         if any(type(each) is cls for each in changed):
             raise UnsupportedError(REFUSED.format(name))
         with torch._C.DisableTorchFunctionSubclass():
@@ -99,13 +107,28 @@ class _Calls(threading.local):
 _calls = _Calls()
 
 
+def is_called() -> bool:
+    """Whether a masked layer is being called."""
+    return _calls.running > 0
+
+
+@contextmanager
+def called() -> Iterator[None]:
+    """Within the block, a masked layer reads its weights to compute with them."""
+    _calls.running += 1
+    try:
+        yield
+    finally:
+        _calls.running -= 1
+
+
 def guard(weight: torch.Tensor) -> torch.Tensor:
     """A computed weight that refuses to be edited.
 
     It is as it is where its layer computes with it, which a guard would slow down, and where a compiler or a transform
     looks on.
     """
-    traced = _calls.running or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    traced = is_called() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if traced or type(weight) is not torch.Tensor or torch._C._functorch.peek_interpreter_stack() is not None:
         return weight
     return weight.as_subclass(ComputedWeight)
@@ -115,13 +138,10 @@ def without_guard(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The forward function of a layer, which reads its weights without guards."""
 
     @wraps(forward)
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def unguarded(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return forward(*args, **kwargs)
-        _calls.running += 1
-        try:
+        with called():
             return forward(*args, **kwargs)
-        finally:
-            _calls.running -= 1
 
-    return called
+    return unguarded

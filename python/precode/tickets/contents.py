@@ -9,12 +9,17 @@ from typing import Any
 import torch
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.parts import all_finite, parts
 from precode.tickets import masked
 
 AXES = 64
 """Most axes of a tensor: torch computes with no more."""
 DEPTH = 100
 """Most levels of a dictionary in dictionaries; the reader of the file's JSON stops at 128."""
+
+
+class Own(dict[str, torch.Tensor]):
+    """Tensors by name that nobody else holds, which a ticket takes over as they are."""
 
 
 def tensors(given: Any, name: str) -> dict[str, torch.Tensor]:
@@ -27,6 +32,8 @@ def tensors(given: Any, name: str) -> dict[str, torch.Tensor]:
         if tensor.dim() > AXES:
             raise PrecodeShapeError(f"{name}['{key}'] has {tensor.dim()} axes: a ticket's tensors have at most {AXES}")
         check_text(key, f"the name {key!r} in {name}")
+    if isinstance(given, Own):
+        return dict(given)
     # Copies: what the user does with the tensors later is not the ticket's.
     with torch.inference_mode(False):
         return {key: tensor.detach().clone() for key, tensor in given.items()}
@@ -84,7 +91,7 @@ def check_values(kind: str, values: dict[str, torch.Tensor], masks: dict[str, to
     for name, tensor in values.items():
         if tensor.dtype not in masked.DTYPES:
             raise PrecodeTypeError(f"{kind}['{name}'] has type {tensor.dtype}: values are floats of 16 to 64 bits")
-        if not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise PrecodeValueError(f"{kind}['{name}'] has values that are not finite (did training diverge?)")
     for name, mask in masks.items():
         if name not in values:
@@ -93,7 +100,8 @@ def check_values(kind: str, values: dict[str, torch.Tensor], masks: dict[str, to
             raise PrecodeShapeError(
                 f"'{name}' has {kind} values of shape {tuple(values[name].shape)}, but a mask of {tuple(mask.shape)}"
             )
-        if bool(values[name].masked_fill(mask.to(values[name].device), 0).any()):
+        held = mask.to(values[name].device)
+        if any(bool(part.masked_fill(kept, 0).any()) for part, kept in parts(values[name], held)):
             raise PrecodeValueError(f"{kind}['{name}'] is not zero where its mask prunes: multiply it by its mask")
 
 

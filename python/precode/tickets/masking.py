@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from precode._internal.errors import PrecodeShapeError, UnsupportedError
-from precode.tickets.computed import guard, without_guard
+from precode.tickets import in_place
+from precode.tickets.computed import called, guard, is_called, without_guard
 
 
 class Masked(nn.Module):
@@ -29,7 +30,12 @@ class Masked(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with zeros where the mask is False; unlike a product, also where a value is not finite."""
+        """The weight with zeros where the mask is False; unlike a product, also where a value is not finite.
+
+        Of a large weight that a layer computes with it is the trained tensor itself, else a tensor of its own.
+        """
+        if is_called() and in_place.is_possible(weight, self.mask):
+            return in_place.masked(weight, self.mask)
         return guard(torch.where(self.mask, weight, 0.0))
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
@@ -231,7 +237,8 @@ def _refuse_scripting(layer: nn.Module) -> Any:
 
 def _gather(layer: nn.RNNBase, _: Any) -> None:
     """Recurrent layers compute with a list of their weights, which knows nothing of masks."""
-    layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+    with called():
+        layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
 
 
 def _scatter(layer: nn.RNNBase, *_: Any) -> None:

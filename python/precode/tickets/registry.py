@@ -35,12 +35,13 @@ def records() -> dict[str, _precode.Method]:
 def methods() -> pd.DataFrame:
     """Every ticket method: one row each.
 
-    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses, or clauses in the
-    data), schedule, cost beside retraining, nested (whether the ticket of a smaller density is a part of that of a
-    larger one), early (whether it can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets
-    may start later, ``rewind`` of `find_tickets`), random (whether it draws random numbers of its own), features
-    (whether it prunes and trains the first layer in feature space), reference, and deviations from the published method
-    or its official code. A control is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see
+    Columns: name, title, needs (what it cannot do without: data, gradients, dense run, clauses, clauses in the data, or
+    two linear layers that follow one another, as those of one hidden layer), schedule, cost beside
+    retraining, nested (whether the ticket of a smaller density is a part of that of a larger one), early (whether it
+    can be read after any epoch, ``at`` of `find_tickets`), rewinds (whether its tickets may start later, ``rewind``
+    of `find_tickets`), random (whether it draws random numbers of its own), features (whether it prunes and trains the
+    first layer in feature space), reference, and deviations from the published method or its official code. A control
+    is put on any of them behind a colon, such as ``"snip:shuffle-row"``; see
     `controls`.
 
     Example:
@@ -64,6 +65,7 @@ def needs(item: _precode.Method) -> list[str]:
         "dense run": item["needs_dense_run"],
         "clauses": item["needs_clauses"],
         "clauses in the data": item["needs_clauses_in_data"],
+        "two linear layers": item["needs_pair"],
     }
     return [name for name, needed in wanted.items() if needed]
 
@@ -100,24 +102,34 @@ def record(method: str) -> _precode.Method:
     return records()[name]
 
 
-def resolve_methods(wanted: str | Iterable[str], *, clauses: bool) -> list[str]:
+READS_CODES = ("clauses", "clauses in the data", "two linear layers")
+"""Needs that networks have which codes can be read from."""
+
+
+def resolve_methods(
+    wanted: str | Iterable[str], *, clauses: bool, pair: bool = True
+) -> tuple[list[str], dict[str, str]]:
     """The methods of an argument that takes ``"all"``, one name or several, without repetitions.
 
     Args:
         wanted: the argument.
         clauses: whether the clauses are known; without them ``"all"`` leaves out the methods that need them, told or in
             the data.
+        pair: whether the networks have one hidden layer; without it ``"all"`` leaves out the methods that need two
+            layers that follow one another, and nothing between.
+
+    Returns:
+        The methods, and those that ``"all"`` leaves out, each with what it needs.
 
     Raises:
         PrecodeTypeError: not names.
         PrecodeValueError: no such method, none at all, or one that needs clauses where there are none.
     """
+    lacking = set(READS_CODES if not pair else READS_CODES[:2] if not clauses else ())
     if isinstance(wanted, str) and wanted == "all":
-        return [
-            name
-            for name, item in records().items()
-            if clauses or not (item["needs_clauses"] or item["needs_clauses_in_data"])
-        ]
+        lacks = {name: [need for need in needs(item) if need in lacking] for name, item in records().items()}
+        left_out = {name: ", ".join(missing) for name, missing in lacks.items() if missing}
+        return [name for name in records() if name not in left_out], left_out
     if not isinstance(wanted, Iterable):
         raise PrecodeTypeError(f"methods must be names such as 'snip', not {type(wanted).__name__}")
     listed = list(dict.fromkeys([wanted] if isinstance(wanted, str) else wanted))
@@ -126,4 +138,4 @@ def resolve_methods(wanted: str | Iterable[str], *, clauses: bool) -> list[str]:
     for name in listed:
         if record(name)["needs_clauses"] and not clauses:
             raise PrecodeValueError(f"method {name!r} needs clauses: the networks were trained without a formula")
-    return listed
+    return listed, {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -14,13 +15,13 @@ import torch
 from precode import _precode
 from precode._internal import memory
 from precode._internal.check import COUNT, KEY, fractions, integer, integers
-from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning
 from precode._internal.progress import Progress, reporter
 from precode.codes import embedding as embeddings
 from precode.codes.readouts import clause_sets
 from precode.networks.stacks import Layers, Networks
 from precode.networks.training import Runs, TrainSettings
-from precode.tickets.registry import record, records, resolve_methods
+from precode.tickets.registry import READS_CODES, needs, record, records, resolve_methods
 from precode.tickets.stacked import Found, Tickets
 
 PRUNABLE = ("w1", "all")
@@ -59,6 +60,7 @@ def find_tickets(
     Args:
         runs: dense networks, from `train`.
         methods: names, ``"all"``, or names with a control such as ``"snip:shuffle-row"``; see `precode.methods`.
+            ``"all"`` are those that the networks have what they need for; the others are named in a warning.
         densities: fractions of the prunable weights that are kept, in (0, 1].
         prunable: ``"w1"``, the first layer, or ``"all"`` layers; biases are never pruned.
         granularity: what is kept as one: a ``"weight"``, a ``"row"`` (neuron) or a ``"column"`` (input).
@@ -83,6 +85,9 @@ def find_tickets(
         UnsupportedError: a search that does not fit into memory.
         KeyboardInterrupt: Ctrl-C; nothing is kept.
 
+    Warns:
+        TicketWarning: methods that ``"all"`` leaves out, with what they need.
+
     Example:
         >>> from precode import Dnf, train
         >>> runs = train([Dnf.random(clauses=4, seed=0)] * 2, hidden=16, epochs=3, samples=2000)
@@ -102,12 +107,17 @@ def find_tickets(
     if not isinstance(runs, Runs):
         raise PrecodeTypeError(f"runs must be the result of precode.train, not {type(runs).__name__}")
     deep = len(runs.widths) != 3
-    wanted = resolve_methods(methods, clauses=runs.tasks is not None and not (deep and methods == "all"))
-    if deep and (told := [method for method in wanted if record(method)["needs_clauses"]]):
+    wanted, left_out = resolve_methods(methods, clauses=runs.tasks is not None, pair=not deep)
+    reading = [method for method in wanted if not {*needs(record(method))}.isdisjoint(READS_CODES)]
+    if deep and reading:
         raise PrecodeValueError(
-            f"{', '.join(told)} read codes, which networks of widths {runs.widths} do not have: codes are those of one "
-            "hidden layer; use methods that need no clauses"
+            f"{', '.join(reading)} read codes, which networks of widths {runs.widths} do not have: codes, and rows "
+            "from inputs to outputs, are those of one hidden layer; use methods that do not need two linear layers"
         )
+    if left_out:
+        has = f"networks of widths {runs.widths}" if deep else "networks without a formula"
+        named = "; ".join(f"{name} ({missing})" for name, missing in left_out.items())
+        warnings.warn(f"'all' leaves out methods that need what {has} do not have: {named}", TicketWarning, 2)
     kept = list(dict.fromkeys(fractions(densities, "density")))
     if prunable not in PRUNABLE:
         raise PrecodeValueError(f"prunable = {prunable!r}: use one of {', '.join(PRUNABLE)}")

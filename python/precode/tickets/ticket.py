@@ -123,7 +123,7 @@ class Ticket:
     @property
     def kept(self) -> int:
         """Number of weights kept."""
-        return sum(int(mask.sum()) for mask in self.masks.values())
+        return sum(int(mask.count_nonzero()) for mask in self.masks.values())
 
     @property
     def total(self) -> int:

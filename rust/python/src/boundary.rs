@@ -142,7 +142,7 @@ pub fn array<'py, T: numpy::Element>(
 
 /// The threads that computations run on, for this process. A child made by `fork` has none of its parent's
 /// threads, so it gets its own.
-fn pool(py: Python<'_>) -> PyResult<Arc<rayon::ThreadPool>> {
+pub fn pool(py: Python<'_>) -> PyResult<Arc<rayon::ThreadPool>> {
     static POOL: Mutex<Option<(u32, Arc<rayon::ThreadPool>)>> = Mutex::new(None);
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();

@@ -40,7 +40,7 @@ mod _precode {
     #[pymodule_export]
     use super::tasks::{Formula, Samples, sample_all};
     #[pymodule_export]
-    use super::tickets::{load_ticket, save_ticket};
+    use super::tickets::{load_ticket, save_ticket, zero_pruned};
     #[pymodule_export]
     use super::training::{evaluate, linear_init, memory_needed, projection_init, train};
 

@@ -186,6 +186,11 @@ impl Objective for ModuleObjective {
         Ok(self.dense.iter().flatten().map(Tensor::shallow_clone).collect())
     }
 
+    fn forget_dense(&mut self) {
+        self.dense = None;
+        self.snapshots.clear();
+    }
+
     /// Trains again up to the last step, unless the values are those that were asked for last.
     fn dense_at(&mut self, steps: &[u64]) -> Result<Vec<Vec<Tensor>>> {
         self.snapshots.retain(|(known, _)| steps.contains(known));

@@ -1,13 +1,14 @@
-//! Files of tickets.
+//! Files of tickets, and their masks at work.
 
 use std::path::PathBuf;
 
 use precode_core::ticket::file::{self, Dtype, NamedTensor};
 use precode_core::{Error, error};
+use precode_torch::zeroing;
 use pyo3::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::boundary::{PyTensor, run};
+use crate::boundary::{PyTensor, pool, raise, run};
 
 type NamedTensors = Vec<(String, PyTensor)>;
 
@@ -64,4 +65,17 @@ pub fn load_ticket(py: Python<'_>, path: PathBuf) -> PyResult<(NamedTensors, Str
         Ok((tensors.map_err(|error: precode_torch::Error| unfit(error.to_string()))?, manifest))
     };
     run(py, None, |_| read())
+}
+
+/// Sets values to zero where a mask prunes, in place, on at most so many threads.
+#[pyfunction]
+pub fn zero_pruned(py: Python<'_>, values: PyTensor, kept: PyTensor, threads: usize) -> PyResult<()> {
+    let zero = move || zeroing::zero_pruned(&values.0, &kept.0, threads);
+    let done = if threads > 1 {
+        let pool = pool(py)?;
+        py.detach(|| pool.install(zero))
+    } else {
+        py.detach(zero)
+    };
+    done.map_err(|error| raise(py, error))
 }

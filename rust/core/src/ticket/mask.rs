@@ -1,7 +1,5 @@
 //! Which weights a ticket keeps: densities, and the exact choice of the best-scored weights.
 
-use std::cmp::Ordering;
-
 use ndarray::{Array3, ArrayView3};
 
 use crate::error::{Result, shape_error, shaped, value_error};
@@ -76,47 +74,81 @@ pub enum Scope {
 }
 named!(Scope, "scope", "global" => Global, "per-layer" => PerLayer);
 
-/// Scores of one prunable weight tensor of one network.
+/// Scores of one prunable weight tensor of one network, in single or double precision.
 #[derive(Clone, Copy, Debug)]
-pub struct Scores<'a> {
+pub struct Scores<'a, T = f64> {
     /// One score for each weight, the larger the better: (output units, input units, weights for each pair of the two:
     /// 1, or the area of a convolution's window).
-    pub values: ArrayView3<'a, f64>,
+    pub values: ArrayView3<'a, T>,
     /// The weights that may be kept, of the same shape; `None` for all.
     pub alive: Option<ArrayView3<'a, bool>>,
 }
 
-impl Scores<'_> {
-    /// The weights in flat order: (unit, score, alive).
-    fn weights(&self, granularity: Granularity) -> impl Iterator<Item = (usize, f64, bool)> {
+impl<'a, T: Copy + Into<f64>> Scores<'a, T> {
+    /// The weights in flat order: (score, alive).
+    fn weights(&self) -> impl Iterator<Item = (f64, bool)> {
+        let mut alive = self.alive.as_ref().map(|alive| alive.iter());
+        let mut alive = move || alive.as_mut().is_none_or(|alive| alive.next().copied().unwrap_or(false));
+        self.values.iter().map(move |&score| (score.into(), alive()))
+    }
+
+    /// The unit of a weight, by its flat index.
+    fn unit(&self, granularity: Granularity, weight: usize) -> usize {
         let (_, columns, inner) = self.values.dim();
-        let unit = move |weight: usize| match granularity {
+        match granularity {
             Granularity::Weight => weight,
             Granularity::Row => weight / (columns * inner),
             Granularity::Column => weight / inner % columns,
-        };
-        let mut alive = self.alive.as_ref().map(|alive| alive.iter());
-        let mut alive = move || alive.as_mut().is_none_or(|alive| alive.next().copied().unwrap_or(false));
-        self.values.iter().enumerate().map(move |(i, &score)| (unit(i), score, alive()))
+        }
     }
 
-    /// The units of the tensor in flat order: (mean score, alive). A unit of several weights is alive if
-    /// one of them is, and its score is the mean over its weights that are.
-    fn units(&self, granularity: Granularity) -> Vec<(f64, bool)> {
+    fn units<'s>(&'s self, granularity: Granularity) -> Units<'s, 'a, T> {
         let units = match granularity {
-            Granularity::Weight => {
-                return self.weights(granularity).map(|(_, score, alive)| (score, alive)).collect();
-            }
+            Granularity::Weight => return Units::Weights(self),
             Granularity::Row => self.values.dim().0,
             Granularity::Column => self.values.dim().1,
         };
         let mut sums = vec![(0.0, 0usize); units];
-        for (unit, score, _) in self.weights(granularity).filter(|&(_, _, alive)| alive) {
-            let sum = &mut sums[unit];
+        for (weight, (score, _)) in self.weights().enumerate().filter(|&(_, (_, alive))| alive) {
+            let sum = &mut sums[self.unit(granularity, weight)];
             sum.0 += score;
             sum.1 += 1;
         }
-        sums.into_iter().map(|(sum, count)| (sum / count.max(1) as f64, count > 0)).collect()
+        let mean = |(sum, count): (f64, usize)| (sum / count.max(1) as f64, count > 0);
+        Units::Means(sums.into_iter().map(mean).collect())
+    }
+}
+
+/// What is kept or pruned as one, in flat order.
+enum Units<'s, 'a, T> {
+    /// Each weight by itself. Large layers have many, so that nothing is stored of each.
+    Weights(&'s Scores<'a, T>),
+    /// (mean score, alive): a unit of several weights is alive if one of them is, and its score is the mean over its
+    /// weights that are.
+    Means(Vec<(f64, bool)>),
+}
+
+impl<T: Copy + Into<f64>> Units<'_, '_, T> {
+    fn count(&self) -> usize {
+        match self {
+            Self::Weights(scores) => scores.values.len(),
+            Self::Means(means) => means.len(),
+        }
+    }
+
+    /// Visits the score of every unit, and whether it is alive.
+    fn each(&self, mut visit: impl FnMut(f64, bool)) {
+        match self {
+            Self::Weights(scores) => scores.weights().for_each(|(score, alive)| visit(score, alive)),
+            Self::Means(means) => means.iter().for_each(|&(score, alive)| visit(score, alive)),
+        }
+    }
+
+    /// Which units are among the best.
+    fn kept(&self, best: &mut Best) -> Vec<bool> {
+        let mut kept = Vec::with_capacity(self.count());
+        self.each(|score, alive| kept.push(alive && best.takes(score)));
+        kept
     }
 }
 
@@ -131,8 +163,8 @@ impl Scores<'_> {
 /// [`Error::Value`](crate::Error::Value) if a score of an alive weight is not finite, if fewer units are alive than
 /// must be kept, or if none would be kept (with [`Scope::PerLayer`], in one of the tensors);
 /// [`Error::Shape`](crate::Error::Shape) if a tensor's parts differ in shape.
-pub fn select(
-    tensors: &[Scores],
+pub fn select<T: Copy + Into<f64>>(
+    tensors: &[Scores<T>],
     density: Density,
     granularity: Granularity,
     scope: Scope,
@@ -145,7 +177,7 @@ pub fn select(
                 alive.shape()
             ));
         }
-        for (i, (_, score, alive)) in tensor.weights(granularity).enumerate() {
+        for (i, (score, alive)) in tensor.weights().enumerate() {
             if alive && !score.is_finite() {
                 return Err(value_error!(
                     "prunable tensor {number}: the score at flat index {i} is {score}: scores must be finite \
@@ -154,51 +186,93 @@ pub fn select(
             }
         }
     }
-    let units: Vec<Vec<(f64, bool)>> = tensors.iter().map(|tensor| tensor.units(granularity)).collect();
+    let units: Vec<Units<T>> = tensors.iter().map(|tensor| tensor.units(granularity)).collect();
     let kept: Vec<Vec<bool>> = match scope {
         Scope::PerLayer => units
             .iter()
-            .map(|units| best(&units.iter().collect::<Vec<_>>(), density))
+            .map(|units| Ok(units.kept(&mut Best::of(std::slice::from_ref(units), density)?)))
             .collect::<Result<_>>()?,
         Scope::Global => {
-            let kept = best(&units.iter().flatten().collect::<Vec<_>>(), density)?;
-            let mut rest = kept.as_slice();
-            units.iter().map(|units| rest.split_off(..units.len()).unwrap_or_default().to_vec()).collect()
+            let mut best = Best::of(&units, density)?;
+            units.iter().map(|units| units.kept(&mut best)).collect()
         }
     };
     tensors
         .iter()
         .zip(kept)
         .map(|(tensor, kept)| {
-            let mask = tensor.weights(granularity).map(|(unit, _, alive)| kept[unit] && alive).collect();
+            let mask = match granularity {
+                Granularity::Weight => kept,
+                _ => {
+                    let unit = |weight| kept[tensor.unit(granularity, weight)];
+                    tensor.weights().enumerate().map(|(weight, (_, alive))| unit(weight) && alive).collect()
+                }
+            };
             shaped(mask, tensor.values.dim())
         })
         .collect()
 }
 
-/// Which units are among the best that the density keeps.
-fn best(units: &[&(f64, bool)], density: Density) -> Result<Vec<bool>> {
-    let keep = density.of(units.len())?;
-    let mut order: Vec<usize> = (0..units.len()).filter(|&i| units[i].1).collect();
-    if order.len() < keep {
-        return Err(value_error!(
-            "density = {} keeps {keep} of {}, but only {} are left to choose from",
-            density.value(),
-            units.len(),
-            order.len()
-        ));
+/// Bits of a score that are looked at at a time.
+const DIGIT: u32 = 8;
+
+/// What tells the best units from the others, without a list of them.
+struct Best {
+    /// The key of the least score that is kept.
+    least: u64,
+    /// How many units of that score are kept.
+    ties: usize,
+}
+
+impl Best {
+    /// The best of some units that a density keeps: their least score is found digit by digit, in as many passes as it
+    /// has digits.
+    fn of<T: Copy + Into<f64>>(units: &[Units<T>], density: Density) -> Result<Self> {
+        let total = units.iter().map(Units::count).sum();
+        let keep = density.of(total)?;
+        let (mut least, mut ties) = (0u64, keep);
+        for shift in (0..u64::BITS).step_by(DIGIT as usize).rev() {
+            let mut counts = [0usize; 1 << DIGIT];
+            let known = least.checked_shr(shift + DIGIT).unwrap_or(0);
+            for units in units {
+                units.each(|score, alive| {
+                    let key = key(score);
+                    if alive && key.checked_shr(shift + DIGIT).unwrap_or(0) == known {
+                        counts[(key >> shift) as usize & (counts.len() - 1)] += 1;
+                    }
+                });
+            }
+            let mut digit = counts.len() - 1;
+            while counts[digit] < ties {
+                if digit == 0 {
+                    let left = keep - ties + counts[0];
+                    return Err(value_error!(
+                        "density = {} keeps {keep} of {total}, but only {left} are left to choose from",
+                        density.value()
+                    ));
+                }
+                ties -= counts[digit];
+                digit -= 1;
+            }
+            least |= (digit as u64) << shift;
+        }
+        Ok(Self { least, ties })
     }
-    // `+ 0.0` makes the two zeros equal.
-    let better = |&a: &usize, &b: &usize| -> Ordering {
-        (units[b].0 + 0.0).total_cmp(&(units[a].0 + 0.0)).then(a.cmp(&b))
-    };
-    if keep < order.len() {
-        order.select_nth_unstable_by(keep, better);
-        order.truncate(keep);
+
+    /// Whether a unit is kept, asked of each in flat order.
+    fn takes(&mut self, score: f64) -> bool {
+        let key = key(score);
+        let tied = key == self.least && self.ties > 0;
+        self.ties -= usize::from(tied);
+        key > self.least || tied
     }
-    let mut kept = vec![false; units.len()];
-    order.into_iter().for_each(|i| kept[i] = true);
-    Ok(kept)
+}
+
+/// A number that is larger for a larger score; the two zeros have the same.
+fn key(score: f64) -> u64 {
+    let score = score + 0.0;
+    let bits = score.to_bits();
+    if score.is_sign_negative() { !bits } else { bits | 1 << 63 }
 }
 
 #[cfg(test)]

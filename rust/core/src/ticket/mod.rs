@@ -8,3 +8,4 @@ pub mod recovery;
 pub mod sparsegpt;
 pub mod storage;
 pub mod translation;
+pub mod zeroing;

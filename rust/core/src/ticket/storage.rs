@@ -31,9 +31,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = builder.prefix(".precode-").tempfile_in(folder).map_err(refuse)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;
     file.persist(path).map_err(|error| refuse(error.error))?;
-    // Elsewhere a folder cannot be opened as a file.
-    #[cfg(unix)]
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(refuse)?;
+    // The file is whole by now. Where a folder cannot be synced (Windows, some network file systems), the renaming
+    // reaches the disk when the system sees fit.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 

@@ -24,7 +24,7 @@ const ROUNDS: u64 = 3;
 pub(super) const RECORD: Record = Record {
     name: "continuous-sparsification",
     title: "Weights and a soft mask learned together, the mask hardened step by step",
-    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, gradients: true, ..Needs::NONE },
     schedule: "learned; one search of 3 rounds for all densities",
     cost: "the epochs of one training",
     nested: true,

@@ -20,7 +20,7 @@ const THRESHOLD: f64 = 0.1;
 pub(super) const EARLY_BIRD: Record = Record {
     name: "early-bird",
     title: "Largest |theta_t| at the first epoch whose mask agrees with the four before it",
-    needs: Needs { data: true, gradients: false, dense_run: true, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, dense_run: true, ..Needs::NONE },
     schedule: "one shot, at the first epoch t where 5 masks are within 0.1 (the last epoch if there is none)",
     cost: "the dense run up to epoch t",
     nested: false,

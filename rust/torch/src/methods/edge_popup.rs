@@ -17,7 +17,7 @@ const WEIGHT_DECAY: f64 = 1e-4;
 pub(super) const RECORD: Record = Record {
     name: "edge-popup",
     title: "Scores of frozen weights, learned through the choice of the best",
-    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, gradients: true, ..Needs::NONE },
     schedule: "learned; one search for each density",
     cost: "the epochs of one training for each density",
     nested: false,

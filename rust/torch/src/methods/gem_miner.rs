@@ -24,7 +24,7 @@ const THRESHOLD: f64 = 0.5;
 pub(super) const RECORD: Record = Record {
     name: "gem-miner",
     title: "Scores of frozen weights, rounded to a mask; the lowest are frozen at 0 (Rare Gems)",
-    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, gradients: true, ..Needs::NONE },
     schedule: "learned; one search for each density, with a freeze every 5 epochs",
     cost: "the epochs of one training for each density",
     nested: false,

@@ -34,7 +34,7 @@ const DAMPING: f64 = 0.1;
 pub(super) const HOT_OBS: Record = Record {
     name: "hot-obs",
     title: "A training of 2 epochs at 6 times the learning rate, pruned by Optimal Brain Surgeon after each",
-    needs: Needs { data: true, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, gradients: true, ..Needs::NONE },
     schedule: "after each epoch t of T, to the density d^(t/T)",
     cost: "T epochs and the gradients of single samples for each, T = 2 unless at says another",
     nested: false,
@@ -55,7 +55,7 @@ pub(super) const HOT_OBS: Record = Record {
 pub(super) const HOT_MAGNITUDE: Record = Record {
     name: "hot-magnitude",
     title: "As hot-obs, pruned to the largest |W1| |w2|: no matrices",
-    needs: Needs { gradients: false, ..HOT_OBS.needs },
+    needs: Needs { gradients: false, pair: true, ..HOT_OBS.needs },
     cost: "T epochs, T = 2 unless at says another",
     reference: "our definition",
     deviations: "|w2| is the norm of a row's weights to all outputs; other weights count by their magnitudes. Training \

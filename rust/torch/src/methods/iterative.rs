@@ -31,7 +31,7 @@ pub(super) enum Back {
 pub(super) const IMP: Record = Record {
     name: "imp",
     title: "Iterative magnitude pruning with resetting to theta_0",
-    needs: Needs { data: true, gradients: false, dense_run: true, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, dense_run: true, ..Needs::NONE },
     schedule: "levels of density 0.8^t",
     cost: "the dense run and one training for each level above the density",
     nested: true,
@@ -127,6 +127,7 @@ pub(super) fn chain(
         Back::Nowhere { .. } => (None, objective.dense()?),
     };
     let mut cost = Cost::of_epochs(objective.dense_epochs());
+    objective.forget_dense();
     let (mut level, mut survivors): (i32, Option<Vec<Tensor>>) = (0, None);
 
     let densities = request.densities;
@@ -141,9 +142,13 @@ pub(super) fn chain(
             let density = Density::new(level_density(level))?;
             let scored = scores(objective, &trained, survivors.as_deref(), request)?;
             let kept = select(&scored, survivors.as_deref(), density, request)?;
-            let start = rewound.as_deref().unwrap_or(&trained);
+            // What is not needed any more is not held while networks are trained.
+            drop((scored, survivors.take()));
+            let start =
+                rewound.as_ref().map_or_else(|| std::mem::take(&mut trained), |values| handles(values));
+            trained.clear();
             let outcome =
-                objective.train(&Plan { masks: Some(&kept), first_epoch: epoch, ..Plan::new(start) })?;
+                objective.train(&Plan { masks: Some(&kept), first_epoch: epoch, ..Plan::new(&start) })?;
             (trained, survivors) = (outcome.parameters, Some(kept));
             cost.add_epochs(&outcome.epochs);
         }

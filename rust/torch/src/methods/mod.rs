@@ -241,4 +241,18 @@ pub struct Needs {
     pub clauses: bool,
     /// Data that tell the clauses.
     pub clauses_in_data: bool,
+    /// A pair of linear layers that follow one another, such as those of one hidden layer.
+    pub pair: bool,
+}
+
+impl Needs {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        data: false,
+        gradients: false,
+        dense_run: false,
+        clauses: false,
+        clauses_in_data: false,
+        pair: false,
+    };
 }

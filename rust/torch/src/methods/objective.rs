@@ -142,7 +142,7 @@ pub trait Objective {
 
     /// Gradient of `R = 1' f(1)`, the sum of the outputs for an input of ones where every weight is replaced
     /// by its magnitude and every bias by zero (SynFlow, arXiv 2006.05467, eq. 2), with respect to these
-    /// magnitudes (zero or anything at the parameters that are not prunable).
+    /// magnitudes (zero or anything at the parameters that are not prunable), in float64 where the device has it.
     ///
     /// # Errors
     /// The networks cannot be evaluated so.
@@ -196,6 +196,9 @@ pub trait Objective {
     /// # Errors
     /// There is no dense run and none can be made.
     fn dense(&mut self) -> Result<Vec<Tensor>>;
+
+    /// Called by a method that does not ask for the dense training again, so that its values need not be kept.
+    fn forget_dense(&mut self) {}
 
     /// Epochs of the dense training, of each network or one number for all; as many as a full training has,
     /// unless it is known that it stopped earlier. Asked after [`dense`](Self::dense).

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, value_error};
 pub(super) const OBS: Record = Record {
     name: "obs",
     title: "Optimal Brain Surgeon on the trained network, layer by layer, one shot",
-    needs: Needs { data: true, gradients: false, dense_run: true, clauses: false, clauses_in_data: false },
+    needs: Needs { data: true, dense_run: true, ..Needs::NONE },
     schedule: "one shot, weight by weight",
     cost: "the dense run and one pass over the data",
     nested: true,

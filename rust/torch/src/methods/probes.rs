@@ -26,8 +26,7 @@ const ROUNDS: u32 = 4;
 const OURS: &str =
     "our definition; arXiv 2605.17704 names feature distance and motion, its formulas are not public";
 
-const DISTANCE_NEEDS: Needs =
-    Needs { data: false, gradients: false, dense_run: false, clauses: true, clauses_in_data: false };
+const DISTANCE_NEEDS: Needs = Needs { clauses: true, pair: true, ..Needs::NONE };
 const MOTION_NEEDS: Needs = Needs { data: true, ..DISTANCE_NEEDS };
 
 pub(super) const DISTANCE: Record = Record {
@@ -148,7 +147,7 @@ pub(super) const ORACLE_CODES: Record = Record {
 pub(super) const ORACLE: Record = Record {
     name: "oracle",
     title: "Feature-space alignment: theta_0 masked and scaled to be nearest to the trained features C1",
-    needs: Needs { data: true, dense_run: true, clauses: false, gradients: false, clauses_in_data: false },
+    needs: Needs { data: true, dense_run: true, pair: true, ..Needs::NONE },
     schedule: "one shot",
     cost: "the dense run",
     nested: false,

@@ -15,13 +15,13 @@ const GRASP_TEMPERATURE: f64 = 200.0;
 /// The epoch that `checkpoint-magnitude` reads unless it is told another: the last that a probe reads by itself.
 const CHECKPOINT: u32 = 2;
 
-const NO_NEEDS: Needs =
-    Needs { data: false, gradients: false, dense_run: false, clauses: false, clauses_in_data: false };
+/// Weights that are worked on at a time where large layers would need more memory for what is forgotten at once.
+const PART: i64 = 1 << 18;
 
 pub(super) const RANDOM: Record = Record {
     name: "random",
     title: "Uniformly random weights",
-    needs: NO_NEEDS,
+    needs: Needs::NONE,
     schedule: "one shot",
     cost: "none",
     nested: true,
@@ -34,25 +34,26 @@ pub(super) const RANDOM: Record = Record {
     find: |objective, request| {
         let shapes: Vec<Vec<i64>> =
             prunable(objective, initial(objective)).iter().map(Tensor::size).collect();
-        let mut drawn: Vec<Vec<f64>> = vec![Vec::new(); shapes.len()];
-        for &index in request.streams {
+        let empty = |shape: &Vec<i64>| Ok(Tensor::f_empty(shape, (Kind::Double, Device::Cpu))?);
+        let scores: Vec<Tensor> = shapes.iter().map(empty).collect::<Result<_>>()?;
+        for (network, &index) in (0..).zip(request.streams) {
             let mut rng = stream(request.seed, Purpose::Mask, index);
-            for (scores, shape) in drawn.iter_mut().zip(&shapes) {
-                let size: i64 = shape[1..].iter().product();
-                scores.extend((0..size).map(|_| rng.random::<f64>()));
+            for scores in &scores {
+                let mut of_network = scores.f_select(0, network)?.f_flatten(0, -1)?.f_split(PART, 0)?;
+                for part in &mut of_network {
+                    let drawn: Vec<f64> = (0..part.numel()).map(|_| rng.random()).collect();
+                    part.f_copy_(&Tensor::f_from_slice(&drawn)?)?;
+                }
             }
         }
-        let scores = drawn.iter().zip(&shapes);
-        let scores =
-            scores.map(|(scores, shape)| Ok(Tensor::f_from_slice(scores)?.f_view(shape.as_slice())?));
-        one_shot(&scores.collect::<Result<Vec<_>>>()?, Cost::of_gradients(0.0), objective, request)
+        one_shot(&scores, Cost::of_gradients(0.0), objective, request)
     },
 };
 
 pub(super) const MAGNITUDE_INIT: Record = Record {
     name: "magnitude-init",
     title: "Largest initial magnitudes |theta_0|",
-    needs: NO_NEEDS,
+    needs: Needs::NONE,
     schedule: "one shot",
     cost: "none",
     nested: true,
@@ -71,7 +72,7 @@ pub(super) const MAGNITUDE_INIT: Record = Record {
 pub(super) const MAGNITUDE: Record = Record {
     name: "magnitude",
     title: "Largest trained magnitudes |theta_T|, one shot",
-    needs: Needs { data: true, dense_run: true, ..NO_NEEDS },
+    needs: Needs { data: true, dense_run: true, ..Needs::NONE },
     schedule: "one shot",
     cost: "the dense run",
     nested: true,
@@ -91,7 +92,7 @@ pub(super) const MAGNITUDE: Record = Record {
 pub(super) const CHECKPOINT_MAGNITUDE: Record = Record {
     name: "checkpoint-magnitude",
     title: "Largest magnitudes |theta_t| after t epochs, t = 2 unless at says another",
-    needs: Needs { data: true, ..NO_NEEDS },
+    needs: Needs { data: true, ..Needs::NONE },
     schedule: "one shot",
     cost: "t epochs",
     nested: true,
@@ -110,6 +111,7 @@ pub(super) const CHECKPOINT_MAGNITUDE: Record = Record {
 pub(super) const MAGNITUDE_W2: Record = Record {
     name: "magnitude-w2",
     title: "Largest |W1| |w2| after t epochs, t = 2 unless at says another",
+    needs: Needs { pair: true, ..CHECKPOINT_MAGNITUDE.needs },
     reference: "control; without biases SynFlow's score (arXiv 2006.05467) in one round",
     deviations: "What target-combined has without the clauses. |w2| is the norm of a row's weights to all outputs; other \
                  prunable weights count by their magnitudes. The ticket starts at theta_0.",
@@ -141,7 +143,7 @@ pub(super) fn through_rows(objective: &dyn Objective, values: &[Tensor]) -> Resu
 pub(super) const SNIP: Record = Record {
     name: "snip",
     title: "Connection sensitivity |theta_0 g|",
-    needs: Needs { data: true, gradients: true, ..NO_NEEDS },
+    needs: Needs { data: true, gradients: true, ..Needs::NONE },
     schedule: "one shot",
     cost: "1 gradient on the scoring batch",
     nested: true,
@@ -156,7 +158,8 @@ pub(super) const SNIP: Record = Record {
     find: |objective, request| {
         let (values, epochs) = early(objective, request, 0)?;
         let gradient = objective.gradient(&values, Batch::Scoring)?;
-        let scores = magnitudes(&products(objective, values, gradient)?)?;
+        let mut scores = products(objective, values, gradient)?;
+        absolute(&mut scores)?;
         one_shot(&scores, Cost { gradients: 1.0, epochs }, objective, request)
     },
 };
@@ -164,7 +167,7 @@ pub(super) const SNIP: Record = Record {
 pub(super) const GRASP: Record = Record {
     name: "grasp",
     title: "Gradient flow preserved: largest theta_0 (H g)",
-    needs: Needs { data: true, gradients: true, ..NO_NEEDS },
+    needs: Needs { data: true, gradients: true, ..Needs::NONE },
     schedule: "one shot",
     cost: "1 gradient and 1 Hessian-vector product on the scoring batch",
     nested: true,
@@ -189,8 +192,9 @@ pub(super) const GRASP_MAGNITUDE: Record = Record {
     deviations: "Weights are kept by the magnitude of the score, whatever its sign. The scoring batch and \
                  the rest are as of grasp.",
     find: |objective, request| {
-        let (scores, cost) = grasp(objective, request)?;
-        one_shot(&magnitudes(&scores)?, cost, objective, request)
+        let (mut scores, cost) = grasp(objective, request)?;
+        absolute(&mut scores)?;
+        one_shot(&scores, cost, objective, request)
     },
     ..GRASP
 };
@@ -201,11 +205,26 @@ fn grasp(objective: &mut dyn Objective, request: &Request) -> Result<(Vec<Tensor
     Ok((products(objective, values, product)?, Cost { gradients: 3.0, epochs }))
 }
 
-/// Element by element, of the prunable parameters alone, in float64 on the CPU: not all devices have it.
+/// Element by element, of the prunable parameters alone, in float64 on the CPU: not all devices have it. Nothing else of
+/// their size is kept in float64, and factors go as soon as they are used.
 pub(super) fn products(objective: &dyn Objective, a: Vec<Tensor>, b: Vec<Tensor>) -> Result<Vec<Tensor>> {
     let pairs = prunable(objective, a).into_iter().zip(prunable(objective, b));
-    let exact = |tensor: Tensor| tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
-    pairs.map(|(a, b)| Ok(exact(a)?.f_mul(&exact(b)?)?)).collect()
+    let exact = |part: &Tensor| part.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
+    pairs
+        .map(|(a, b)| {
+            let product = Tensor::f_empty(a.size(), (Kind::Double, Device::Cpu))?;
+            let parts = |tensor: &Tensor| tensor.f_detach()?.f_reshape([-1])?.f_split(PART, 0);
+            for ((mut to, a), b) in parts(&product)?.into_iter().zip(parts(&a)?).zip(parts(&b)?) {
+                to.f_copy_(&exact(&a)?.f_mul(&exact(&b)?)?)?;
+            }
+            Ok(product)
+        })
+        .collect()
+}
+
+/// Absolute values, in place.
+pub(super) fn absolute(tensors: &mut [Tensor]) -> Result<()> {
+    tensors.iter_mut().try_for_each(|tensor| Ok(tensor.f_abs_().map(drop)?))
 }
 
 /// Absolute values.

@@ -3,6 +3,7 @@
 use ndarray::{Array3, ArrayView3};
 use precode_core::error::in_parallel;
 use precode_core::ticket::mask::{self, Density, Scores};
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use super::Request;
@@ -28,27 +29,67 @@ pub(crate) fn select(
     if let Some(size) = sizes.iter().find(|size| size.first() != Some(&networks)) {
         return Err(shape_error!("scores of shape {size:?} beside others of {networks} networks"));
     }
-    let scores: Vec<Vec<f64>> = scores
+    // Not all devices have float64. Scores in float32 are looked at as they are: large layers have many.
+    let single = scores.iter().all(|scores| scores.f_kind().is_ok_and(|kind| kind == Kind::Float));
+    let kind = if single { Kind::Float } else { Kind::Double };
+    let scores: Vec<Tensor> = scores
         .iter()
-        // Not all devices have float64.
         .map(|scores| {
-            let scores = scores.f_detach()?.f_to_device(Device::Cpu)?;
-            let mut scores: Vec<f64> = flat(&scores.f_to_kind(Kind::Double)?)?;
-            if request.invert {
-                scores.iter_mut().for_each(|score| *score = -*score);
-            }
-            Ok(scores)
+            let scores = scores.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
+            Ok(if request.invert { scores.f_neg()? } else { scores })
         })
         .collect::<Result<_>>()?;
-    let alive: Option<Vec<Vec<bool>>> =
-        alive.map(|alive| alive.iter().map(flat).collect::<Result<_>>()).transpose()?;
+    let alive: Option<Vec<Tensor>> = alive
+        .map(|alive| {
+            alive
+                .iter()
+                .map(|alive| Ok(alive.f_to_device(Device::Cpu)?.f_contiguous()?))
+                .collect::<Result<_>>()
+        })
+        .transpose()?;
     let shapes: Vec<[usize; 3]> = sizes.iter().map(|size| matrix_shape(&size[1..])).collect();
+    let masks = if single {
+        of_networks::<f32>(&scores, alive.as_deref(), &shapes, networks as usize, density, request)?
+    } else {
+        of_networks::<f64>(&scores, alive.as_deref(), &shapes, networks as usize, density, request)?
+    };
+    let mut masks: Vec<_> = masks.into_iter().map(Vec::into_iter).collect();
+    sizes
+        .iter()
+        .zip(devices)
+        .map(|(size, device)| {
+            let of_parameter: Vec<Tensor> = masks
+                .iter_mut()
+                .filter_map(Iterator::next)
+                .map(|mask| Ok(Tensor::f_from_slice(mask.as_slice().unwrap_or_default())?))
+                .collect::<Result<_>>()?;
+            let whole = match of_parameter.as_slice() {
+                [one] => one.shallow_clone(),
+                several => Tensor::f_cat(several, 0)?,
+            };
+            Ok(whole.f_view(size.as_slice())?.f_to_device(device)?)
+        })
+        .collect()
+}
+
+/// The masks of every network: (networks, prunable parameters). Scores are contiguous on the CPU, and so is `alive`.
+fn of_networks<T: Element + Copy + Into<f64> + Sync>(
+    scores: &[Tensor],
+    alive: Option<&[Tensor]>,
+    shapes: &[[usize; 3]],
+    networks: usize,
+    density: Density,
+    request: &Request,
+) -> Result<Vec<Vec<Array3<bool>>>> {
+    let scores: Vec<&[T]> = scores.iter().map(elements).collect::<Result<_>>()?;
+    let alive: Option<Vec<&[bool]>> =
+        alive.map(|alive| alive.iter().map(elements).collect::<Result<_>>()).transpose()?;
     let part = |i: usize, network: usize| {
         let size = shapes[i].iter().product::<usize>();
         network * size..(network + 1) * size
     };
     let of_network = |network: usize| -> Result<Vec<Array3<bool>>> {
-        let tensors: Vec<Scores> = (0..scores.len())
+        let tensors: Vec<Scores<T>> = (0..scores.len())
             .map(|i| {
                 let alive = alive.as_ref().map(|alive| view(&alive[i][part(i, network)], shapes[i]));
                 Ok(Scores {
@@ -62,15 +103,19 @@ pub(crate) fn select(
             other => other.into(),
         })
     };
-    let masks: Vec<Vec<Array3<bool>>> = in_parallel(networks as usize, of_network)?;
-    sizes
-        .iter()
-        .enumerate()
-        .map(|(i, size)| {
-            let kept: Vec<bool> = masks.iter().flat_map(|network| network[i].iter().copied()).collect();
-            Ok(Tensor::f_from_slice(&kept)?.f_view(size.as_slice())?.f_to_device(devices[i])?)
-        })
-        .collect()
+    in_parallel(networks, of_network)
+}
+
+/// The elements of a contiguous tensor on the CPU, in place.
+fn elements<T: Element>(tensor: &Tensor) -> Result<&[T]> {
+    if tensor.device() != Device::Cpu || tensor.f_kind()? != T::KIND || !tensor.is_contiguous() {
+        return Err(shape_error!("expected contiguous elements of {:?} on the CPU", T::KIND));
+    }
+    if tensor.numel() == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: the tensor has so many elements of this kind from there on, and lives as long as the slice.
+    Ok(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) })
 }
 
 fn view<T>(values: &[T], shape: [usize; 3]) -> Result<ArrayView3<'_, T>> {

@@ -1,10 +1,10 @@
 //! SynFlow: data-free pruning in rounds that conserve the flow through every neuron.
 
 use precode_core::ticket::mask::Density;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::objective::Objective;
-use super::score::{magnitudes, products};
+use super::score::{absolute, products};
 use super::select::select;
 use super::{Cost, Found, Moment, Needs, Record, Request, Start, early};
 use crate::error::Result;
@@ -15,7 +15,7 @@ const ROUNDS: u32 = 100;
 pub(super) const SYNFLOW: Record = Record {
     name: "synflow",
     title: "Synaptic flow |theta_0 dR/dtheta| in 100 rounds",
-    needs: Needs { data: false, gradients: true, dense_run: false, clauses: false, clauses_in_data: false },
+    needs: Needs { gradients: true, ..Needs::NONE },
     schedule: "100 rounds, density d^(t/100) after round t",
     cost: "100 gradients on a single input of ones",
     nested: false,
@@ -29,8 +29,6 @@ pub(super) const SYNFLOW: Record = Record {
                  projection of its own; float64.",
     find: |objective, request| {
         let (values, epochs) = early(objective, request, 0)?;
-        let values: Vec<Tensor> =
-            values.iter().map(|value| Ok(value.f_to_kind(Kind::Double)?)).collect::<Result<_>>()?;
         let densities = request.densities.iter();
         let found = densities.map(|&density| rounds(objective, request, &values, density));
         let (masks, scores) = found.collect::<Result<Vec<_>>>()?.into_iter().unzip();
@@ -59,8 +57,11 @@ fn rounds(
             None => values.iter().map(Tensor::shallow_clone).collect(),
             Some(masks) => masked(objective, values, masks)?,
         };
+        // Those of the last round are not held beside the flow.
+        scores.clear();
         let flow = objective.flow(&at)?;
-        scores = magnitudes(&products(objective, at, flow)?)?;
+        scores = products(objective, at, flow)?;
+        absolute(&mut scores)?;
         let kept = Density::new(density.value().powf(f64::from(round) / f64::from(ROUNDS)))?;
         masks = Some(select(&scores, masks.as_deref(), kept, request)?);
     }

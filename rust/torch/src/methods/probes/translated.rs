@@ -29,7 +29,7 @@ const DEVIATIONS: &str = "Uses the clauses. As many locations are chosen as a la
 pub(in crate::methods) const TARGET_STATIC: Record = Record {
     name: "target-static",
     title: "Weights and the signs of the nearest locations through C0: |W1 + V|, both in units of their row",
-    needs: Needs { data: false, gradients: false, dense_run: false, clauses: true, clauses_in_data: false },
+    needs: Needs { clauses: true, pair: true, ..Needs::NONE },
     schedule: "one shot",
     cost: "none",
     nested: true,
