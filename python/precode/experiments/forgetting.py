@@ -85,7 +85,7 @@ def descend(
         with torch.enable_grad():
             losses = loss(logits(moving, x.repeat(twice, 1, 1)), target.repeat(twice, 1))
             optimizer.zero_grad()
-            losses.mean(1).sum().backward()
+            losses.mean(1).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         yield {name: value.detach()[: len(weights["w1"])].clone() for name, value in moving.items()}
 
@@ -222,7 +222,7 @@ def parts_of_update(update: torch.Tensor, direction: torch.Tensor) -> tuple[torc
     """The parts of updates that are parallel and orthogonal to directions, both (R, p), as the updates.
 
     Example:
-        >>> parallel, orthogonal = parts_of_update(torch.tensor([[3.0, 4.0]]), torch.tensor([[-2.0, 0.0]]))
+        >>> parallel, orthogonal = parts_of_update(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]]))
         >>> parallel.tolist(), orthogonal.tolist()
         ([[3.0, 0.0]], [[0.0, 4.0]])
     """
