@@ -160,8 +160,8 @@ def keep_largest(
         >>> weights = {"w1": torch.tensor([[[3.0, -1.0]]]), "b1": torch.zeros(1, 1), "w2": torch.tensor([[2.0]]),
         ...            "b2": torch.zeros(1)}
         >>> pruned, masks = keep_largest(weights, 2)
-        >>> pruned["w1"].tolist(), masks["w2"].tolist()
-        ([[[3.0, 0.0]]], [[True]])
+        >>> masks["w1"].tolist(), masks["w2"].tolist(), pruned["w1"].count_nonzero().item()
+        ([[[True, False]]], [[True]], 1)
     """
     w1, w2 = weights["w1"], weights["w2"]
     sizes = torch.cat([w1.flatten(1), w2], 1).abs()

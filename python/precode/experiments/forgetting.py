@@ -211,7 +211,7 @@ def parts_of_update(update: torch.Tensor, direction: torch.Tensor) -> tuple[torc
     """The parts of updates that are parallel and orthogonal to directions, both (R, p), as the updates.
 
     Example:
-        >>> parallel, orthogonal = parts_of_update(torch.tensor([[3.0, 4.0]]), torch.tensor([[-2.0, 0.0]]))
+        >>> parallel, orthogonal = parts_of_update(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]]))
         >>> parallel.tolist(), orthogonal.tolist()
         ([[3.0, 0.0]], [[0.0, 4.0]])
     """
