@@ -361,7 +361,7 @@ def test_layers_too_wide_for_exact_removal_are_refused_before_any_training():
     module = nn.Sequential(nn.Conv1d(1025, 2, 4), nn.Flatten(), nn.Linear(2, 2))
     data = torch.randn(4, 1025, 4), torch.arange(4) % 2
     trained = []
-    for method in ("obs", "obs-rounds", "obs:reinit"):
+    for method in ("obs", "obs-rounds", "obs:reinit", "sparsegpt"):
         with pytest.raises(pc.PrecodeValueError, match=r"output of '0.weight' has 4100 inputs, .* at most 4096"):
             pc.find_ticket(module, method, 0.5, data, nn.functional.cross_entropy, train=trained.append)
     with pytest.raises(pc.PrecodeValueError, match="Fisher matrix of 8204 prunable weights"):

@@ -128,8 +128,9 @@ def find_ticket(
 
     Every method of `precode methods` works on every module with linear, convolutional, attention or recurrent layers;
     those that read codes or take rows times their weights to the outputs need a pair of linear layers; those that read
-    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs`` takes layers
-    of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of up to 4,096 parameters.
+    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs`` and
+    ``sparsegpt`` take layers of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of
+    up to 4,096 parameters.
     Gradients are taken on all of `data`, each layer in the mode that it has: in training mode, batch normalization uses
     the statistics of each batch, and dropout is drawn from the seed. A module in evaluation mode throughout is put in
     training mode. All user code runs in the calling thread.
@@ -312,12 +313,12 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
                 f"the Fisher matrix of {total} prunable weights: obs-loss takes at most {REMOVED_TOGETHER}; prune "
                 "fewer, or take 'obs', which goes layer by layer"
             )
-    elif base.startswith("obs"):
+    elif base.startswith("obs") or base == "sparsegpt":
         for name, shape in shapes.items():
             if (inputs := shape[1:].numel()) > REMOVED_TOGETHER:
                 raise PrecodeValueError(
                     f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {REMOVED_TOGETHER} "
-                    f"together: leave it out, as by exclude='{name}', or take 'sparsegpt', which goes column by column"
+                    f"together: leave it out, as by exclude='{name}', or take 'wanda', which has no matrices"
                 )
 
 
