@@ -318,7 +318,7 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
             if (inputs := shape[1:].numel()) > REMOVED_TOGETHER:
                 raise PrecodeValueError(
                     f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {REMOVED_TOGETHER} "
-                    f"together: leave it out, as by exclude='{name}', or take 'wanda', which has no matrices"
+                    f"together: leave it out, as by exclude='{name}', or take 'wanda', which takes layers of any width"
                 )
 
 
