@@ -10,7 +10,7 @@ export PROPTEST_RNG_SEED ?= 1
 # With the torch that pip's build names too (see rust/python/backend.py), so that compiled crates are shared.
 CARGO = LIBTORCH_USE_PYTORCH="$$(python3 rust/python/backend.py)" cargo
 
-.PHONY: study test test-rust test-python lint docs figures fuzz sdist install clean
+.PHONY: study test test-rust test-python lint docs figures fuzz cuda-check sdist install clean
 
 study: install
 	mkdir -p study
@@ -60,6 +60,14 @@ EXAMPLES ?= 2000
 fuzz: install
 	env -u PROPTEST_RNG_SEED PROPTEST_CASES=$(EXAMPLES) $(CARGO) test --quiet --locked --package precode-core --lib
 	PRECODE_EXAMPLES=$(EXAMPLES) pytest tests -m hypothesis
+
+# What needs a GPU: its tests, and the engines beside PyTorch's and JAX's ways to train there, as a table for
+# docs/performance.md. Installs nothing: takes precode and torch of .venv, or else of the active environment.
+# JAX leaves memory to torch.
+cuda-check:
+	@$(PYTHON) -c "import sys, torch; torch.cuda.is_available() or sys.exit(f'make cuda-check needs a CUDA device: torch {torch.__version__} sees none here')"
+	$(PYTHON) -m pytest -q tests -m cuda
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(PYTHON) -m precode bench --device cuda --peers --nets 128,4096 --repeats 3 --markdown --json cuda.json
 
 # What is published as source: builds anywhere, without this repository.
 sdist: install

@@ -6,13 +6,14 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
 
 import precode as pc
 from precode import bench
-from precode.bench import contest, distances, drawing, engines, machine, torch_peers, workload
+from precode.bench import contest, distances, drawing, engines, machine, real_networks, torch_peers, workload
 from precode.bench.jax_peer import Jax
 from precode.bench.table import COLUMNS
 from precode.cli import main
@@ -254,7 +255,11 @@ def test_a_missing_peer_is_reported(monkeypatch, tmp_path):
         (["--hidden", "5000", *SMALL], 1, "5000"),
         (["--pairs", "--peers", "--nets", "4"], 2, "leave out --nets, --peers"),
         (["--pairs", "--sampling"], 2, "leave out --sampling"),
-        (["--sampling", "--hidden", "4", "--clauses", "4"], 2, "does not train anything: leave out --hidden"),
+        (["--sampling", "--hidden", "4", "--clauses", "4"], 2, "is a measurement of its own: leave out --hidden"),
+        (["--modules", "--device", "cpu", "--repeats", "2"], 2, "own: leave out --device, --repeats"),
+        (["--pairs", "--markdown"], 2, "own: leave out --markdown"),
+        (["--device", "cuda:77"], 1, "device 'cuda:77' is not available: use one of cpu"),
+        (["--device", "abacus"], 1, "device 'abacus' is unknown: use one of cpu"),
         (["--densities", "0"], 2, "'0': expected numbers in (0, 1]"),
         (["--embedding", "identity,hadamard"], 1, "embedding = 'hadamard' is not part of the benchmark"),
         (["--embedding", "projection-0"], 1, "embedding = 'projection-0' is not part of the benchmark"),
@@ -339,3 +344,43 @@ def test_pairs(monkeypatch, tmp_path):
     written = json.loads(file.read_text())
     assert len(written) == len(distances.CALLS) == len(printed_rows(result.stdout)) - 1
     assert list(written[0]) == list(distances.COLUMNS)
+
+
+def test_the_table_of_the_documentation():
+    table = quick(bench.Peer("some library", Jax, package="precode_no_such_package"))
+    head, rule, *lines = bench.markdown(table).splitlines()
+    assert head.split(" | ")[::3] == ["| contestant", "microseconds", "share of peak"]
+    assert rule == "|---" * 8 + "|"
+    fused, libtorch, missing = (line.strip("| ").split(" | ") for line in lines)
+    assert fused[:3] == ["fused", engines.chosen_level(), "2"]
+    assert float(fused[3]) == pytest.approx(table["us_per_network_step"][0], rel=0.01)
+    assert fused[5] == "1 (1 to 1)"
+    assert libtorch[7] == f"{table['bytes_per_network'][1]:,}"
+    assert [missing[0], *missing[2:]] == ["some library", *["—"] * 6]
+    assert invoke(*SMALL, "--markdown").stdout.splitlines()[0] == head
+
+
+def test_every_method_on_a_network(monkeypatch, tmp_path):
+    def make():
+        module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        return module, lambda generator: (torch.randn(8, 6, generator=generator), torch.arange(8) % 3)
+
+    networks = {
+        "small": real_networks.Network("torch", make),
+        "absent": real_networks.Network("precode_no_such_package", make),
+    }
+    monkeypatch.setattr(real_networks, "NETWORKS", networks)
+    file = tmp_path / "modules.json"
+    invoke("--modules", "--json", str(file))
+    table = pd.read_json(file)
+    assert table.columns.tolist() == list(real_networks.COLUMNS)
+    assert table["method"].tolist() == [*pc.methods()["name"], ""]
+    assert table["note"].tolist()[-1] == "not installed: pip install precode_no_such_package"
+    found = table[table["seconds"].notna()]
+    assert (found["note"] == "").all()
+    assert {"imp", "snip", "grasp", "synflow", "obs-loss", "hot-obs", "wanda"} <= set(found["method"])
+    assert (found["parameters"] == 83).all()
+    refused = table[table["seconds"].isna()]["note"]
+    assert refused.str.contains("clauses|not 0 and 1|not Boolean|not installed").all(), refused.tolist()
+    with pytest.raises(pc.PrecodeValueError, match="method 'snap' is unknown"):
+        bench.modules(methods=["snap"])

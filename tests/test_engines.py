@@ -124,13 +124,3 @@ def test_deep_networks_follow_autograd(dtype):
     assert runs.widths == (32, 12, 8, 1)
     with pytest.raises(pc.PrecodeShapeError, match="one hidden layer"):
         runs.codes()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_matches_the_cpu():
-    tasks = [pc.Dnf.random(clauses=6, seed=0, index=index) for index in range(4)]
-    options = dict(hidden=16, epochs=2, samples=2000, dtype="float64", early_stopping=None)
-    cpu, cuda = pc.train(tasks, **options), pc.train(tasks, device="cuda", **options)
-    assert cuda.engine == "libtorch"
-    for name, tensor in cpu.weights.items():
-        torch.testing.assert_close(cuda.weights[name].cpu(), tensor, rtol=1e-8, atol=1e-10)

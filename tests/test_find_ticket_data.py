@@ -350,3 +350,9 @@ def test_what_cannot_be_copied_is_named():
     module(data()[0])
     with pytest.raises(pc.PrecodeTypeError, match=r"because of 'last' of layer '0'; remember it with \.detach"):
         pc.find_ticket(module, "random", 0.5)
+    with pytest.warns(FutureWarning):
+        normed = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 3)), nn.Linear(3, 3))
+    with pytest.raises(
+        pc.PrecodeTypeError, match=r"'weight' of layer '0', which torch.*use that of .*parametrizations"
+    ):
+        pc.find_ticket(normed, "random", 0.5)

@@ -331,3 +331,30 @@ def test_layers_with_inputs_first_that_are_not_pruned_start_as_they_are(method):
     else:
         for name in ("2.weight", "3.weight"):
             assert torch.equal(ticket.start[name], module.get_parameter(name))
+
+
+def test_what_synaptic_flow_has_no_sample_for_is_refused_by_name():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.late, self.early = nn.Linear(8, 3), nn.Linear(6, 8)
+
+        def forward(self, x):
+            return self.late(torch.relu(self.early(x)))
+
+    module = seeded(Wide)
+    with pytest.raises(pc.PrecodeValueError, match=r"does not take a sample of 8 ones, .*: pass data="):
+        pc.find_ticket(module, "synflow", 0.3)
+    assert pc.find_ticket(module, "synflow", 0.3, data()).kept == round(0.3 * 72)
+    plain = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False)))
+    with pytest.raises(pc.UnsupportedError, match=r"one sample, .*track_running_stats=False.*'snip'"):
+        pc.find_ticket(plain, "synflow", 0.3, data())
+
+
+@pytest.mark.parametrize("method", ["magnitude-init", "synflow", "snip"])
+def test_a_density_that_keeps_nothing_of_a_layer_names_it(method):
+    module = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)))
+    with pytest.raises(pc.PrecodeValueError, match=r"0.05 keeps none of the 8 weights of '2.weight'.*above 0.0625"):
+        pc.find_ticket(module, method, 0.05, data(), cross_entropy, scope="per-layer")
+    with pytest.raises(pc.PrecodeValueError, match=r"0.001 keeps none of the 56 weights of the module"):
+        pc.find_ticket(module, method, 0.001, data(), cross_entropy)

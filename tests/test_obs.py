@@ -355,3 +355,17 @@ def test_moments_that_there_are_not_are_refused(runs, options, message):
     error = pc.PrecodeTypeError if options.get("at") == 1.5 else pc.PrecodeValueError
     with pytest.raises(error, match=message):
         pc.find_tickets(runs, **{"methods": "snip", "densities": 0.5, **options})
+
+
+def test_layers_too_wide_for_exact_removal_are_refused_before_any_training():
+    module = nn.Sequential(nn.Conv1d(1025, 2, 4), nn.Flatten(), nn.Linear(2, 2))
+    data = torch.randn(4, 1025, 4), torch.arange(4) % 2
+    trained = []
+    for method in ("obs", "obs-rounds", "obs:reinit", "sparsegpt"):
+        with pytest.raises(pc.PrecodeValueError, match=r"output of '0.weight' has 4100 inputs, .* at most 4096"):
+            pc.find_ticket(module, method, 0.5, data, nn.functional.cross_entropy, train=trained.append)
+    with pytest.raises(pc.PrecodeValueError, match="Fisher matrix of 8204 prunable weights"):
+        pc.find_ticket(module, "obs-loss", 0.5, data, nn.functional.cross_entropy, train=trained.append)
+    assert trained == []
+    thin = pc.find_ticket(module, "obs", 0.5, data, nn.functional.cross_entropy, exclude="0", epochs=1)
+    assert list(thin.masks) == ["2.weight"]

@@ -8,11 +8,25 @@ from precode.bench.distances import pairs
 from precode.bench.drawing import sampling
 from precode.bench.machine import environment
 from precode.bench.peers import PEERS
+from precode.bench.real_networks import modules
 from precode.bench.steps import training
+from precode.bench.table import markdown
 from precode.bench.trainers import Peer, Trainer
 from precode.bench.workload import Cell, Problem
 
-__all__ = ["PEERS", "Cell", "Peer", "Problem", "Trainer", "environment", "pairs", "sampling", "training"]
+__all__ = [
+    "PEERS",
+    "Cell",
+    "Peer",
+    "Problem",
+    "Trainer",
+    "environment",
+    "markdown",
+    "modules",
+    "pairs",
+    "sampling",
+    "training",
+]
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from precode._internal.errors import UnsupportedError
 from precode.bench.contest import Entry
-from precode.bench.machine import forget_peak, resident, return_memory
+from precode.bench.machine import forget_peak, resident, return_memory, wait
 from precode.bench.workload import SEED, Workload
 from precode.formulas.datasets import Dataset
 from precode.networks.training import Runs, train
@@ -62,7 +62,7 @@ class Contestant:
 
     Attributes:
         engine: ``"fused"`` or ``"libtorch"``.
-        level: instructions it uses; the fused engine is made to use them.
+        level: instructions it uses, which the fused engine is made to use, or the device that is not the CPU.
         density: fraction of W1 that masks keep.
     """
 
@@ -98,6 +98,7 @@ def run(
         early_stopping=None,
         snapshots=snapshots,
         engine=engine,
+        device="cpu" if engine == "fused" else workload.device,
     )
 
 
@@ -113,6 +114,7 @@ def entry(workload: Workload, networks: int, contestant: Contestant, epochs: int
     def work() -> None:
         with forced(contestant.forced):
             run(workload, networks, contestant.engine, epochs, masks=masks)
+        wait(workload.device)
 
     return Entry(work, amount=float(networks * epochs * workload.cell.steps))
 
@@ -128,8 +130,13 @@ def kept_bytes(workload: Workload, engine: str) -> int:
 def peak_bytes(workload: Workload, networks: int, contestant: Contestant) -> int | None:
     """Most resident bytes of a training for each network, its packed data included; None where nobody counts.
 
-    That is what the process grows by during the call: for few networks, mostly threads and code.
+    That is what the process grows by during the call: for few networks, mostly threads and code. Of a training on a
+    CUDA device, it is what torch has allocated there.
     """
+    if contestant.engine == "libtorch" and workload.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(workload.device)
+        run(workload, networks, contestant.engine, 1, masks=workload.masks(networks, contestant.density))
+        return torch.cuda.max_memory_allocated(workload.device) // networks
     data = sum(item.nbytes for item in workload.sets(networks))
     masks = workload.masks(networks, contestant.density)
     gc.collect()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from precode.bench.machine import wait
 from precode.bench.trainers import Shuffle, Tensors, Trainer, scales
 from precode.bench.workload import Problem
 from precode.networks.training import Optimizer
@@ -24,7 +25,7 @@ class Jax(Trainer):
         super().__init__(problem, shuffled=shuffled)
         jax: Any = importlib.import_module("jax")
         self._jax = jax
-        self._device = jax.devices("cpu")[0]
+        self._device = jax.devices(problem.device.type)[problem.device.index or 0]
         step = _step(jax, problem.rule)
 
         def train(carry: Any, x: Any, y: Any, *shared: Any) -> Any:
@@ -47,15 +48,15 @@ class Jax(Trainer):
                 # All networks share the scales. In the batches networks come third, after steps and samples.
                 self._train = jax.jit(jax.vmap(train, in_axes=(0, 2, 2, None, None)))
             else:
-                self._data = [asarray(data.numpy()) for data in (problem.x, problem.y)]
-                self._order = asarray(problem.order.numpy().astype(np.int32))
+                self._data = [asarray(data.cpu().numpy()) for data in (problem.x, problem.y)]
+                self._order = asarray(problem.order.cpu().numpy().astype(np.int32))
                 self._train = jax.jit(jax.vmap(train_gathering, in_axes=(0, 1, 1, None, None, None)))
 
     def reset(self) -> None:
         """Places the start and zero moments on the device."""
         jax = self._jax
         with jax.default_device(self._device):
-            start = {name: jax.numpy.asarray(tensor.numpy()) for name, tensor in self.problem.start.items()}
+            start = {name: jax.numpy.asarray(tensor.cpu().numpy()) for name, tensor in self.problem.start.items()}
             zeros = jax.tree_util.tree_map(jax.numpy.zeros_like, start)
             self._carry = (start, zeros, zeros)
 
@@ -64,10 +65,17 @@ class Jax(Trainer):
         with self._jax.default_device(self._device):
             shared = [array[:steps] for array in self._scales]
             if self.shuffled:
-                data = [self._jax.numpy.asarray(item.numpy()) for item in self._shuffle.of(steps)]
+                data = [self._array(item) for item in self._shuffle.of(steps)]
             else:
                 data = [*self._data, self._order[:steps]]
             self._carry = self._jax.block_until_ready(self._train(self._carry, *data, *shared))
+
+    def _array(self, item: torch.Tensor) -> Any:
+        """A tensor as an array of JAX, on the GPU without a copy."""
+        if item.device.type == "cpu":
+            return self._jax.numpy.asarray(item.numpy())
+        wait(item.device)
+        return self._jax.numpy.from_dlpack(item)
 
     def weights(self) -> Tensors:
         """Copies as tensors."""

@@ -68,6 +68,7 @@ def environment() -> dict[str, Any]:
     """Versions, CPU, cores and threads, as JSON takes them."""
     return {
         "cpu": processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": cores(),
         "threads": {"rayon": rayon_threads(), "torch": torch.get_num_threads()},
         "torch_level": torch.backends.cpu.get_cpu_capability().lower(),
@@ -79,17 +80,30 @@ def environment() -> dict[str, Any]:
     }
 
 
-def sgemm() -> list[Entry]:
-    """A product of two float32 matrices, by torch and by NumPy: the practical peak of fused multiply-adds.
+def wait(device: torch.device) -> None:
+    """Waits until a device has done what it was told; the CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    Which of their libraries is faster depends on the CPU.
+
+def sgemm(device: torch.device) -> list[Entry]:
+    """A product of two float32 matrices: the practical peak of fused multiply-adds of a device.
+
+    On the CPU by torch and by NumPy: which of their libraries is faster depends on the CPU.
     """
     size = PRODUCT
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.rand(size, size, generator=generator) for _ in range(2))
-    out = torch.empty(size, size)
-    arrays = a.numpy(), b.numpy(), out.numpy().copy()
+    a, b = (torch.rand(size, size, generator=generator).to(device) for _ in range(2))
+    out = torch.empty(size, size, device=device)
     amount = 2.0 * size**3
+    if device.type != "cpu":
+
+        def product() -> None:
+            torch.mm(a, b, out=out)
+            wait(device)
+
+        return [Entry(product, amount)]
+    arrays = a.numpy(), b.numpy(), out.numpy().copy()
     return [
         Entry(lambda: torch.mm(a, b, out=out), amount),
         Entry(lambda: np.matmul(arrays[0], arrays[1], out=arrays[2]), amount),

@@ -14,9 +14,11 @@ from precode._internal.errors import PrecodeValueError
 from precode.bench import contest, engines, machine
 from precode.bench.contest import Entry, interleave
 from precode.bench.engines import Contestant
+from precode.bench.machine import wait
 from precode.bench.table import Group, Row, summary, table
 from precode.bench.trainers import Peer, Trainer
 from precode.bench.workload import CHECK_STEPS, Cell, Workload
+from precode.networks.settings import resolve_device
 
 TOLERANCE = 0.01
 """How far a peer's weights may be from the fused engine's after `CHECK_STEPS` steps: the Euclidean norm of the
@@ -32,6 +34,7 @@ def training(
     peers: Sequence[Peer] = (),
     levels: bool = False,
     densities: Sequence[float] = (),
+    device: str | torch.device = "cpu",
     repeats: int = 5,
     seconds: float | None = None,
     report: Report | None = None,
@@ -47,20 +50,23 @@ def training(
         peers: what to compare with; see `precode.bench.PEERS`.
         levels: measure the fused engine at every instruction level of the CPU, not only at its own choice.
         densities: also measure the fused engine with random masks that keep these fractions of W1, in (0, 1].
+        device: where the libtorch engine and the peers train, such as ``"cuda"``; the fused engine runs on the CPU.
         repeats: stretches of each contestant; they take turns.
         seconds: length of a stretch, by default `precode.bench.contest.SECONDS`.
         report: told what is going on.
 
     Returns:
         One row a contestant, with `COLUMNS`: medians over the repeats, with the least and the most. Operations are
-        `Cell.flops`; the peak is the best rate of a large float32 product by torch or NumPy. A peer that is not
-        installed, does not run or computes something else has a note instead of figures. ``ratio_to_fused`` is to the
-        dense fused engine of the same cell, ``ratio_to_first_cell`` to the same engine in the first of `cells`, and
-        ``best_peer_ratio`` is how many times as long as the row the fastest peer of its cell takes.
+        `Cell.flops`; the peak is the best rate of a large float32 product on the device, by torch or NumPy. A peer that
+        is not installed, does not run or computes something else has a note instead of figures. ``ratio_to_fused`` is
+        to the dense fused engine of the same cell, ``ratio_to_first_cell`` to the same engine in the first of `cells`,
+        and ``best_peer_ratio`` is how many times as long as the row the fastest peer of its cell takes.
 
     Raises:
-        PrecodeValueError: nothing to measure, or a density out of range.
+        PrecodeValueError: nothing to measure, a density out of range, or a device that torch does not know.
+        UnsupportedError: a device that is not available.
     """
+    place = resolve_device(device)
     if not cells or not networks or repeats < 1:
         raise PrecodeValueError(
             f"{len(cells)} cells, {len(networks)} numbers of networks, {repeats} repeats: need one of each"
@@ -69,11 +75,11 @@ def training(
         raise PrecodeValueError(f"density = {wrong[0]}: must be in (0, 1]")
     seconds = contest.SECONDS if seconds is None else seconds
     tell = report or (lambda line: None)
-    ours = _contestants(levels, densities)
-    products = machine.sgemm()
+    ours = _contestants(levels, densities, place)
+    products = machine.sgemm(place)
     for product in products:
         product.calibrate(seconds)
-    groups = [Group(_rows(cell, networks, ours, peers, seconds, tell), networks[0]) for cell in cells]
+    groups = [Group(_rows(Workload(cell, place), networks, ours, peers, seconds, tell), networks[0]) for cell in cells]
     timed = [row.entry for group in groups for row in group.rows if row.entry]
     tell(f"measuring {len(timed)} contestants in turn, {repeats} times")
     interleave([*products, *timed], repeats, pause=min(contest.PAUSE, seconds))
@@ -84,19 +90,24 @@ def training(
     return table(groups, best)
 
 
-def _contestants(levels: bool, densities: Sequence[float]) -> list[Contestant]:
+def _level(device: torch.device) -> str:
+    """The instructions that torch uses on the CPU, or the name of another device."""
+    return torch.backends.cpu.get_cpu_capability().lower() if device.type == "cpu" else str(device)
+
+
+def _contestants(levels: bool, densities: Sequence[float], device: torch.device) -> list[Contestant]:
     """The engines, the fused one at its own level and without masks first."""
     chosen = engines.chosen_level()
     others = [level for level in engines.levels() if level != chosen] if levels else []
     return [
         *(Contestant("fused", level) for level in (chosen, *others)),
         *(Contestant("fused", chosen, density) for density in dict.fromkeys(densities) if density != 1),
-        Contestant("libtorch", torch.backends.cpu.get_cpu_capability().lower()),
+        Contestant("libtorch", _level(device)),
     ]
 
 
 def _rows(
-    cell: Cell,
+    workload: Workload,
     networks: Sequence[int],
     ours: Sequence[Contestant],
     peers: Sequence[Peer],
@@ -104,8 +115,7 @@ def _rows(
     tell: Report,
 ) -> list[Row]:
     """All contestants of a cell, warm."""
-    workload = Workload(cell)
-    rows = []
+    cell, rows = workload.cell, []
     for count in networks:
         workload.sets(count)
         for one in ours:
@@ -124,8 +134,13 @@ def _rows(
 
 def _entry(trainer: Trainer) -> Entry:
     problem = trainer.problem
+
+    def work() -> None:
+        trainer.train(problem.steps)
+        wait(problem.device)
+
     return Entry(
-        lambda: trainer.train(problem.steps),
+        work,
         amount=float(problem.steps * problem.networks),
         prepare=trainer.reset,
     )
@@ -133,7 +148,8 @@ def _entry(trainer: Trainer) -> Entry:
 
 def _peer(peer: Peer, workload: Workload, seconds: float, tell: Report) -> Row:
     """A peer at its best number of networks, if it is there and right."""
-    row = Row(workload.cell, peer.name, peer.level(), None, None)
+    level = peer.level() if workload.device.type == "cpu" else str(workload.device)
+    row = Row(workload.cell, peer.name, level, None, None)
     if importlib.util.find_spec(peer.package) is None:
         row.note = f"not installed: {peer.install}"
         return row
@@ -180,6 +196,6 @@ def check(trainer: Trainer, workload: Workload) -> float:
     trainer.train(steps)
     got = trainer.weights()
     # The engine may also return what a peer does not train, a fixed C0.
-    difference = torch.cat([(got[name] - expected[name]).flatten() for name in problem.start])
-    way = torch.cat([(weight - expected[name]).flatten() for name, weight in problem.start.items()])
+    difference = torch.cat([(got[name].cpu() - expected[name]).flatten() for name in problem.start])
+    way = torch.cat([(weight.cpu() - expected[name]).flatten() for name, weight in problem.start.items()])
     return float(difference.norm() / way.norm())

@@ -181,3 +181,27 @@ def summary(groups: Sequence[Group]) -> Iterator[str]:
 
 def _words(ratios: tuple[float, float, float]) -> str:
     return "{:.3g} ({:.3g} to {:.3g})".format(*ratios)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table of the documentation: a line for each contestant, a dash where it was not timed."""
+    head = [*("contestant", "level", "networks", "microseconds", "least to most", "times fused (least to most)")]
+    head += ["share of peak", "bytes a network"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in table.to_dict("records"):
+
+        def cell(form: str, *names: str, row: dict[Any, Any] = row) -> str:
+            return "—" if any(pd.isna(row[name]) for name in names) else form.format(*(row[name] for name in names))
+
+        cells = [
+            cell("{}", "engine"),
+            cell("{}", "level"),
+            cell("{}", "networks"),
+            cell("{:.3g}", "us_per_network_step"),
+            cell("{:.3g} to {:.3g}", "us_min", "us_max"),
+            cell("{:.3g} ({:.3g} to {:.3g})", "ratio_to_fused", "ratio_min", "ratio_max"),
+            cell("{:.3g}", "share_of_peak"),
+            cell("{:,}", "bytes_per_network"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

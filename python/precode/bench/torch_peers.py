@@ -30,7 +30,7 @@ def modules(problem: Problem) -> list[nn.Sequential]:
         layers["first"] = nn.Linear(inputs, hidden)
         layers["rectifier"] = nn.ReLU()
         layers["second"] = nn.Linear(hidden, 1)
-        module = nn.Sequential(layers)
+        module = nn.Sequential(layers).to(problem.device)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 parameter.copy_(start[NAMES[name]][network].view_as(parameter))
@@ -103,7 +103,8 @@ class Batches:
         self._problem, self._shuffled = problem, shuffled
         shape = problem.steps if shuffled else 1, problem.networks, problem.order.shape[1]
         # They are written to the same places every time: new memory would cost as much as arranging them.
-        self._places = torch.empty(*shape, problem.x.shape[2]), torch.empty(shape)
+        device = problem.device
+        self._places = torch.empty(*shape, problem.x.shape[2], device=device), torch.empty(shape, device=device)
 
     def _arranged(self, step: int, place: int) -> list[torch.Tensor]:
         data, samples = (self._problem.x, self._problem.y), self._problem.order[step]
@@ -135,7 +136,9 @@ class TorchVmap(Trainer):
         self._batches = Batches(problem, shuffled)
         # The step's bias corrections are tensors, so that compiled code serves every step.
         self._scales = torch.tensor(
-            [scales(problem.rule, step) for step in range(1, problem.steps + 1)], dtype=torch.float32
+            [scales(problem.rule, step) for step in range(1, problem.steps + 1)],
+            dtype=torch.float32,
+            device=problem.device,
         ).unbind()
 
     def reset(self) -> None:

@@ -47,7 +47,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def train(self, steps: int) -> None:
-        """Takes the first `steps` steps of the problem and waits until they are done."""
+        """Takes the first `steps` steps of the problem, which a GPU may still be at when it returns."""
 
     @abstractmethod
     def weights(self) -> Tensors:

@@ -154,16 +154,32 @@ class Problem:
         return self.x.shape[1]
 
     @property
+    def device(self) -> torch.device:
+        """Where all its tensors are."""
+        return self.x.device
+
+    def to(self, device: torch.device) -> Problem:
+        """The problem with its tensors on a device."""
+        start = {name: tensor.to(device) for name, tensor in self.start.items()}
+        return Problem(self.rule, start, self.x.to(device), self.y.to(device), self.order.to(device))
+
+    @property
     def steps(self) -> int:
         """Steps of a unit of work."""
         return len(self.order)
 
 
 class Workload:
-    """The data and weights of a cell, for any number of networks; network i is the same in any number."""
+    """The data and weights of a cell, for any number of networks; network i is the same in any number.
 
-    def __init__(self, cell: Cell) -> None:
+    Args:
+        cell: the setting.
+        device: where peers train, and the libtorch engine.
+    """
+
+    def __init__(self, cell: Cell, device: torch.device | None = None) -> None:
         self.cell = cell
+        self.device = device or torch.device("cpu")
         self._sets: list[Dataset] = []
         self._problems: dict[int, Problem] = {}
 
@@ -205,7 +221,7 @@ class Workload:
         It is made once for all peers, which only read it.
         """
         if networks not in self._problems:
-            self._problems[networks] = self._problem(networks)
+            self._problems[networks] = self._problem(networks).to(self.device)
         return self._problems[networks]
 
     def _problem(self, networks: int) -> Problem:

@@ -16,6 +16,7 @@ from precode.cli.output import as_json, check_folder
 
 OTHER_TABLES = {
     "pairs": ("pairs", "repeats", "json_file"),
+    "modules": ("modules", "json_file"),
     "sampling": ("sampling", "variables", "clauses", "samples", "repeats", "json_file"),
 }
 """Options that measure something else than training, with the options that go with them."""
@@ -56,6 +57,16 @@ OTHER_TABLES = {
 @click.option("--sampling", is_flag=True, help="Measure drawing of formulas and samples instead of training.")
 @click.option("--pairs", is_flag=True, help="Measure Hamming distances between all pairs of codes instead of training.")
 @click.option(
+    "--modules", is_flag=True, help="Measure every ticket method once on networks of torchvision and transformers."
+)
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where the libtorch engine and other libraries train, such as cuda; the fused engine runs on the CPU.",
+)
+@click.option("--markdown", is_flag=True, help="Print the table as that of the documentation.")
+@click.option(
     "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Times each contestant is measured."
 )
 @click.option(
@@ -80,6 +91,9 @@ def bench_command(
     densities: tuple[float, ...],
     sampling: bool,
     pairs: bool,
+    modules: bool,
+    device: str,
+    markdown: bool,
     repeats: int,
     json_file: Path | None,
 ) -> None:
@@ -99,7 +113,7 @@ def bench_command(
 
     for table_name, own in OTHER_TABLES.items():
         if given(table_name) and (extra := [name for name in sorted(ctx.params) if name not in own and given(name)]):
-            raise click.UsageError(f"--{table_name} does not train anything: leave out --{', --'.join(extra)}")
+            raise click.UsageError(f"--{table_name} is a measurement of its own: leave out --{', --'.join(extra)}")
     sidecar = json_file and json_file.with_name(f"{json_file.name}.environment.json")
     for file in filter(None, (json_file, sidecar)):
         check_folder(file)
@@ -110,6 +124,8 @@ def bench_command(
     try:
         if pairs:
             table = bench.pairs(repeats=repeats, report=tell)
+        elif modules:
+            table = bench.modules(report=tell)
         elif sampling:
             drawn = [
                 bench.Cell(variables=n, clauses=count, samples=samples, batch=1)
@@ -126,12 +142,14 @@ def bench_command(
                 peers=bench.PEERS if peers else (),
                 levels=levels,
                 densities=densities,
+                device=device,
                 repeats=repeats,
                 report=tell,
             )
     except PrecodeError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(table.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    shown = table.to_string(index=False, float_format="{:.4g}".format, na_rep="")
+    click.echo(bench.markdown(table) if markdown else shown)
     if json_file and sidecar:
         write_atomically(json_file, as_json(table))
         write_atomically(sidecar, json.dumps(environment, indent=1) + "\n")

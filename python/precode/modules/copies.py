@@ -39,7 +39,9 @@ def _culprit(module: nn.Module) -> str:
                     copy.deepcopy(value)
             except Exception:  # whatever it is, it is the one that is looked for
                 where = f"layer '{prefix[:-1]}'" if prefix else "the module itself"
-                remedy = "" if not isinstance(value, torch.Tensor) else "; remember it with .detach()"
+                remedy = "; remember it with .detach()" if isinstance(value, torch.Tensor) else ""
+                if f"{name}_g" in layer._parameters:
+                    remedy = ", which torch.nn.utils.weight_norm computes; use that of torch.nn.utils.parametrizations"
                 return f" because of '{name}' of {where}{remedy}"
     return ""
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
-from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
 from precode._internal.parts import parts
 from precode._internal.randomness import isolated
 from precode.modules import gradients, training
-from precode.modules.batches import SCORING, Batches, call, mapped, samples
+from precode.modules.batches import ONE_SAMPLE, SCORING, Batches, call, mapped, samples
 from precode.modules.booleans import inputs_of, labels_of
 from precode.modules.copies import Buffers, copied
 from precode.modules.gradients import Tensors
@@ -161,7 +161,7 @@ class ModuleObjective(Learner):
             slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
         parameters = [slot.parameter for slot in slots.values()]
         with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
-            total = self._output(call(network, self._ones(kind))).sum()
+            total = self._output_of_ones(network, kind).sum()
             gradients.backward(total, parameters, [])
             found = gradients.taken(self._names, parameters)
         self._flowing.buffers.put_back()
@@ -390,6 +390,31 @@ class ModuleObjective(Learner):
         return [
             found[name] if name in found else torch.zeros_like(slot.parameter) for name, slot in self._slots.items()
         ]
+
+    def _output_of_ones(self, network: nn.Module, kind: torch.dtype) -> torch.Tensor:
+        """What a module makes of one sample of ones.
+
+        Raises:
+            PrecodeValueError: the shape is not known, or not the one that the first linear layer suggests.
+            UnsupportedError: a layer makes nothing of one sample.
+        """
+        ones = self._ones(kind)
+        try:
+            return self._output(call(network, ones))
+        except PrecodeError as error:
+            if str(error) != ONE_SAMPLE:
+                raise
+            raise UnsupportedError(
+                "synaptic flow is that of one sample, of which batch normalization without running statistics "
+                "(track_running_stats=False) has none: use another method, such as 'snip'"
+            ) from error
+        except Exception as error:
+            if self._batches is not None:
+                raise
+            raise PrecodeValueError(
+                f"the module does not take a sample of {ones.shape[1]} ones, which is the width of its first linear "
+                f"layer ({str(error).partition(chr(10))[0]}): pass data=, of which the shape alone is used"
+            ) from error
 
     def _ones(self, kind: torch.dtype) -> Any:
         """An input of ones: one sample of the data's shape, or of the first linear layer's width."""

@@ -46,6 +46,10 @@ TRAINING_COPIES = 36
 ROUNDS_COPIES = 54
 """The same of a hundred rounds of scores. Measured on a layer of 12 MiB, of which the allocator keeps more: 50.8."""
 
+REMOVED_TOGETHER = 4096
+"""Weights that exact removal takes at most under one Hessian, that of the inputs of a layer or, by `obs-loss`, of all
+prunable weights: `MOST_WEIGHTS` of the Rust crate."""
+
 LEVEL = 0.8
 """What a level of iterative pruning keeps; the outcome of each is remembered where there are several densities."""
 
@@ -130,8 +134,9 @@ def find_ticket(
 
     Every method of `precode methods` works on every module with linear, convolutional, attention or recurrent layers;
     those that read codes or take rows times their weights to the outputs need a pair of linear layers; those that read
-    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs`` takes layers
-    of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of up to 4,096 parameters.
+    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs`` and
+    ``sparsegpt`` take layers of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of
+    up to 4,096 parameters.
     Gradients are taken on all of `data`, each layer in the mode that it has: in training mode, batch normalization uses
     the statistics of each batch, and dropout is drawn from the seed. A module in evaluation mode throughout is put in
     training mode. All user code runs in the calling thread.
@@ -244,6 +249,7 @@ def find_ticket(
                 module, choice.names, batches, loss, train, epochs, optimizer, seed, pair, temperature, len(asked) > 1
             )
             shapes = {name: value.shape for name, value, _ in objective.parameters if name in choice.names}
+            _check_removal(name, shapes)
             wishes = [selection.wanted(each, granularity, scope, shapes) for each in asked]
             check_choice(name, score is not None, wishes)
             negated = isinstance(clauses, Dnf) and clauses.complemented
@@ -298,6 +304,28 @@ def _check_moment(method: str, is_own: bool, at: int, epochs: int, trains: bool)
             f"at = {at}: train= hides the epochs of its training: pass data and loss instead, so that the default loop "
             "trains, or at=0"
         )
+
+
+def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
+    """Refuses layers that exact removal does not take, before the network is trained and the layers before them pruned.
+
+    Raises:
+        PrecodeValueError: a layer has too many inputs, or all layers too many weights; the message names it.
+    """
+    base = method.partition(":")[0]
+    if base == "obs-loss":
+        if (total := sum(shape.numel() for shape in shapes.values())) > REMOVED_TOGETHER:
+            raise PrecodeValueError(
+                f"the Fisher matrix of {total} prunable weights: obs-loss takes at most {REMOVED_TOGETHER}; prune "
+                "fewer, or take 'obs', which goes layer by layer"
+            )
+    elif base.startswith("obs") or base == "sparsegpt":
+        for name, shape in shapes.items():
+            if (inputs := shape[1:].numel()) > REMOVED_TOGETHER:
+                raise PrecodeValueError(
+                    f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {REMOVED_TOGETHER} "
+                    f"together: leave it out, as by exclude='{name}', or take 'wanda', which takes layers of any width"
+                )
 
 
 def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any]) -> None:

@@ -79,6 +79,10 @@ def wanted(density: object, granularity: object, scope: object, shapes: Mapping[
         return Wanted(density, "weight", "per-layer", pattern=(kept, of))
     if scope == "erk":
         return Wanted(density, str(granularity), "per-layer", layers=erdos_renyi(shapes, density))
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
+    for name, size in sizes.items() if scope == "per-layer" else ():
+        kept_of(density, size, f"'{name}'")
+    kept_of(density, sum(sizes.values()), "the module")
     return Wanted(density, str(granularity), scope)
 
 

@@ -299,7 +299,7 @@ struct Order {
 
 impl Parameters {
     fn of(objective: &dyn Objective, values: &[Tensor], survivors: Option<&[Tensor]>) -> Result<Self> {
-        let c0 = objective.features().and_then(|pair| pair.projection);
+        let c0 = objective.place_of_projection();
         let places: Vec<(usize, bool)> = (0..values.len())
             .filter(|&place| Some(place) != c0)
             .map(|place| (place, objective.parameters()[place].prunable))

@@ -255,4 +255,9 @@ pub trait Objective {
 
     /// The layers that codes are read from, if there are such.
     fn features(&self) -> Option<&FeaturePair>;
+
+    /// Which parameter is C0, if one is: curvature is that of all others.
+    fn place_of_projection(&self) -> Option<usize> {
+        self.features().and_then(|pair| pair.projection)
+    }
 }

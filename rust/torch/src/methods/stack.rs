@@ -346,6 +346,10 @@ impl Objective for StackObjective<'_> {
     fn features(&self) -> Option<&FeaturePair> {
         self.features.as_ref()
     }
+
+    fn place_of_projection(&self) -> Option<usize> {
+        self.parameters.iter().position(|parameter| parameter.name == "c0")
+    }
 }
 
 /// For each layer, whether its weights may be pruned.

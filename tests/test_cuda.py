@@ -1,0 +1,183 @@
+"""Engines, methods and searches in modules on a CUDA device, against the CPU; `make cuda-check` runs them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import precode as pc
+from precode import bench
+from precode.bench import engines, workload
+from precode.bench.steps import TOLERANCE, check
+
+DEVICE = "cuda"
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+    pytest.mark.filterwarnings("ignore::precode.TicketWarning"),
+]
+
+METHODS = pc.methods()["name"].tolist()
+TASKS = [pc.Dnf.random(variables=12, clauses=3, width=3, seed=0, index=index) for index in range(3)]
+LAYERS = ("linear", "convolution", "attention", "recurrent")
+
+
+def trained(device, **options):
+    settings = dict(hidden=8, epochs=4, samples=320, lr=0.02, early_stopping=None, dtype="float64", engine="libtorch")
+    return pc.train(TASKS, device=device, **(settings | options))
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The same networks on the CPU and on the device."""
+    return trained("cpu"), trained(DEVICE)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("embedding", ["identity", "hadamard", "projection-5", "projection-5-fixed"])
+def test_engines_train_the_same_networks(embedding, optimizer):
+    options = dict(embedding=embedding, optimizer=optimizer, snapshots=[1, 7])
+    cpu, cuda = trained("cpu", **options), trained(DEVICE, **options)
+    assert cuda.engine == "libtorch"
+    assert {tensor.device.type for tensor in cuda.weights.values()} == {torch.device(DEVICE).type}
+    for moment in (1, 7):
+        for name, tensor in cpu.at(moment).weights.items():
+            torch.testing.assert_close(cuda.at(moment).weights[name].cpu(), tensor, rtol=1e-7, atol=1e-9)
+    for name, tensor in cpu.weights.items():
+        torch.testing.assert_close(cuda.weights[name].cpu(), tensor, rtol=1e-6, atol=1e-8)
+
+
+def test_float32_and_chosen_engine():
+    found = trained(DEVICE, dtype="float32", engine="auto")
+    assert found.engine == "libtorch"
+    expected = trained("cpu", dtype="float32")
+    for name, tensor in expected.weights.items():
+        torch.testing.assert_close(found.weights[name].cpu(), tensor, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_tickets_of_the_cpu(runs, method):
+    cpu, cuda = (pc.find_tickets(each, method, 0.25) for each in runs)
+    for name, mask in cpu.found[0].masks.items():
+        other = cuda.found[0].masks[name]
+        assert other.device.type == torch.device(DEVICE).type
+        # A ticket of 24 weights: rounding may exchange a pair of near scores, and no more.
+        assert ((other.cpu() != mask).flatten(1).sum(1) <= 2).all()
+    one, other = (tickets.retrain(test=500).table() for tickets in (cpu, cuda))
+    assert (one["accuracy"] - other["accuracy"]).abs().max() < 0.05
+
+
+def logic():
+    """A classifier of a formula of twelve variables, and its data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    data = TASKS[0].sample(640, seed=0)
+    return module, data.x.double(), data.y.long()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_ticket_of_a_module(method):
+    module, x, y = logic()
+    device = torch.device(DEVICE)
+    options = dict(epochs=4, clauses=TASKS[0], layers=("0", "2"), output=1)
+
+    def found(device):
+        own = copy.deepcopy(module).to(device)
+        # The data stay on the CPU: batches are moved to the module.
+        data = [(x[:320], y[:320]), (x[320:], y[320:])]
+        try:
+            return pc.find_ticket(own, method, 0.3, data, cross_entropy, **options)
+        except pc.PrecodeError as error:
+            return str(error)
+
+    state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    cuda, cpu = found(device), found("cpu")
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert state[1] is None or torch.equal(torch.cuda.get_rng_state(device), state[1])
+    assert isinstance(cuda, str) == isinstance(cpu, str), (cuda, cpu)
+    if isinstance(cuda, str):
+        assert cuda == cpu
+        return
+    assert {tensor.device.type for tensor in (*cuda.masks.values(), *cuda.start.values())} == {device.type}
+    assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+
+
+class Tokens(nn.Module):
+    """A layer over three tokens of four features."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        x = x.reshape(len(x), 3, 4)
+        if isinstance(self.layer, nn.MultiheadAttention):
+            return self.layer(x, x, x, need_weights=False)[0].flatten(1)
+        if isinstance(self.layer, nn.LSTM):
+            return self.layer(x)[0].flatten(1)
+        return self.layer(x.mT).mT.flatten(1)
+
+
+def layered(kind):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = {
+            "linear": lambda: nn.Linear(12, 12),
+            "convolution": lambda: Tokens(nn.Conv1d(4, 4, 3, padding=1)),
+            "attention": lambda: Tokens(nn.MultiheadAttention(4, 2, batch_first=True)),
+            "recurrent": lambda: Tokens(nn.LSTM(4, 4, batch_first=True)),
+        }[kind]()
+        module = nn.Sequential(layer, nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3)).double()
+        return module, torch.randn(64, 12).double(), torch.randint(3, (64,))
+
+
+@pytest.mark.parametrize("method", ["magnitude-init", "snip", "grasp", "synflow", "imp", "edge-popup"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_that_have_kernels_of_their_own(kind, method):
+    module, x, y = layered(kind)
+    tickets = [
+        pc.find_ticket(copy.deepcopy(module).to(device), method, 0.5, (x, y), cross_entropy, epochs=2)
+        for device in ("cpu", DEVICE)
+    ]
+    cpu, cuda = tickets
+    assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+
+
+def test_a_ticket_goes_to_files_and_to_other_devices(tmp_path):
+    module, x, y = logic()
+    own = copy.deepcopy(module).to(DEVICE)
+    ticket = pc.find_ticket(own, "snip", 0.3, (x, y), cross_entropy)
+    ticket.save(tmp_path / "ticket.safetensors")
+    assert pc.Ticket.load(tmp_path / "ticket.safetensors") == ticket
+    ticket.apply_(own)
+    optimizer = torch.optim.AdamW(own.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        cross_entropy(own(x.to(DEVICE)), y.to(DEVICE)).backward()
+        optimizer.step()
+    plain = ticket.remove_(own)
+    for name, mask in ticket.masks.items():
+        assert (plain.get_parameter(name)[~mask] == 0).all()
+    applied = ticket.apply_(module)  # on the CPU
+    assert torch.equal(applied[0].weight, (ticket.start["0.weight"] * ticket.masks["0.weight"]).cpu())
+
+
+@pytest.mark.parametrize("peer", bench.PEERS, ids=lambda peer: peer.name)
+def test_peers_of_the_benchmark_train_as_the_fused_engine(peer, monkeypatch):
+    pytest.importorskip(peer.package)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    cell = bench.Cell(hidden=5, variables=12, clauses=3, batch=32, samples=256)
+    work = workload.Workload(cell, torch.device(DEVICE))
+    assert work.problem(3).device.type == torch.device(DEVICE).type
+    assert check(peer.trainer(work.problem(3)), work) < TOLERANCE / 10
+
+
+def test_the_engine_of_the_benchmark_runs_on_the_device():
+    work = workload.Workload(bench.Cell(hidden=5, variables=12, clauses=3, batch=32, samples=256), torch.device(DEVICE))
+    trained = engines.run(work, 2, "libtorch", 1)
+    assert trained.weights["w1"].device.type == torch.device(DEVICE).type
+    assert engines.peak_bytes(work, 2, engines.Contestant("libtorch", DEVICE)) > 0
