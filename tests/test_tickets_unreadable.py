@@ -45,7 +45,7 @@ def test_codes_are_still_read_where_they_can_be():
     assert all(name in retrained.table() for name in CODES)
 
 
-@pytest.mark.parametrize("kind", ["two hidden layers"])
+@pytest.mark.parametrize("kind", ["two hidden layers", "two behind an embedding"])
 def test_all_are_the_methods_that_the_networks_can_have(kind):
     runs = NETWORKS[kind]()
     with pytest.warns(pc.TicketWarning, match=r"'all' leaves out .*; distance \(clauses, two linear layers\);") as said:

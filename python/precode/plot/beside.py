@@ -62,7 +62,7 @@ def beside(table: pd.DataFrame, at: str, *, series: str | None = None, ax: Axes 
         if "reported" in part and part["reported"].notna().any():
             ax.plot(where, part["reported"], "x", color="black", markersize=8, zorder=5)
     if "reported" in table and table["reported"].notna().any():
-        ax.plot([], [], "x", color="black", label="reported by a public digest")
+        ax.plot([], [], "x", color="black", label="reported, second-hand")
     if named:
         ax.set_xticks(range(len(places)), [str(place) for place in places])
         ax.set_xlim(-0.5, len(places) - 0.5)
