@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, event, given
+from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
@@ -110,11 +110,14 @@ def state_of(module):
 
 
 def differing(masks, scores, expected):
-    """How far from the least kept score, as a part of the largest, the weights are that two masks do not share."""
+    """How far from the least kept score the weights are that two masks do not share."""
     least = min((float(scores[name][mask].min()) for name, mask in expected.items() if mask.any()), default=0.0)
-    worst = max(float(score.abs().max()) for score in scores.values())
     apart = [(scores[name][masks[name] != mask] - least).abs() for name, mask in expected.items()]
-    return max((float(each.max()) for each in apart if each.numel()), default=0.0) / (worst or 1.0)
+    return max((float(each.max()) for each in apart if each.numel()), default=0.0)
+
+
+def largest(scores):
+    return max(float(score.abs().max()) for score in scores.values())
 
 
 def ties(scores, masks, near):
@@ -225,6 +228,24 @@ cases = st.builds(
 )
 
 
+@example(
+    Case(
+        [
+            Part("linear", "none", False),
+            Part("attention", "none", False),
+            *[Part("cross attention", "none", False)] * 2,
+        ],
+        "none",
+        False,
+        Data("list", (1,), torch.float32, "cross entropy", 0),
+        "snip",
+        "per-layer",
+        0.5,
+        200.0,
+        False,
+        0,
+    )
+)
 @given(cases)
 def test_masks_are_those_of_a_plain_reference(case):
     with torch.random.fork_rng():
@@ -301,7 +322,9 @@ def test_masks_are_those_of_a_plain_reference(case):
         scores = case.scores(module, names, batches)
         expected = reference.chosen(scores, case.density, case.scope)
         for part in compared(scores, case.scope):
-            assert differing(ticket.masks, part, {name: expected[name] for name in part}) <= case.near
+            # Of a layer whose scores are a millionth of the others', float32 has the rounding alone.
+            rounding = max(case.near * largest(part), torch.finfo(case.data.dtype).eps * largest(scores))
+            assert differing(ticket.masks, part, {name: expected[name] for name in part}) <= rounding
     ticket.apply_(wrapped)
     if not (any(kind in NORMS for kind in case.kinds()) and len(batches[0][1]) == 1):
         assert torch.isfinite(module(**batches[0][0])).all() or case.wrapper == "averaged"
