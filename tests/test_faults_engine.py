@@ -154,8 +154,8 @@ def test_training_under_a_limit_of_the_address_space_is_refused_before_it_starts
 
 def test_a_module_beyond_the_limit_is_refused():
     code = """
-        module = nn.Linear(4096, 4096, bias=False)  # 64 MiB
-        x, y = torch.randn(8, 4096), torch.randint(4096, (8,))
+        module = nn.Linear(8192, 4096, bias=False)  # 128 MiB
+        x, y = torch.randn(8, 8192), torch.randint(4096, (8,))
         try:
             pc.find_ticket(module, "snip", 0.1, (x, y), nn.functional.cross_entropy)
         except pc.UnsupportedError as error:
@@ -164,7 +164,7 @@ def test_a_module_beyond_the_limit_is_refused():
     done = child(code, gigabytes=0.8)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "'snip'" in done.stdout
-    assert "64 MiB" in done.stdout
+    assert "128 MiB" in done.stdout
 
 
 @pytest.mark.parametrize("method", ["random", "snip", "imp"])

@@ -416,9 +416,16 @@ def test_methods_that_read_codes_need_clauses(runs, method):
     bare = pc.train(data=runs.data, hidden=4, epochs=2)
     with pytest.raises(pc.PrecodeValueError, match="needs clauses"):
         pc.find_tickets(bare, method, 0.25)
-    assert method not in {item.method for item in pc.find_tickets(bare, "all", 0.5)}
     with pytest.raises(pc.PrecodeValueError, match="pass data sets"):
         pc.find_tickets(bare, "random", 0.5).retrain()
+
+
+def test_all_leaves_out_what_needs_clauses_and_says_so(runs):
+    bare = pc.train(data=runs.data, hidden=4, epochs=2)
+    with pytest.warns(pc.TicketWarning, match="networks without a formula do not have: distance") as said:
+        found = {item.method for item in pc.find_tickets(bare, "all", 0.5)}
+    assert found.isdisjoint(CLAUSELESS)
+    assert all(f"{method} (clauses" in str(said[0].message) for method in CLAUSELESS)
 
 
 def test_diverged_networks_are_refused(runs):
