@@ -326,3 +326,22 @@ def test_a_masked_weight_reads_and_is_assigned_as_any_other():
         pc.PrecodeShapeError, match=r"a mask of shape \(8, 6\), and was assigned values of shape \(2, 2\)"
     ):
         module[0].weight = torch.ones(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "names"),
+    [
+        (nn.Linear(6, 8), ["0.weight"]),
+        (nn.LSTM(4, 5), ["0.weight_ih_l0", "0.weight_hh_l0"]),
+        (nn.LSTM(4, 5), ["0.weight_hh_l0"]),
+        (nn.MultiheadAttention(4, 2), ["0.in_proj_weight", "0.out_proj.weight"]),
+    ],
+)
+def test_parameters_are_in_their_old_places_when_masks_are_taken_off(layer, names):
+    module = nn.Sequential(copy.deepcopy(layer))
+    before = [name for name, _ in module.named_parameters()]
+    ticket = made(module, *names)
+    ticket.apply_(module)
+    for network in (copy.deepcopy(module), module):
+        ticket.remove_(network)
+        assert [name for name, _ in network.named_parameters()] == before

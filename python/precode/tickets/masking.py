@@ -24,10 +24,13 @@ class Masked(nn.Module):
     """
 
     mask: torch.Tensor
+    followers: tuple[str, ...] = ()
+    """Parameters that came after the weight in its layer, so that it can return to its place."""
 
-    def __init__(self, mask: torch.Tensor) -> None:
+    def __init__(self, mask: torch.Tensor, followers: Iterable[str] = ()) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
+        self.followers = tuple(followers)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with zeros where the mask is False; unlike a product, also where a value is not finite.
@@ -58,7 +61,9 @@ def mask_of(layer: nn.Module, attribute: str) -> torch.Tensor | None:
 def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     """Keeps a weight at zero where the mask, of which a copy is held, is False."""
     with torch.inference_mode(False):  # in which a mask could not be trained with
-        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True)).train(layer.training)
+        names = list(layer._parameters)
+        followers = names[names.index(attribute) + 1 :] if attribute in names else ()
+        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True), followers).train(layer.training)
     if parametrize.is_parametrized(layer):
         _own_class(layer)
     parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
@@ -85,7 +90,8 @@ def take_off(layer: nn.Module, attribute: str) -> None:
     """
     _own_class(layer)
     chains = layer.get_submodule("parametrizations")
-    original = chains.get_submodule(attribute).get_parameter("original")
+    chain = chains.get_submodule(attribute)
+    original, masked = chain.get_parameter("original"), next(chain.children())
     delattr(type(layer), attribute)
     delattr(chains, attribute)
     if not list(chains.children()):
@@ -96,6 +102,10 @@ def take_off(layer: nn.Module, attribute: str) -> None:
             if name in vars(type(layer)):
                 delattr(type(layer), name)
     layer.register_parameter(attribute, original)
+    # Optimizers name parameters by their places.
+    for name in masked.followers if isinstance(masked, Masked) else ():
+        if name in layer._parameters:
+            layer._parameters[name] = layer._parameters.pop(name)
     if isinstance(layer, nn.RNNBase) and not trained(layer):
         for hooks, ours in ((layer._forward_pre_hooks, _gather), (layer._forward_hooks, _scatter)):
             for key in [key for key, hook in hooks.items() if hook is ours]:
