@@ -128,6 +128,9 @@ def resolve_methods(
     lacking = set(READS_CODES if not pair else READS_CODES[:2] if not clauses else ())
     if isinstance(wanted, str) and wanted == "all":
         lacks = {name: [need for need in needs(item) if need in lacking] for name, item in records().items()}
+        if not pair:
+            # What is masked in feature space is one layer's W1 C0.
+            lacks |= {name: [READS_CODES[2]] for name, item in records().items() if item["features"]}
         left_out = {name: ", ".join(missing) for name, missing in lacks.items() if missing}
         return [name for name in records() if name not in left_out], left_out
     if not isinstance(wanted, Iterable):

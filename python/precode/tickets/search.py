@@ -108,7 +108,11 @@ def find_tickets(
         raise PrecodeTypeError(f"runs must be the result of precode.train, not {type(runs).__name__}")
     deep = len(runs.widths) != 3
     wanted, left_out = resolve_methods(methods, clauses=runs.tasks is not None, pair=not deep)
-    reading = [method for method in wanted if not {*needs(record(method))}.isdisjoint(READS_CODES)]
+    reading = [
+        method
+        for method in wanted
+        if record(method)["features"] or not {*needs(record(method))}.isdisjoint(READS_CODES)
+    ]
     if deep and reading:
         raise PrecodeValueError(
             f"{', '.join(reading)} read codes, which networks of widths {runs.widths} do not have: codes, and rows "
