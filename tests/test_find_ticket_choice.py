@@ -1,6 +1,7 @@
 """Tickets of any module: what is kept of the scores, methods of one's own, several densities at once."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -288,3 +289,16 @@ def test_tickets_of_every_choice_come_back_from_files(tmp_path):
         ticket = pc.find_ticket(module, data=batch, loss=cross_entropy, **{"method": "snip", "density": 0.4} | choice)
         ticket.save(tmp_path / "ticket")
         assert pc.Ticket.load(tmp_path / "ticket") == ticket
+
+
+def test_methods_of_two_layers_are_refused_by_name_where_there_are_more():
+    network = seeded(lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)))
+    data = torch.randn(16, 8), torch.randint(2, (16,))
+    table = pc.methods()
+    of_two = table.loc[table["needs"].str.contains("clauses|two linear layers"), "name"].tolist()
+    assert {"magnitude-w2", "hot-imp", "distance-blind", "target-combined", "oracle"} <= {*of_two}
+    for method in of_two:
+        with pytest.raises(
+            pc.PrecodeValueError, match=rf"method '{re.escape(method)}' needs .*two linear layers.*layers="
+        ):
+            pc.find_ticket(network, method, 0.5, data, cross_entropy)

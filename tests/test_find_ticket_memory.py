@@ -1,4 +1,4 @@
-"""Searches that do not fit into memory are refused before any work."""
+"""What searches take of memory; those that do not fit are refused before any work."""
 
 import subprocess
 import sys
@@ -37,3 +37,36 @@ def test_a_search_that_does_not_fit_is_refused_before_any_work(method):
     assert child.returncode == 0, child.stderr
     assert f"finding a ticket by '{method}' in a module with 15 MiB of parameters needs about" in child.stdout
     assert "left by the limit RLIMIT_AS (ulimit -v)): free memory, prune a smaller module" in child.stdout
+
+
+SEARCH = """
+import warnings, torch
+import precode as pc
+
+def of_process(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+def search(width):
+    x, y = torch.randn(32, width), torch.randint(10, (32,))
+    module = torch.nn.Linear(width, width)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = of_process("VmRSS")
+    pc.find_ticket(module, {method!r}, 0.6, [(x, y)] * 3, torch.nn.functional.cross_entropy, epochs=1)
+    return (of_process("VmHWM") - before) / (module.weight.numel() * 4)
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+search(50)  # libraries that are loaded when they are first used
+print(search(4000))
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "most"), [("magnitude-init", 4), ("random", 4), ("snip", 4), ("magnitude", 6), ("imp", 6.5)]
+)
+def test_a_search_takes_so_many_times_the_memory_of_the_weights(method, most):
+    child = subprocess.run([sys.executable, "-c", SEARCH.format(method=method)], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert 1 <= float(child.stdout) <= most

@@ -13,6 +13,7 @@ from precode.modules.objective import ModuleObjective
 from precode.networks.training import TrainSettings
 
 __all__ = [
+    "MOST_REMOVED_TOGETHER",
     "TORCH_VERSION",
     "VERSION",
     "Formula",
@@ -54,6 +55,7 @@ __all__ = [
     "zero_pruned",
 ]
 
+MOST_REMOVED_TOGETHER: int
 TORCH_VERSION: str
 VERSION: str
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from precode._internal.errors import PrecodeValueError, UnsupportedError
@@ -48,7 +49,7 @@ def has_own_functions(value: torch.Tensor) -> bool:
 
 
 def backward(
-    value: torch.Tensor | Sequence[torch.Tensor],
+    value: torch.Tensor | Sequence[torch.Tensor] | Sequence[GradientEdge],
     parameters: Sequence[nn.Parameter],
     others: Sequence[torch.Tensor],
     along: Sequence[torch.Tensor] | None = None,
@@ -59,7 +60,8 @@ def backward(
     layers that forbid a second derivative.
 
     Args:
-        value: of one element; or several of any size, whose products with `along` are added up.
+        value: of one element; or several of any size, or their places in the graph, whose products with `along` are
+            added up.
         parameters: what gets gradients.
         others: other leaves of the value's graph, such as parameters of a loss, whose gradients are the user's.
         along: factors of several values, of their shapes.
@@ -67,14 +69,13 @@ def backward(
     Raises:
         PrecodeValueError: the value depends on no parameter.
     """
-    values = [value] if isinstance(value, torch.Tensor) else value
-    if not all(each.requires_grad for each in values):
+    if isinstance(value, torch.Tensor) and not value.requires_grad:
         raise PrecodeValueError("the loss does not depend on the parameters: is there a detach or no_grad on the way?")
     kept = [(leaf, leaf.grad) for leaf in others]
     for tensor in (*parameters, *others):
         tensor.grad = None
     try:
-        torch.autograd.backward(values, along)
+        torch.autograd.backward(value, along)
     finally:
         for leaf, gradient in kept:
             leaf.grad = gradient
@@ -179,10 +180,11 @@ def curvature(
         # Where a part has no graph, the value is linear in its parameter.
         pairs = [(part, g) for part, g in zip(first, along, strict=True) if part is not None and part.requires_grad]
         if pairs:
-            products, factors = zip(*pairs, strict=True)
-            own = {id(parameter) for parameter in parameters}
-            others = [leaf for leaf in leaves(*products) if id(leaf) not in own]
-            backward(products, parameters, others, factors)
+            own, (parts, factors) = {id(parameter) for parameter in parameters}, zip(*pairs, strict=True)
+            others = [leaf for leaf in leaves(*parts) if id(leaf) not in own]
+            places = [get_gradient_edge(part) for part in parts]
+            del first, pairs, parts  # first derivatives would lie beside the second ones
+            backward(places, parameters, others, factors)
     except RuntimeError as error:
         said = str(error).strip().partition("\n")[0]
         raise UnsupportedError(

@@ -79,6 +79,8 @@ class Learner:
         # A function of the user's own may train the original, which is given these values again.
         shared = train is None and not any(slot.pruned or slot.parameter.is_inference() for slot in originals.values())
         initial = [slot.parameter.detach() for slot in originals.values()] if shared else self._values(self._module)
+        self._initial = dict(zip(self._names, initial, strict=True))
+        self._rest()
         self._versions = {name: value._version for name, value in zip(self._names, initial, strict=True) if shared}
         # Asked for by name from Rust, as are `epochs` and `steps_per_epoch`.
         self.parameters = [
@@ -169,15 +171,27 @@ class Learner:
             values.append(value.clone() if mask is None else value.masked_fill(~mask, 0))
         return values
 
+    def _rest(self) -> None:
+        """Lets the copy share the memory of the initial values while nobody computes with it.
+
+        Not recurrent layers, whose weights lie side by side for the sake of a device.
+        """
+        for name, slot in self._slots.items():
+            if not isinstance(slot.owner, nn.RNNBase):
+                slot.parameter.data = self._initial[name]
+
     @contextmanager
     def _at(self, at: Tensors) -> Iterator[None]:
         """Within the block, the copy has other values; its buffers are those of the module again afterwards."""
         for slot, value in zip(self._slots.values(), self._in(at), strict=True):
+            if not isinstance(slot.owner, nn.RNNBase):
+                slot.parameter.data = torch.empty_like(slot.parameter.data)
             slot.put(value)
         try:
             yield
         finally:
             self._buffers.put_back()
+            self._rest()
 
     def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
         """A copy of the module at other values, pruned."""

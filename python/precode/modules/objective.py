@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,9 @@ STEP = 1e-2
 
 AGREEMENT = 0.2
 """Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
+
+LARGE = 2**22
+"""Weights of a network from which its memory is worth the time that a search for circles takes."""
 
 NOISE = 1e-4
 """Part of the gradient below which its change is not known: that of float32 over the step."""
@@ -331,6 +335,9 @@ class ModuleObjective(Learner):
         kept = self.fit(network, range(first_epoch, end), snapshots, rate)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
+        if masks is not None and sum(value.numel() for value in values) >= LARGE:
+            del network
+            gc.collect()  # torch's parametrized layers lie in a circle
         return self._out(values), kept, float(end - first_epoch)
 
     def dense_epochs(self) -> Iterator[Tensors]:

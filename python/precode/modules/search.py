@@ -25,8 +25,9 @@ from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
 from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
 from precode.modules.training import OptimizerFactory, adam
-from precode.tickets import masked
+from precode.tickets import masked, registry
 from precode.tickets.masked import Slot
+from precode.tickets.registry import READS_CODES
 from precode.tickets.search import moments
 from precode.tickets.ticket import Ticket
 
@@ -45,10 +46,6 @@ TRAINING_COPIES = 36
 
 ROUNDS_COPIES = 54
 """The same of a hundred rounds of scores. Measured on a layer of 12 MiB, of which the allocator keeps more: 50.8."""
-
-REMOVED_TOGETHER = 4096
-"""Weights that exact removal takes at most under one Hessian, that of the inputs of a layer or, by `obs-loss`, of all
-prunable weights: `MOST_WEIGHTS` of the Rust crate."""
 
 LEVEL = 0.8
 """What a level of iterative pruning keeps; the outcome of each is remembered where there are several densities."""
@@ -287,6 +284,11 @@ def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: An
             f"method '{method}' needs clauses and two linear layers: pass clauses= and layers=, or use a method that "
             "needs none"
         )
+    if pair is None and not {*registry.needs(record)}.isdisjoint(READS_CODES):
+        raise PrecodeValueError(
+            f"method '{method}' needs two linear layers that follow one another: name them, as in "
+            "layers=('0', '2'), or use a method that needs none, such as 'snip'"
+        )
 
 
 def _check_moment(method: str, is_own: bool, at: int, epochs: int, trains: bool) -> None:
@@ -312,18 +314,18 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
     Raises:
         PrecodeValueError: a layer has too many inputs, or all layers too many weights; the message names it.
     """
-    base = method.partition(":")[0]
+    base, most = method.partition(":")[0], _precode.MOST_REMOVED_TOGETHER
     if base == "obs-loss":
-        if (total := sum(shape.numel() for shape in shapes.values())) > REMOVED_TOGETHER:
+        if (total := sum(shape.numel() for shape in shapes.values())) > most:
             raise PrecodeValueError(
-                f"the Fisher matrix of {total} prunable weights: obs-loss takes at most {REMOVED_TOGETHER}; prune "
+                f"the Fisher matrix of {total} prunable weights: obs-loss takes at most {most}; prune "
                 "fewer, or take 'obs', which goes layer by layer"
             )
     elif base.startswith("obs") or base == "sparsegpt":
         for name, shape in shapes.items():
-            if (inputs := shape[1:].numel()) > REMOVED_TOGETHER:
+            if (inputs := shape[1:].numel()) > most:
                 raise PrecodeValueError(
-                    f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {REMOVED_TOGETHER} "
+                    f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {most} "
                     f"together: leave it out, as by exclude='{name}', or take 'wanda', which takes layers of any width"
                 )
 

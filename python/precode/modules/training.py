@@ -18,8 +18,8 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer where none is given: Adam at 1e-3."""
-    return torch.optim.Adam(parameters, lr=1e-3)
+    """The optimizer where none is given: Adam at 1e-3, in one pass that needs no tensors beside its own."""
+    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
 
 
 def trainable(network: nn.Module) -> list[nn.Parameter]:

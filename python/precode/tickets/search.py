@@ -115,8 +115,8 @@ def find_tickets(
     ]
     if deep and reading:
         raise PrecodeValueError(
-            f"{', '.join(reading)} read codes, which networks of widths {runs.widths} do not have: codes, and rows "
-            "from inputs to outputs, are those of one hidden layer; use methods that do not need two linear layers"
+            f"{', '.join(reading)}: for networks of one hidden layer, whose rows have codes and weights to outputs, "
+            f"not of widths {runs.widths}; use methods that do not need two linear layers"
         )
     if left_out:
         has = f"networks of widths {runs.widths}" if deep else "networks without a formula"

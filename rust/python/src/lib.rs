@@ -49,6 +49,7 @@ mod _precode {
         // libtorch must be loaded and initialized before anything here touches a tensor.
         module.py().import("torch")?;
         module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+        module.add("MOST_REMOVED_TOGETHER", precode_core::ticket::obs::MOST_WEIGHTS)?;
         module.add("TORCH_VERSION", env!("PRECODE_TORCH_VERSION"))
     }
 }

@@ -4,7 +4,7 @@ use precode_core::ticket::mask::Density;
 use tch::Tensor;
 
 use super::objective::Objective;
-use super::score::{absolute, products};
+use super::score::{absolute, products_in_place};
 use super::select::select;
 use super::{Cost, Found, Moment, Needs, Record, Request, Start, early};
 use crate::error::Result;
@@ -60,7 +60,7 @@ fn rounds(
         // Those of the last round are not held beside the flow.
         scores.clear();
         let flow = objective.flow(&at)?;
-        scores = products(objective, at, flow)?;
+        scores = products_in_place(objective, at, flow)?;
         absolute(&mut scores)?;
         let kept = Density::new(density.value().powf(f64::from(round) / f64::from(ROUNDS)))?;
         masks = Some(select(&scores, masks.as_deref(), kept, request)?);
