@@ -179,7 +179,7 @@ def test_networks_start_as_they_are_called(settings):
     found = grokking.variants(many, 3, data, dense)
     theta = delaying.flatten(dense.kept[0])
     ticket = found[0]
-    assert (ticket.networks, ticket.moment, ticket.pruned) == ("magnitude", 60, 0.6)
+    assert (ticket.networks, ticket.read, ticket.pruned) == ("magnitude", 60, 0.6)
     last = delaying.flatten(dense.kept[60]).abs()[0]
     kept = set(last.argsort(descending=True)[: round(0.4 * last.numel())].tolist())
     assert set(ticket.mask[0].nonzero()[:, 0].tolist()) == kept
