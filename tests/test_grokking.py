@@ -10,7 +10,7 @@ from torch import nn
 import precode as pc
 from precode._internal.threads import one_thread
 from precode.experiments import delaying
-from precode.experiments import neighbour_grokking as grokking
+from precode.experiments import grokking_cells as grokking
 
 GROKKING = pc.experiments.grokking
 MODULUS, EMBEDDING, HIDDEN = 11, 9, 6

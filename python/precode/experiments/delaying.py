@@ -222,9 +222,9 @@ class _Run:
     """Networks that are trained, their gradients and the optimizer."""
 
     def __init__(self, flat: torch.Tensor, like: Weights, data: Split, lr: float, rule: Mapping[str, Any]) -> None:
-        self.flat = flat
-        self.flat.grad = torch.zeros_like(flat)
-        self.weights, self.grads = layers(self.flat, like), layers(self.flat.grad, like)
+        self.flat, self.grad = flat, torch.zeros_like(flat)
+        self.flat.grad = self.grad
+        self.weights, self.grads = layers(self.flat, like), layers(self.grad, like)
         self.seen, self.fresh = (Pairs(pairs, data.modulus, len(flat)) for pairs in (data.train, data.test))
         self.optimizer = torch.optim.AdamW([self.flat], lr=lr, fused=True, **rule)
         self.like, self.data, self.lr, self.rule = like, data, lr, rule
@@ -309,7 +309,7 @@ def descend(
                     run = run.only(on)
             if step < steps:
                 if there is not None:
-                    run.flat.grad.mul_(there)
+                    run.grad.mul_(there)
                 run.optimizer.step()
         if len(going):
             ends[going] = run.flat
