@@ -50,13 +50,13 @@ EARLY = ("snip", "grasp", "synflow")
 POPUP_DECAY, POPUP, DECAY = "popup-decay", "popup", "decay"
 """Edge-popup whose weights learn and decay, edge-popup of weights that stay, and weight decay alone."""
 
-PLACE = ("lr", "networks", "pruned", "moment", "decay")
+PLACE = ("networks", "pruned", "moment", "decay")
 """Columns that say which networks a row is of."""
 
-CHUNKS = 2
-"""Stacks that the networks of a seed are divided into; two are trained at the same time."""
+CHUNKS = 3
+"""Stacks that the networks of a seed are divided into, and stacks that are trained at the same time."""
 
-COMMON = ("seed", "modulus", "embedding", "hidden", "level", "decay")
+COMMON = ("seed", "modulus", "embedding", "hidden", "level", "lr", "decay", "kept")
 """What all cells share."""
 
 START = 1 << 32
@@ -64,38 +64,28 @@ START = 1 << 32
 
 
 def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
-    """Three cells: dense networks and tickets at the published learning rate, all at a larger one, and edge-popup.
+    """Two cells: dense networks with their tickets and controls, and edge-popup.
 
     Raises:
         PrecodeValueError: a value out of range.
     """
-    counts = ("embedding", "hidden", "steps", "every", "apart", "fast_steps", "fast_every", "fast_apart")
-    for name in (*counts, "popup_start", "popup_every"):
+    for name in ("embedding", "hidden", "steps", "most", "every", "apart", "popup_start", "popup_every"):
         integer(setting[name], name, 1, COUNT)
     integer(setting["modulus"], "modulus", 3, 1000)
-    for name in ("share", "popup_share", "level", "kept", "kept_without_decay", "lr", "fast_lr"):
+    for name in ("share", "popup_share", "level", "kept", "kept_without_decay", "lr", "popup_lr"):
         fraction(setting[name], name)
     fractions(setting["rates"], "rates")
-    integers(setting["moments"], "moments", 0, setting["fast_steps"])
+    integers(setting["moments"], "moments", 0, setting["steps"])
     integers(setting["popup_steps"], "popup_steps", 1, COUNT)
-    for name, divisor in (
-        ("apart", "every"),
-        ("fast_apart", "fast_every"),
-        ("moments", "fast_apart"),
-        ("popup_steps", "popup_every"),
-    ):
+    for name, divisor in (("apart", "every"), ("moments", "apart"), ("popup_steps", "popup_every")):
         values = setting[name] if isinstance(setting[name], tuple) else (setting[name],)
         if wrong := [value for value in values if value % setting[divisor]]:
             raise PrecodeValueError(f"{name} = {wrong[0]}: expected a multiple of {divisor} = {setting[divisor]}")
     common = {name: setting[name] for name in COMMON}
-    few = ("lr", "share", "kept", "steps", "every", "apart")
-    yield {"cell": "few", **common, **{name: setting[name] for name in few}}
-    many = {name: setting[f"fast_{name}"] for name in ("lr", "steps", "every", "apart")}
-    more = {name: setting[name] for name in ("share", "kept", "rates", "moments", "kept_without_decay")}
-    yield {"cell": "many", **common, **many, **more}
+    own = ("share", "steps", "most", "every", "apart", "rates", "moments", "kept_without_decay")
+    yield {"cell": "tickets", **common, **{name: setting[name] for name in own}}
     named = {name: setting[f"popup_{name}"] for name in ("share", "start", "steps", "every")}
-    rates = {name: setting[name] for name in ("lr", "fast_lr", "kept")}
-    yield {"cell": FIGURE, **common, **named, **rates}
+    yield {"cell": FIGURE, **common, **named, "popup_lr": setting["popup_lr"]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +108,10 @@ class Variant:
     mask: torch.Tensor | None
     decay: float
 
-    def place(self, lr: float) -> dict[str, Any]:
+    def place(self) -> dict[str, Any]:
         """The columns `PLACE`."""
         moment = self.read if self.networks == FIXED else math.nan
-        return dict(zip(PLACE, (lr, self.networks, self.pruned, moment, self.decay), strict=True))
+        return dict(zip(PLACE, (self.networks, self.pruned, moment, self.decay), strict=True))
 
     def dead(self) -> int:
         """Neurons whose inputs or outputs are all pruned."""
@@ -168,21 +158,18 @@ def variants(settings: Settings, number: int, data: Split, dense: Course) -> lis
         return Variant(name, 0.0, math.nan, start, None, decay)
 
     magnitude = ticket(MAGNITUDE, kept, last)
-    if settings["cell"] == "few":
-        return [magnitude]
     found = [magnitude, ticket(RANDOM, kept), scaled(NORM_1, 1), scaled(NORM_2, 2)]
     found += [ticket(MAGNITUDE, 1 - rate, last) for rate in settings["rates"] if round(1 - rate, 6) != kept]
-    found += [ticket(FIXED, kept, moment) for moment in settings["moments"]]
+    found += [ticket(FIXED, kept, moment) for moment in settings["moments"] if moment in dense.kept]
     found += [ticket(method, kept) for method in EARLY]
-    found += [ticket(MAGNITUDE, share, last, 0.0) for share in (kept, settings["kept_without_decay"])]
-    return [*found, Variant(DENSE, 0.0, math.nan, theta, None, 0.0)]
+    return found + [ticket(MAGNITUDE, share, last, 0.0) for share in (kept, settings["kept_without_decay"])]
 
 
 def compute(settings: Settings, parts: Parts) -> Tables:
     """Networks of some seeds, and how they learned.
 
     Returns:
-        ``networks``, one row a seed and network: lr, networks, pruned, moment, decay; memorized (t_mem), generalized
+        ``networks``, one row a seed and network: networks, pruned, moment, decay; memorized (t_mem), generalized
         (t_gen), NaN where that was never; tau, their ratio; test, the accuracy at the end; ended, the last step that
         was measured; read, the step at which the dense network was read for the mask; dead, neurons that the mask cuts
         off; l1 and l2, norms of the weights at the start. ``curves``, one row a seed, network and multiple of `apart`
@@ -222,7 +209,7 @@ def compute(settings: Settings, parts: Parts) -> Tables:
 
 
 def train_dense(settings: Settings, seed: int, data: Split) -> Course:
-    """The dense network of a seed; at the published learning rate it ends soon after it has generalized."""
+    """The dense network of a seed, until soon after it has generalized."""
     return descend(
         initial(settings["modulus"], settings["embedding"], settings["hidden"], START + seed),
         data,
@@ -231,7 +218,7 @@ def train_dense(settings: Settings, seed: int, data: Split) -> Course:
         steps=settings["steps"],
         every=settings["every"],
         level=settings["level"],
-        after=settings["apart"] if settings["cell"] == "few" else None,
+        after=settings["apart"],
         keep=settings["apart"],
     )
 
@@ -246,7 +233,7 @@ def train_variants(settings: Settings, data: Split, chunk: Sequence[Variant]) ->
         masks=torch.cat([whole if item.mask is None else item.mask for item in chunk]),
         lr=settings["lr"],
         decay=chunk[0].decay,
-        steps=settings["steps"],
+        steps=settings["most"],
         every=settings["every"],
         level=settings["level"],
         after=0,
@@ -260,7 +247,7 @@ def described(settings: Settings, chunk: Sequence[Variant], course: Course) -> p
         measured = ~course.test[:, which].isnan()
         memorized, generalized = float(course.memorized[which]), float(course.generalized[which])
         rows.append({
-            **item.place(settings["lr"]),
+            **item.place(),
             "memorized": memorized,
             "generalized": generalized,
             "tau": generalized / memorized if memorized else math.nan,
@@ -282,7 +269,7 @@ def followed(settings: Settings, chunk: Sequence[Variant], course: Course) -> pd
         test = course.test[at, which]
         there = ~test.isnan()
         columns = {"step": course.steps[at][there].tolist(), "test": test[there].tolist()}
-        frames.append(pd.DataFrame({**item.place(settings["lr"]), **columns}))
+        frames.append(pd.DataFrame({**item.place(), **columns}))
     return pd.concat(frames)
 
 
@@ -293,7 +280,6 @@ def distances(settings: Settings, data: Split, dense: Course) -> pd.DataFrame:
     accuracy = dict(zip(dense.steps.tolist(), dense.test[:, 0].tolist(), strict=True))
     rows = [
         {
-            "lr": settings["lr"],
             "step": first,
             "distance": jaccard_distance(masks[first], masks[second]),
             "jump": accuracy[second] - accuracy[first],
@@ -309,7 +295,7 @@ def popups(settings: Settings, seed: int, data: Split) -> pd.DataFrame:
     shared = {"decay": settings["decay"], "every": settings["every"]}
     start = settings["start"]
     known = descend(theta, data, lr=settings["lr"], steps=start, decay=settings["decay"], every=start).weights
-    steps = {"lr": settings["fast_lr"], "steps": max(settings["steps"]), **shared}
+    steps = {"lr": settings["popup_lr"], "steps": max(settings["steps"]), **shared}
     decayed = descend(known, data, **steps)
     found = {DECAY: (decayed.steps, decayed.test)}
     for name, learned in ((POPUP_DECAY, True), (POPUP, False)):
@@ -326,8 +312,8 @@ def seconds(settings: Settings, parts: Parts) -> float:
     if settings["cell"] == FIGURE:
         longest = settings["start"] + 6 * max(settings["steps"])
     else:
-        networks = 0.3 if settings["cell"] == "few" else 10 + len(settings["rates"]) / 2 + len(settings["moments"])
-        longest = settings["steps"] * (1 + networks)
+        networks = 9 + len(settings["rates"]) + len(settings["moments"])
+        longest = settings["steps"] + networks * settings["most"]
     return float(len(parts[FORMULA]) * longest * step)
 
 
