@@ -184,7 +184,7 @@ def logits(weights: Weights, pairs: torch.Tensor) -> torch.Tensor:
 def layers(flat: torch.Tensor, like: Weights) -> dict[str, torch.Tensor]:
     """Views of (R, P) numbers as the matrices of R networks."""
     sizes = [value[0].numel() for value in like.values()]
-    parts = flat.split(sizes, 1)
+    parts = flat.split_with_sizes(sizes, 1)
     return {
         name: part.view(len(flat), *value.shape[1:]) for (name, value), part in zip(like.items(), parts, strict=True)
     }
