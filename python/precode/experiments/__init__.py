@@ -13,6 +13,7 @@ from precode.experiments import (
     neighbour_capacity,
     neighbour_dictionary,
     neighbour_expansion,
+    neighbour_grokking,
     neighbour_unlearning,
     paper_budget,
     paper_choices,
@@ -47,6 +48,7 @@ EXPERIMENTS: list[Experiment] = [
     neighbour_alignment.EXPERIMENT,
     neighbour_capacity.EXPERIMENT,
     neighbour_dictionary.EXPERIMENT,
+    neighbour_grokking.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 
