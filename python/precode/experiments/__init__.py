@@ -11,6 +11,7 @@ from precode.experiments import (
     founding_curves,
     neighbour_alignment,
     neighbour_capacity,
+    neighbour_connectivity,
     neighbour_dictionary,
     neighbour_expansion,
     neighbour_unlearning,
@@ -47,6 +48,7 @@ EXPERIMENTS: list[Experiment] = [
     neighbour_alignment.EXPERIMENT,
     neighbour_capacity.EXPERIMENT,
     neighbour_dictionary.EXPERIMENT,
+    neighbour_connectivity.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 
