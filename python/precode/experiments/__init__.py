@@ -10,6 +10,7 @@ from precode._internal.errors import PrecodeValueError
 from precode.experiments import (
     founding_curves,
     neighbour_alignment,
+    neighbour_basis,
     neighbour_capacity,
     neighbour_connectivity,
     neighbour_dictionary,
@@ -49,6 +50,7 @@ EXPERIMENTS: list[Experiment] = [
     neighbour_capacity.EXPERIMENT,
     neighbour_dictionary.EXPERIMENT,
     neighbour_connectivity.EXPERIMENT,
+    neighbour_basis.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 

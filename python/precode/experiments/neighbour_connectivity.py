@@ -269,7 +269,7 @@ def tables(cells: Sequence[Finished]) -> Tables:
 def computing_seconds(settings: Settings, parts: Parts) -> float:
     """An estimate of what `compute` takes on one core: trainings, and the errors on four lines a round."""
     lines = 4 * POINTS * settings["rounds"] * len(parts[FORMULA])
-    return seconds(4 * settings["rounds"] + 3, settings, parts) + lines * settings["test"] * 1e-7
+    return float(seconds(4 * settings["rounds"] + 3, settings, parts) + lines * settings["test"] * 1e-7)
 
 
 KIND = Kind("connectivity", points, compute, computing_seconds, axes=(FORMULA,), parts=parts)
