@@ -132,15 +132,18 @@ def test_claims_count_pairs_without_a_barrier_among_those_that_match():
     at = {"embedding": "identity", "hidden": 8, "clauses": 2, "lr": 0.1, "formula": 0}
     orders = pd.DataFrame({
         **at, "masks": "magnitude", "round": [0, 1, 2, 3, 4], "barrier_mean": [9, 0, 0.01, 0.1, 0.3],
+        "jaccard": [0, 0.9, np.nan, 0.3, 0.2],
         "gap": [0, 0.0, -0.005, -0.02, -0.1],
     })  # fmt: skip
     successive = pd.DataFrame({
         **at, "order": "same", "barrier_line": [0, 0.1], "gap": [0, -0.2], "gap_first": [0.0, 0.0],
+        "jaccard": [1.0, 0.5],
     })  # fmt: skip
     values = connectivity.claims(orders, successive).set_index(["pair", "quantity"])["value"]
     assert values["orders, magnitude", "matching"] == 1  # the dense round is no ticket
     assert values["orders, magnitude", "failing"] == 0
     assert values["orders, magnitude", "correlation"] == pytest.approx(-1)
+    assert values["orders, magnitude", "codes"] == pytest.approx(-1)
     assert values["successive, same", "matching"] == 1
     assert values["successive, same", "failing"] == 0
 

@@ -14,6 +14,7 @@ from precode.experiments import (
     neighbour_capacity,
     neighbour_connectivity,
     neighbour_dictionary,
+    neighbour_diet,
     neighbour_expansion,
     neighbour_unlearning,
     paper_budget,
@@ -51,6 +52,7 @@ EXPERIMENTS: list[Experiment] = [
     neighbour_dictionary.EXPERIMENT,
     neighbour_connectivity.EXPERIMENT,
     neighbour_basis.EXPERIMENT,
+    neighbour_diet.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 

@@ -228,8 +228,9 @@ def claims(orders: pd.DataFrame, successive: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a point of the setting, pair (``orders, magnitude``, ``orders, random``, ``successive, other``, ...) and
         formula: quantity and value. ``correlation`` is the rank correlation of barrier and gap over all rounds and
-        rewindings; ``matching`` and ``failing`` are the shares of pairs without a barrier among those that match and
-        those that do not (of successive rounds, both must match), NaN where there are none.
+        rewindings, ``codes`` that of barrier and Jaccard index; ``matching`` and ``failing`` are the shares of pairs
+        without a barrier among those that match and those that do not (of successive rounds, both must match), NaN
+        where there are none.
     """
     kinds = [
         (f"orders, {name}", table, "barrier_mean", table["gap"])
@@ -243,10 +244,9 @@ def claims(orders: pd.DataFrame, successive: pd.DataFrame) -> pd.DataFrame:
         for at, group in table.assign(least=gap, none=table[barrier] < STABLE).groupby([*AT, FORMULA], sort=False):
             keyed = {**dict(zip([*AT, FORMULA], at, strict=True)), "pair": pair}
             matches = group["least"] >= -MATCHING
-            ranks = group[[barrier, "least"]].rank()
-            varied = bool((ranks.std() > 0).all())
             values = {
-                "correlation": np.corrcoef(ranks.T)[0, 1] if varied else np.nan,
+                "correlation": group[barrier].corr(group["least"], method="spearman"),
+                "codes": group[barrier].corr(group["jaccard"], method="spearman"),
                 "matching": group["none"][matches].mean(),
                 "failing": group["none"][~matches].mean(),
             }
