@@ -12,6 +12,7 @@ import pandas as pd
 from precode._internal.cells import Kind, Parts, Settings
 from precode._internal.check import COUNT, fractions, integer, integers, numbers
 from precode._internal.errors import PrecodeValueError
+from precode._internal.threads import one_thread
 from precode.codes.locating import locations, recall
 from precode.experiments import paper
 from precode.experiments.cells import Finished, Tables
@@ -72,9 +73,10 @@ def mean_scores(settings: Settings, indices: Sequence[int], runs: Runs) -> dict[
     for start in range(settings["starts"]):
         key = settings["seed"] ^ OTHER_START ^ (start + 1)
         early = dense(settings, indices, data=runs.data, seed=key, epochs=settings["scored"], lr=settings["lr"])
-        for name, of in SCORES.items():
-            for total, values in zip(sums[name], of(early, runs.data), strict=True):
-                total += values / settings["starts"]
+        with one_thread():
+            for name, of in SCORES.items():
+                for total, values in zip(sums[name], of(early, runs.data), strict=True):
+                    total += values / settings["starts"]
     return sums
 
 
