@@ -270,7 +270,8 @@ def _draw_tickets(result: Result, ax: Axes | None) -> Axes:
 def _first(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first samples and the largest learning rate at the first point of the setting."""
     table = beside_reported(table)
-    return table[(table["samples"] == table["samples"].iloc[0]) & (table["lr"] == table["lr"].max())]
+    there: pd.DataFrame = table[(table["samples"] == table["samples"].iloc[0]) & (table["lr"] == table["lr"].max())]
+    return there
 
 
 EXPERIMENT = Experiment(

@@ -340,7 +340,8 @@ def diet(
         ranked = [stream.random(item.samples) for stream, item in zip(streams, sets, strict=True)]
     else:
         sign = 1 if choose == "easy" else -1
-        ranked = [sign * values for values in (scores if scores is not None else sample_difficulty(networks, sets))]
+        given = sample_difficulty(networks, sets) if scores is None else scores
+        ranked = [sign * np.asarray(values, dtype=np.float64) for values in given]
     chosen = []
     for item, values in zip(sets, ranked, strict=True):
         count = max(1, round(keep * item.samples))
