@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import precode as pc
+from precode.codes.embedding import resolve
 from precode.tickets import analyses
 
 TASK = pc.Dnf.random(clauses=6, seed=0)
@@ -88,6 +89,52 @@ def test_a_diet_keeps_the_samples_that_are_easy_for_the_network(runs):
     first, again, other = (analyses.diet(runs, runs.data, 0.5, choose="random", seed=s)[0] for s in (0, 0, 1))
     assert torch.equal(first.x, again.x)
     assert not torch.equal(first.x, other.x)
+
+
+def test_difficulty_is_the_distance_from_the_label_by_hand():
+    weights = {"w1": torch.tensor([[[2.0, 0.0], [0.0, -1.0]]]), "b1": torch.tensor([[-1.0, 0.5]])}
+    weights |= {"w2": torch.tensor([[1.5, -1.0]]), "b2": torch.tensor([0.25])}
+    network = pc.Networks(weights, None, resolve("identity", 2))
+    data = pc.Dataset([[1, 1], [0, 0], [1, 0]], [1, 1, 0])
+    # Logits: 1.5 (2 - 1) + .25, -(.5) + .25, 1.5 - .5 + .25.
+    probabilities = 1 / (1 + np.exp(-np.array([1.75, -0.25, 1.25])))
+    expected = np.abs(probabilities - [1, 1, 0])
+    np.testing.assert_allclose(analyses.sample_difficulty(network, data)[0], expected, rtol=1e-6)
+    # Squared gradients of the logit: b2, w2, b1, W1 of the rows that are on.
+    squared = np.array([1 + 1 + 2.25 * (1 + 2), 1 + 0.25 + 1 * (1 + 0), 1 + 1 + 0.25 + (2.25 + 1) * (1 + 1)])
+    np.testing.assert_allclose(analyses.gradient_norms(network, data)[0], expected * np.sqrt(squared), rtol=1e-6)
+
+
+@pytest.mark.parametrize("embedding", ["identity", "hadamard", "projection-16", "projection-16-fixed"])
+def test_lengths_of_gradients_are_those_of_each_sample_alone(embedding):
+    runs = pc.train([TASK] * 2, hidden=12, epochs=2, samples=200, lr=0.01, embedding=embedding)
+    found = analyses.gradient_norms(runs, runs.data)
+    for network, norms in enumerate(found):
+        module = runs.module(network).double()
+        trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+        def loss(parameters, x, y, module=module):
+            logit = torch.func.functional_call(module, parameters, (x[None],))[0, 0]
+            return torch.nn.functional.binary_cross_entropy_with_logits(logit, y)
+
+        data = runs.data[network]
+        each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(trained, data.x.double(), data.y.double())
+        expected = torch.stack([value.flatten(1).square().sum(1) for value in each.values()]).sum(0).sqrt().detach()
+        np.testing.assert_allclose(norms, expected, rtol=1e-5)
+    with pytest.raises(pc.PrecodeShapeError, match="one hidden layer"):
+        analyses.gradient_norms(pc.train(TASK, hidden=[4, 4], epochs=1, samples=64), runs.data[0])
+
+
+def test_a_diet_by_given_scores_keeps_the_largest_or_smallest(runs):
+    scores = [np.random.default_rng(network).random(640) for network in range(2)]
+    for choose, order in (("easy", 1), ("hard", -1)):
+        chosen = analyses.diet(runs, runs.data, 0.25, choose=choose, scores=scores)
+        for network, part in enumerate(chosen):
+            kept = np.sort(np.argsort(order * scores[network])[:160])
+            assert torch.equal(part.x, runs.data[network].x[kept])
+            assert torch.equal(part.y, runs.data[network].y[kept])
+    with pytest.raises(pc.PrecodeShapeError, match=r"\(3,\)"):
+        analyses.diet(runs, runs.data, 0.5, scores=[np.zeros(3)] * 2)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ from precode._internal.errors import PrecodeValueError
 from precode.experiments import (
     founding_curves,
     neighbour_alignment,
+    neighbour_basis,
     neighbour_capacity,
+    neighbour_connectivity,
     neighbour_dictionary,
+    neighbour_diet,
     neighbour_expansion,
     neighbour_grokking,
     neighbour_unlearning,
@@ -49,6 +52,9 @@ EXPERIMENTS: list[Experiment] = [
     neighbour_capacity.EXPERIMENT,
     neighbour_dictionary.EXPERIMENT,
     neighbour_grokking.EXPERIMENT,
+    neighbour_connectivity.EXPERIMENT,
+    neighbour_basis.EXPERIMENT,
+    neighbour_diet.EXPERIMENT,
 ]
 """Every experiment. A new one is a file with its record, and a line here."""
 

@@ -250,6 +250,46 @@ def sample_difficulty(networks: Networks, data: Dataset | Sequence[Dataset]) -> 
     return scores
 
 
+def gradient_norms(networks: Networks, data: Dataset | Sequence[Dataset]) -> list[NDArray[np.float64]]:
+    """How much a sample would move a network: GraNd (arXiv 2107.07075), the length of its loss's gradient.
+
+    Written out, with logit z: abs(sigmoid(z) - y) times the length of dz/dtheta. The square of this is 1 of b2, plus
+    h.h of w2, plus the sum of w2^2 over the rows that are on, times 1 of b1 and seen.seen of W1, seen being C0 x. A
+    trained C0 adds the squared length of w2 W1 over these rows, times x.x.
+
+    Args:
+        networks: R networks of one hidden layer and one output, early in training.
+        data: one data set for all networks, or one for each.
+
+    Returns:
+        For each network, the length of every sample's gradient in all weights and biases that are trained, (samples,).
+
+    Raises:
+        PrecodeShapeError: several hidden layers or outputs.
+
+    Example:
+        >>> from precode import Dnf, train
+        >>> runs = train(Dnf.random(clauses=4, seed=0), hidden=8, epochs=1, samples=640)
+        >>> gradient_norms(runs, runs.data)[0].shape
+        (640,)
+    """
+    if len(networks.widths) != 3 or networks.widths[-1] != 1:
+        raise PrecodeShapeError(f"widths {networks.widths}: gradients are those of one hidden layer and one output")
+    sets, c0 = data_sets(data, len(networks)), networks.c0.double()
+    scores = sample_difficulty(networks, sets)
+    for number, item in enumerate(sets):
+        w1, b1, w2 = (networks.weights[name][number].detach().double() for name in ("w1", "b1", "w2"))
+        x = item.x.to(w1)
+        seen = x @ (c0 if c0.ndim == 2 else c0[number]).detach().T
+        hidden = (seen @ w1.T + b1).relu()
+        on = (hidden > 0) * w2
+        squared = 1 + hidden.square().sum(1) + on.square().sum(1) * (1 + seen.square().sum(1))
+        if networks.embedding.trained:
+            squared += (on @ w1).square().sum(1) * x.square().sum(1)
+        scores[number] = scores[number] * squared.sqrt().cpu().numpy()
+    return scores
+
+
 def diet(
     networks: Networks,
     data: Dataset | Sequence[Dataset],
@@ -257,10 +297,12 @@ def diet(
     *,
     choose: str = "easy",
     seed: int = 0,
+    scores: Sequence[NDArray[np.floating]] | None = None,
 ) -> list[Dataset]:
-    """A part of each network's data to pre-train on before rewinding (arXiv 2206.01278).
+    """A part of each network's data, to train on alone (arXiv 2107.07075) or before rewinding (arXiv 2206.01278).
 
-    Train on it from theta_0 for some steps, and take the result as the start from which tickets are searched.
+    For the latter, train on it from theta_0 for some steps, and take the result as the start from which tickets are
+    searched.
 
     Args:
         networks: R networks that say how difficult samples are; see `sample_difficulty`.
@@ -268,12 +310,15 @@ def diet(
         keep: fraction of the samples kept, in (0, 1].
         choose: ``"easy"`` or ``"hard"`` samples, or ``"random"`` ones.
         seed: key of the random choice.
+        scores: how difficult the samples of each network's data are, instead: such as `gradient_norms`, or a mean over
+            networks of several starts.
 
     Returns:
         R data sets of round(keep * samples) samples, in their old order.
 
     Raises:
         PrecodeValueError: a fraction out of range or another choice.
+        PrecodeShapeError: scores of other samples than the data.
 
     Example:
         >>> from precode import Dnf, train
@@ -288,14 +333,17 @@ def diet(
         raise PrecodeValueError(f"choose = {choose!r}: use one of {', '.join(CHOICES)}")
     seed = integer(seed, "seed", 0, KEY)
     sets = data_sets(data, len(networks))
+    if scores is not None and [np.shape(values) for values in scores] != [(item.samples,) for item in sets]:
+        raise PrecodeShapeError(f"scores of shapes {[np.shape(values) for values in scores]}: expected one a sample")
     if choose == "random":
         streams = [np.random.Generator(np.random.Philox(key=[seed, number])) for number in range(len(sets))]
-        scores = [stream.random(item.samples) for stream, item in zip(streams, sets, strict=True)]
+        ranked = [stream.random(item.samples) for stream, item in zip(streams, sets, strict=True)]
     else:
         sign = 1 if choose == "easy" else -1
-        scores = [sign * values for values in sample_difficulty(networks, sets)]
+        given = sample_difficulty(networks, sets) if scores is None else scores
+        ranked = [sign * np.asarray(values, dtype=np.float64) for values in given]
     chosen = []
-    for item, values in zip(sets, scores, strict=True):
+    for item, values in zip(sets, ranked, strict=True):
         count = max(1, round(keep * item.samples))
         kept = np.sort(np.argsort(values, kind="stable")[:count])
         chosen.append(Dataset(item.x[kept], item.y[kept]))
