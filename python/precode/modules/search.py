@@ -33,7 +33,7 @@ from precode.tickets.ticket import Ticket
 
 SCORES_COPIES = 9
 """Bytes that methods of one score a weight take at most, as a multiple of the bytes of the parameters. Measured on 95
-MiB in one layer and in four, of which the allocator keeps more: 2.6 (magnitude-init) to 7.3 (grasp)."""
+MiB in one layer and in four, of which the allocator keeps more: 1.6 (magnitude-init) to 8.1 (grasp)."""
 
 OF_SCORES = ("random", "magnitude-init", "snip", "grasp", "grasp-magnitude")
 """Those methods."""
@@ -41,8 +41,9 @@ OF_SCORES = ("random", "magnitude-init", "snip", "grasp", "grasp-magnitude")
 ONE_SHOT_COPIES = 20
 """The same of other methods of one shot, which is more than any takes."""
 
-TRAINING_COPIES = 36
-"""The same of methods that train. Measured likewise: 18.6 to 22.1 (learned masks, Early-Bird), 30.5 to 31.0 (imp)."""
+TRAINING_COPIES = 20
+"""The same of methods that train. Measured likewise: 4.1 (magnitude), 5.6 to 8.4 (imp), 10.2 to 15.7 (Early-Bird, wanda,
+learned masks)."""
 
 ROUNDS_COPIES = 54
 """The same of a hundred rounds of scores. Measured on a layer of 12 MiB, of which the allocator keeps more: 50.8."""
