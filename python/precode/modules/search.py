@@ -42,7 +42,7 @@ ONE_SHOT_COPIES = 20
 """The same of other methods of one shot, which is more than any takes."""
 
 TRAINING_COPIES = 20
-"""The same of methods that train. Measured likewise: 4.1 (magnitude), 5.6 to 8.4 (imp), 10.2 to 15.7 (Early-Bird, wanda,
+"""The same of methods that train. Measured likewise: 4.1 (magnitude), 8.4 (imp), 10.2 to 15.7 (Early-Bird, wanda,
 learned masks)."""
 
 ROUNDS_COPIES = 54
