@@ -18,7 +18,7 @@ from precode.claims.transport import transport_matrix, transport_tickets
 from precode.codes import embedding as embeddings
 from precode.formulas.dnf import Dnf
 from precode.networks.training import Runs, train
-from precode.tickets.registry import record, resolve_methods
+from precode.tickets.registry import CUBIC, record, resolve_methods
 from precode.tickets.search import find_tickets
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ SEARCHES: Mapping[str, float] = {
 }
 """What searching one density takes, in trainings by the fused engine, where that weighs anything: measured at 32 rows
 and 16 clauses. Learned masks are trained by libtorch."""
+
+REMOVING: Mapping[str, float] = dict(zip(CUBIC, (5e-9, 2e-9), strict=True))
+"""Core-seconds a formula, over the cube of the number of weights of W1."""
 
 SHARED = ("embedding", "clauses", "hidden")
 """Columns that say which point of the setting a row belongs to, from the third to the first."""
@@ -223,7 +226,9 @@ def tickets_seconds(settings: Settings, parts: Parts) -> float:
     start, location = MEASURING
     measured = len(densities) * (start + location * _locations(settings, parts))
     trained = _training(settings, parts) * (1 + searched + len(densities))
-    return PREPARING * len(parts["formula"]) + trained + measured
+    weights = settings["hidden"] * embeddings.resolve(settings["embedding"], settings["variables"]).rows
+    removed = REMOVING.get(method, 0) * weights**3 * len(parts["formula"])
+    return PREPARING * len(parts["formula"]) + trained + removed + measured
 
 
 CODES = Kind("codes", points, codes, codes_seconds, axes=("formula",), parts=code_parts, version=4)

@@ -11,7 +11,7 @@ from precode._internal.cells import canonical, digest
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode.codes import embedding as embeddings_of
 from precode.experiments import EXPERIMENTS
-from precode.tickets.registry import records
+from precode.tickets.registry import CUBIC, records
 
 VERSION = 3
 """The version of the configuration's form."""
@@ -71,7 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named configurations: ``quick`` and ``paper`` in the setting of arXiv 2605.17704 as a public digest reports it,
-``robust`` in others. Without methods, all there are."""
+``robust`` in others. Without methods, all but those whose time grows with the cube of the weights."""
 
 MOST = 65_536
 """Most hidden rows, and most clauses."""
@@ -162,7 +162,8 @@ class StudyConfig:
             raise PrecodeValueError(f"preset {name!r} is unknown: use one of {', '.join(PRESETS)}")
         if unknown := sorted(set(changes) - set(cls.names())):
             raise PrecodeValueError(f"{', '.join(unknown)}: a study has no such value; it has {', '.join(cls.names())}")
-        return cls(**{"methods": tuple(records()), **PRESETS[name], **changes})
+        methods = tuple(method for method in records() if method not in CUBIC)
+        return cls(**{"methods": methods, **PRESETS[name], **changes})
 
     @classmethod
     def from_json(cls, text: str) -> StudyConfig:
