@@ -226,7 +226,7 @@ def tickets_seconds(settings: Settings, parts: Parts) -> float:
     start, location = MEASURING
     measured = len(densities) * (start + location * _locations(settings, parts))
     trained = _training(settings, parts) * (1 + searched + len(densities))
-    weights = settings["hidden"] * embeddings.resolve(settings["embedding"], settings["variables"]).rows
+    weights: int = settings["hidden"] * embeddings.resolve(settings["embedding"], settings["variables"]).rows
     removed = REMOVING.get(method, 0) * weights**3 * len(parts["formula"])
     return PREPARING * len(parts["formula"]) + trained + removed + measured
 

@@ -103,8 +103,8 @@ def record(method: str) -> _precode.Method:
 
 
 CUBIC = ("hot-obs", "obs-loss")
-"""Methods that remove weights one by one under a matrix of all of them: their time grows with the cube of the number, to
-20 seconds and more a formula at 64 rows, where others take one."""
+"""Methods that remove weights one by one under a matrix of all of them. Their time grows with the cube of the number,
+to 20 seconds and more a formula at 64 rows, where others take one."""
 
 READS_CODES = ("clauses", "clauses in the data", "two linear layers")
 """Needs that networks have which codes can be read from."""
