@@ -154,3 +154,13 @@ def test_a_diet_by_given_scores_keeps_the_largest_or_smallest(runs):
 def test_bad_requests_are_refused(runs, call, message):
     with pytest.raises(pc.PrecodeError, match=message):
         call(runs)
+
+
+def test_scores_that_give_no_order_are_refused(runs):
+    scores = [np.arange(item.samples, dtype=np.float64) for item in runs.data]
+    with pytest.raises(pc.PrecodeValueError, match="takes no scores"):
+        pc.analyses.diet(runs, runs.data, 0.5, choose="random", scores=scores)
+    for wrong in (np.nan, np.inf):
+        scores[0][3] = wrong
+        with pytest.raises(pc.PrecodeValueError, match=f"sample 3 of network 0 is {wrong}"):
+            pc.analyses.diet(runs, runs.data, 0.5, scores=scores)

@@ -302,3 +302,18 @@ def test_methods_of_two_layers_are_refused_by_name_where_there_are_more():
             pc.PrecodeValueError, match=rf"method '{re.escape(method)}' needs .*two linear layers.*layers="
         ):
             pc.find_ticket(network, method, 0.5, data, cross_entropy)
+
+
+def test_a_loss_that_keeps_and_edits_what_it_was_given_cannot_reach_the_module():
+    network = seeded(lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)))
+    before, kept = copy.deepcopy(network.state_dict()), []
+
+    def loss(output, y, module):
+        kept.append(module)
+        return cross_entropy(output, y)
+
+    pc.find_ticket(network, "snip", 0.5, (torch.randn(16, 8), torch.randint(2, (16,))), loss)
+    with torch.no_grad():
+        for parameter in kept[0].parameters():
+            parameter.data.fill_(3.0)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())

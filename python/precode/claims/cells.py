@@ -226,9 +226,11 @@ def tickets_seconds(settings: Settings, parts: Parts) -> float:
     start, location = MEASURING
     measured = len(densities) * (start + location * _locations(settings, parts))
     trained = _training(settings, parts) * (1 + searched + len(densities))
-    weights: int = settings["hidden"] * embeddings.resolve(settings["embedding"], settings["variables"]).rows
-    removed = REMOVING.get(method, 0) * weights**3 * len(parts["formula"])
-    return PREPARING * len(parts["formula"]) + trained + removed + measured
+    each = PREPARING
+    if method in REMOVING:
+        weights: int = settings["hidden"] * embeddings.resolve(settings["embedding"], settings["variables"]).rows
+        each += REMOVING[method] * weights**3
+    return each * len(parts["formula"]) + trained + measured
 
 
 CODES = Kind("codes", points, codes, codes_seconds, axes=("formula",), parts=code_parts, version=4)

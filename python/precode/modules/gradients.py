@@ -180,7 +180,8 @@ def curvature(
         # Where a part has no graph, the value is linear in its parameter.
         pairs = [(part, g) for part, g in zip(first, along, strict=True) if part is not None and part.requires_grad]
         if pairs:
-            own, (parts, factors) = {id(parameter) for parameter in parameters}, zip(*pairs, strict=True)
+            own = {id(parameter) for parameter in parameters}
+            parts, factors = zip(*pairs, strict=True)
             others = [leaf for leaf in leaves(*parts) if id(leaf) not in own]
             places = [get_gradient_edge(part) for part in parts]
             del first, pairs, parts  # first derivatives would lie beside the second ones

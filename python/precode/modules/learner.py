@@ -79,7 +79,9 @@ class Learner:
         # A function of the user's own may train the original, which is given these values again.
         shared = train is None and not any(slot.pruned or slot.parameter.is_inference() for slot in originals.values())
         initial = [slot.parameter.detach() for slot in originals.values()] if shared else self._values(self._module)
-        self._initial = dict(zip(self._names, initial, strict=True))
+        # Not recurrent layers, whose weights lie side by side for the sake of a device.
+        owners = zip(self._slots.items(), initial, strict=True)
+        self._resting = {name: value for (name, slot), value in owners if not isinstance(slot.owner, nn.RNNBase)}
         self._rest()
         self._versions = {name: value._version for name, value in zip(self._names, initial, strict=True) if shared}
         # Asked for by name from Rust, as are `epochs` and `steps_per_epoch`.
@@ -117,7 +119,7 @@ class Learner:
 
     def copy(self) -> nn.Module:
         """A copy of the module, in the modes that it is trained in."""
-        return copied(self._module)
+        return self._network([value for _, value, _ in self.parameters], None)
 
     def fit(self, network: nn.Module, epochs: range, snapshots: Sequence[int] = (), rate: float = 1.0) -> list[Tensors]:
         """Trains a copy in place, by the user's function or for some epochs; the values after some steps.
@@ -172,20 +174,20 @@ class Learner:
         return values
 
     def _rest(self) -> None:
-        """Lets the copy share the memory of the initial values while nobody computes with it.
+        """Takes the memory of the copy away while nobody computes with it."""
+        for name, value in self._resting.items():
+            self._slots[name].parameter.data = value.new_zeros(()).expand(value.shape)
 
-        Not recurrent layers, whose weights lie side by side for the sake of a device.
-        """
-        for name, slot in self._slots.items():
-            if not isinstance(slot.owner, nn.RNNBase):
-                slot.parameter.data = self._initial[name]
+    def _room(self, slots: dict[str, masked.Slot]) -> None:
+        """Gives the copy, or a copy of it, memory for its values."""
+        for name, value in self._resting.items():
+            slots[name].parameter.data = torch.empty_like(value)
 
     @contextmanager
     def _at(self, at: Tensors) -> Iterator[None]:
         """Within the block, the copy has other values; its buffers are those of the module again afterwards."""
+        self._room(self._slots)
         for slot, value in zip(self._slots.values(), self._in(at), strict=True):
-            if not isinstance(slot.owner, nn.RNNBase):
-                slot.parameter.data = torch.empty_like(slot.parameter.data)
             slot.put(value)
         try:
             yield
@@ -197,6 +199,7 @@ class Learner:
         """A copy of the module at other values, pruned."""
         network = copied(self._module)
         slots = masked.slots(network)
+        self._room(slots)
         for name, value in zip(self._names, self._in(start), strict=True):
             slots[name].put(value)
         for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
@@ -273,7 +276,7 @@ class Learner:
 
     def _check_single(self, batches: Batches) -> None:
         """Refuses a batch of one sample where the module cannot be trained on one."""
-        network = copied(self._module)
+        network = self.copy()
         with batches.isolated(), torch.inference_mode(False), torch.no_grad():
             try:
                 call(network, _first(batches.first[0] if batches.first else None))

@@ -19,7 +19,7 @@ from precode._internal.randomness import isolated
 from precode.modules import gradients, training
 from precode.modules.batches import ONE_SAMPLE, SCORING, Batches, call, mapped, samples
 from precode.modules.booleans import inputs_of, labels_of
-from precode.modules.copies import Buffers, copied
+from precode.modules.copies import Buffers
 from precode.modules.gradients import Tensors
 from precode.modules.layers import Watch
 from precode.modules.learner import Learner, Loss
@@ -38,7 +38,7 @@ AGREEMENT = 0.2
 """Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
 
 LARGE = 2**22
-"""Weights of a network from which its memory is worth the time that a search for circles takes."""
+"""Weights of a network from which its memory is worth the time that a search for reference cycles takes."""
 
 NOISE = 1e-4
 """Part of the gradient below which its change is not known: that of float32 over the step."""
@@ -159,7 +159,7 @@ class ModuleObjective(Learner):
         """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases."""
         kind = torch.float32 if self._device.type == "mps" else torch.float64
         if self._flowing is None:
-            self._flowing = _Flowing(self._module, kind)
+            self._flowing = _Flowing(self.copy(), kind)
         network, slots = self._flowing.network, self._flowing.slots
         for (name, slot), value in zip(slots.items(), self._in(at), strict=True):
             slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
@@ -253,9 +253,7 @@ class ModuleObjective(Learner):
         The mean over the samples of J' S J: J are the gradients of a sample's outputs, S is the Hessian of its loss in
         them. Samples are taken one by one, in evaluation mode: batch normalization has the statistics it has so far.
         """
-        network = copied(self._module).eval()
-        for slot, value in zip(masked.slots(network).values(), self._in(at), strict=True):
-            slot.put(value)
+        network = self._network(at, None).eval()
         values = {name: parameter.detach() for name, parameter in network.named_parameters()}
         size = sum(value.numel() for value in at)
         matrix, count = torch.zeros(size, size, dtype=torch.float64, device=self._device), 0
@@ -337,7 +335,7 @@ class ModuleObjective(Learner):
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
         if masks is not None and sum(value.numel() for value in values) >= LARGE:
             del network
-            gc.collect()  # torch's parametrized layers lie in a circle
+            gc.collect()  # torch's parametrized layers are in a reference cycle
         return self._out(values), kept, float(end - first_epoch)
 
     def dense_epochs(self) -> Iterator[Tensors]:
@@ -438,7 +436,7 @@ class _Flowing:
     """A copy of a module that flow goes through: in evaluation mode, in another type, normalization without shift."""
 
     def __init__(self, module: nn.Module, kind: torch.dtype) -> None:
-        self.network = copied(module).to(kind).eval()
+        self.network = module.to(kind).eval()
         self.slots = masked.slots(self.network)
         for name, buffer in self.network.named_buffers():
             if name.endswith("running_mean"):

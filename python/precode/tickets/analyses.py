@@ -317,7 +317,8 @@ def diet(
         R data sets of round(keep * samples) samples, in their old order.
 
     Raises:
-        PrecodeValueError: a fraction out of range or another choice.
+        PrecodeValueError: a fraction out of range or another choice; scores that are not finite, or beside a random
+            choice.
         PrecodeShapeError: scores of other samples than the data.
 
     Example:
@@ -333,8 +334,19 @@ def diet(
         raise PrecodeValueError(f"choose = {choose!r}: use one of {', '.join(CHOICES)}")
     seed = integer(seed, "seed", 0, KEY)
     sets = data_sets(data, len(networks))
-    if scores is not None and [np.shape(values) for values in scores] != [(item.samples,) for item in sets]:
-        raise PrecodeShapeError(f"scores of shapes {[np.shape(values) for values in scores]}: expected one a sample")
+    if scores is not None:
+        shapes, expected = [np.shape(values) for values in scores], [(item.samples,) for item in sets]
+        if shapes != expected:
+            raise PrecodeShapeError(f"scores of shapes {shapes}: expected one a sample, {expected}")
+        for number, values in enumerate(scores):
+            if not np.isfinite(values).all():
+                wrong = int(np.flatnonzero(~np.isfinite(values))[0])
+                raise PrecodeValueError(
+                    f"the score of sample {wrong} of network {number} is {values[wrong]}: scores must be finite, since "
+                    "samples are kept in their order (did the network diverge?)"
+                )
+        if choose == "random":
+            raise PrecodeValueError("choose = 'random' takes no scores: leave them out, or choose 'easy' or 'hard'")
     if choose == "random":
         streams = [np.random.Generator(np.random.Philox(key=[seed, number])) for number in range(len(sets))]
         ranked = [stream.random(item.samples) for stream, item in zip(streams, sets, strict=True)]
