@@ -36,7 +36,7 @@ def test_compiled_peer_takes_the_step_of_the_other(peer, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(options) or function)
     work = workload.Workload(CELL)
     assert check(peer.trainer(work.problem(2)), work) < TOLERANCE / 10
-    assert compiled == [{"fullgraph": True, "dynamic": False}]
+    assert compiled == [{"fullgraph": True, "dynamic": False, "mode": "default"}]
 
 
 def projected(cell, networks, seed=0):

@@ -2,6 +2,7 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -145,6 +146,68 @@ def test_layers_that_have_kernels_of_their_own(kind, method):
     ]
     cpu, cuda = tickets
     assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow", "edge-popup"])
+def test_recurrent_layers_in_evaluation_mode(method):
+    # cuDNN has no gradients of them there.
+    module, x, y = layered("recurrent")
+    tickets = [
+        pc.find_ticket(copy.deepcopy(module).to(device).eval(), method, 0.5, (x, y), cross_entropy, epochs=2)
+        for device in ("cpu", DEVICE)
+    ]
+    cpu, cuda = tickets
+    assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+
+
+def steps(module, x, y, count=6):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(count):
+        optimizer.zero_grad()
+        cross_entropy(module(x), y).backward()
+        optimizer.step()
+
+
+def test_what_is_watched_while_training():
+    module, x, y = logic()
+    tables = []
+    for device in ("cpu", DEVICE):
+        own = copy.deepcopy(module).to(device)
+        with pc.watch(own, TASKS[0], layers=("0", "2"), every=2, densities=0.5, output=1) as log:
+            steps(own, x.to(device), y.to(device))
+        tables.append(log.table())
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-8)
+
+
+def test_gradual_pruning_and_removal_of_dead_rows():
+    module, x, y = logic()
+    own = [copy.deepcopy(module).to(device) for device in ("cpu", DEVICE)]
+    tickets = []
+    for network in own:
+        device = network[0].weight.device
+        with pc.Pruner(network, pc.Schedule("cubic", density=0.3, start=1, end=5, every=2)) as pruner:
+            steps(network, x.to(device), y.to(device))
+        tickets.append(pruner.ticket())
+    cpu, cuda = tickets
+    assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+    plain = cuda.remove_(own[1]).eval()
+    with torch.no_grad():
+        plain[0].weight[:3] = 0
+    smaller = pc.remove_dead(plain)
+    assert smaller[0].out_features <= 5
+    torch.testing.assert_close(smaller(x.to(DEVICE)), plain(x.to(DEVICE)))
+
+
+def test_methods_are_compared_on_the_device():
+    x, y = logic()[1:]
+
+    def model():
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 2)).double().to(DEVICE)
+
+    found = pc.compare(
+        model, ["snip", "random"], [0.5], (x[:320], y[:320]), cross_entropy, test=(x[320:], y[320:]), epochs=2, seeds=2
+    )
+    assert found.table["accuracy"].between(0, 1).all()
 
 
 def test_a_ticket_goes_to_files_and_to_other_devices(tmp_path):

@@ -62,7 +62,8 @@ class Jax(Trainer):
 
     def train(self, steps: int) -> None:
         """All steps of all networks in one call."""
-        with self._jax.default_device(self._device):
+        # A GPU multiplies in TF32 unless told otherwise: the other contestants compute in float32.
+        with self._jax.default_device(self._device), self._jax.default_matmul_precision("float32"):
             shared = [array[:steps] for array in self._scales]
             if self.shuffled:
                 data = [self._array(item) for item in self._shuffle.of(steps)]

@@ -129,7 +129,9 @@ def _rows(
             entry.warmup = single.warmup
             kept = engines.kept_bytes(workload, one.engine)
             rows.append(Row(cell, one.engine, one.level, count, entry, one.density, True, bytes=kept, peak=peak))
-    return rows + [_peer(peer, workload, seconds, tell) for peer in peers]
+    # A GPU has room for far more networks than a CPU: peers are tried at the engines' own numbers there, too.
+    more = networks if workload.device.type != "cpu" else ()
+    return rows + [_peer(peer, more, workload, seconds, tell) for peer in peers]
 
 
 def _entry(trainer: Trainer) -> Entry:
@@ -146,8 +148,8 @@ def _entry(trainer: Trainer) -> Entry:
     )
 
 
-def _peer(peer: Peer, workload: Workload, seconds: float, tell: Report) -> Row:
-    """A peer at its best number of networks, if it is there and right."""
+def _peer(peer: Peer, more: Sequence[int], workload: Workload, seconds: float, tell: Report) -> Row:
+    """A peer at its best number of networks, if it is there and right; those that stack networks also try `more`."""
     level = peer.level() if workload.device.type == "cpu" else str(workload.device)
     row = Row(workload.cell, peer.name, level, None, None)
     if importlib.util.find_spec(peer.package) is None:
@@ -155,7 +157,7 @@ def _peer(peer: Peer, workload: Workload, seconds: float, tell: Report) -> Row:
         return row
     tries: list[tuple[float, int]] = []
     try:
-        for networks in peer.sizes:
+        for networks in sorted({*peer.sizes, *more}) if len(peer.sizes) > 1 else peer.sizes:
             tell(f"calibrating {peer.name}, {networks} networks")
             trainer = peer.trainer(workload.problem(networks))
             entry = _entry(trainer)

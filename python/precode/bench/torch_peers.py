@@ -133,6 +133,12 @@ class TorchVmap(Trainer):
 
         self._gradients: Callable[[Tensors, torch.Tensor, torch.Tensor], Tensors] = vmap(grad(loss), in_dims=(0, 0, 0))
         self._update = update_function(problem.rule)
+        self._start: Tensors = {
+            name: tensor.detach() for name, tensor in stack_module_state(modules(problem))[0].items()
+        }
+        count = 0 if problem.rule.rule == "sgd" else 2
+        self._parameters = {name: torch.empty_like(tensor) for name, tensor in self._start.items()}
+        self._moments = [{name: torch.empty_like(tensor) for name, tensor in self._start.items()} for _ in range(count)]
         self._batches = Batches(problem, shuffled)
         # The step's bias corrections are tensors, so that compiled code serves every step.
         self._scales = torch.tensor(
@@ -142,13 +148,11 @@ class TorchVmap(Trainer):
         ).unbind()
 
     def reset(self) -> None:
-        """Stacks fresh modules."""
-        parameters, _ = stack_module_state(modules(self.problem))
-        self._parameters: Tensors = {name: tensor.detach().clone() for name, tensor in parameters.items()}
-        count = 0 if self.problem.rule.rule == "sgd" else 2
-        self._moments = [
-            {name: torch.zeros_like(tensor) for name, tensor in self._parameters.items()} for _ in range(count)
-        ]
+        """Back to the start, in the same places: a captured graph reads and writes there."""
+        for name, tensor in self._start.items():
+            self._parameters[name].copy_(tensor)
+            for moment in self._moments:
+                moment[name].zero_()
 
     def step(self, parameters: Tensors, moments: list[Tensors], batch: tuple[torch.Tensor, ...]) -> None:
         """One step of all networks, in place."""
@@ -189,13 +193,24 @@ def update_function(
 
 
 class TorchCompile(TorchVmap):
-    """`TorchVmap` with a whole step, gradients and update, compiled into one graph."""
+    """`TorchVmap` with a whole step, gradients and update, compiled into one graph.
+
+    On a GPU the graph is captured and replayed (``mode="reduce-overhead"``): launching its kernels one by one takes
+    longer than computing them.
+    """
 
     def __init__(self, problem: Problem, *, shuffled: bool = False) -> None:
         super().__init__(problem, shuffled=shuffled)
         # torch keeps few compiled forms of one code object, so every trainer compiles a copy of its own.
         step = TorchVmap.step
         copy = FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
+        captured = problem.device.type == "cuda"
+        if captured:
+            # Their places stay the same, so that a captured graph may write to them.
+            for tensors in (self._parameters, *self._moments):
+                for tensor in tensors.values():
+                    torch._dynamo.mark_static_address(tensor)
+        mode = "reduce-overhead" if captured else "default"
         self.step = torch.compile(  # type: ignore[method-assign]
-            MethodType(copy, self), fullgraph=True, dynamic=False
+            MethodType(copy, self), fullgraph=True, dynamic=False, mode=mode
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -198,8 +199,32 @@ def curvature(
 @contextmanager
 def differentiable_twice(module: nn.Module) -> Iterator[None]:
     """Kernels that have second derivatives: fused attention and cuDNN's recurrent layers have none."""
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    with sdpa_kernel(SDPBackend.MATH), without_cudnn(_recurrent(module)):
         yield
+
+
+@contextmanager
+def searchable(module: nn.Module) -> Iterator[None]:
+    """Recurrent layers that a search can differentiate in any mode, and that do not warn of what the search does.
+
+    cuDNN's have no gradients in evaluation mode. It warns of weights that do not lie side by side, as those of a copy
+    with other values or masks never do.
+    """
+    layers = _recurrent(module)
+    with ExitStack() as stack:
+        if layers:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        stack.enter_context(without_cudnn([layer for layer in layers if not layer.training]))
+        yield
+
+
+@contextmanager
+def without_cudnn(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """PyTorch's own kernels in place of cuDNN's, if there are layers that need them."""
+    with torch.backends.cudnn.flags(enabled=False) if layers else nullcontext():
+        yield
+
+
+def _recurrent(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.RNNBase)]

@@ -164,7 +164,7 @@ class ModuleObjective(Learner):
         for (name, slot), value in zip(slots.items(), self._in(at), strict=True):
             slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
         parameters = [slot.parameter for slot in slots.values()]
-        with isolated(self._device), torch.inference_mode(False), torch.enable_grad():
+        with isolated(self._device), gradients.searchable(network), torch.inference_mode(False), torch.enable_grad():
             total = self._output_of_ones(network, kind).sum()
             gradients.backward(total, parameters, [])
             found = gradients.taken(self._names, parameters)
@@ -273,8 +273,9 @@ class ModuleObjective(Learner):
             rows = [self._out(list(row)) for row in zip(*parts, strict=True)]
             return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]), curvature
 
-        with self._data().isolated(), torch.inference_mode(False), torch.enable_grad():
-            for x, y in self._data().epoch(SCORING):
+        data = self._data()
+        with data.isolated(), gradients.searchable(network), torch.inference_mode(False), torch.enable_grad():
+            for x, y in data.epoch(SCORING):
                 try:
                     rows, curvature = vmap(of_sample, randomness="different")(mapped(_itself, x), mapped(_itself, y))
                 except (RuntimeError, ValueError) as error:

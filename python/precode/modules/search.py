@@ -16,7 +16,7 @@ from precode._internal.check import COUNT, KEY, fractions, integer, numbers
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
-from precode.modules import own, selection
+from precode.modules import gradients, own, selection
 from precode.modules.batches import Batches, Unpack, Weight
 from precode.modules.finding import Search, check_choice
 from precode.modules.learner import Loss
@@ -238,7 +238,7 @@ def find_ticket(
             _check_moment(name, score is not None, at, epochs, train is not None)
         _check_memory(name, slots, asked)
         signed = clauses_at(clauses, slots, pair)
-        with reporter(progress, 0, "batch") as report:
+        with gradients.searchable(module), reporter(progress, 0, "batch") as report:
             device = slots[choice.names[0]].parameter.device
             batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
             if granularity == "row" and prunable in (AUTO, None):

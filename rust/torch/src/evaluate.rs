@@ -10,6 +10,7 @@ use crate::error::{Result, shape_error};
 use crate::gradient::forward;
 use crate::samples::{Samples, index_tensor};
 use crate::stack::Stack;
+use crate::unpack::at_once;
 
 /// Numbers a forward pass may hold at a time, about 16 MB of float32.
 pub(crate) const CHUNK: i64 = 1 << 22;
@@ -97,7 +98,8 @@ impl Heldout {
                 if all { stack.shallow_clone() } else { stack.rows(&index_tensor(rows, stack.device())?)? };
             let widths = stack.widths().into_iter().chain(stack.projected_variables());
             let widest = widths.max().unwrap_or(1) as i64;
-            let chunk = (CHUNK / (rows.len() as i64 * widest)).clamp(1, samples.len());
+            let chunk =
+                (at_once(CHUNK, stack.device()) / (rows.len() as i64 * widest)).clamp(1, samples.len());
             let mut tally = Tally::default();
             for start in (0..samples.len()).step_by(chunk as usize) {
                 let len = chunk.min(samples.len() - start);

@@ -54,6 +54,7 @@ mod optimizer;
 mod run;
 mod samples;
 pub mod stack;
+mod unpack;
 pub mod zeroing;
 
 pub use engine::{Choice, Engine, choose, evaluate, memory_bytes};

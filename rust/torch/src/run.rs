@@ -12,6 +12,7 @@ use crate::gradient::{backward_watched, forward_watched};
 use crate::optimizer::Updater;
 use crate::samples::{Samples, index_tensor};
 use crate::stack::Stack;
+use crate::unpack::at_once;
 
 /// Bytes of inputs gathered at a time: several small batches at once, to save calls.
 pub(crate) const GATHER: i64 = 1 << 21;
@@ -94,7 +95,7 @@ impl<'a> Run<'a> {
         let order: Vec<i64> = order.into_iter().map(i64::from).collect();
         let order = Tensor::f_from_slice(&order)?.f_to_device(self.weights.all.device())?;
         let row = self.samples.sets() * self.samples.variables();
-        let gathered = (GATHER / row).clamp(batch, 64 * batch) / batch * batch;
+        let gathered = (at_once(GATHER, order.device()) / row).clamp(batch, 64 * batch) / batch * batch;
         let mut tally = Tally::default();
         let check = || Ok(progress.check()?);
         for first in (0..samples).step_by(gathered as usize) {

@@ -7,6 +7,7 @@ use precode_core::{Dataset, Embedding};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Result, value_error};
+use crate::unpack::unpack;
 
 /// The data of R networks, all of the same number of samples. Networks that share one data set
 /// share its memory.
@@ -52,18 +53,14 @@ impl Samples {
         };
         let (samples, outputs) = (first.samples() as i64, first.outputs() as i64);
         let variables = sets.iter().map(|set| set.variables()).max().unwrap_or_default();
+        for set in &sets {
+            // Also refuses a dense matrix of another number of columns.
+            embedding.validate(set.variables())?;
+        }
         let bytes = (Kind::Uint8, device);
         let inputs = Tensor::f_zeros([samples, sets.len() as i64, variables as i64], bytes)?;
         let labels = Tensor::f_zeros([samples, sets.len() as i64, outputs], bytes)?;
-        for (i, set) in sets.iter().enumerate() {
-            let width = set.variables() as i64;
-            // Also refuses a dense matrix of another number of columns.
-            embedding.validate(set.variables())?;
-            let x = Tensor::f_from_data_size(&set.unpack_inputs(), &[samples, width], Kind::Uint8)?;
-            let y = Tensor::f_from_data_size(&set.unpack_labels(), &[samples, outputs], Kind::Uint8)?;
-            inputs.f_select(1, i as i64)?.f_narrow(1, 0, width)?.f_copy_(&x)?;
-            labels.f_select(1, i as i64)?.f_copy_(&y)?;
-        }
+        unpack(&sets, &inputs, &labels)?;
         let embedding = match embedding {
             Embedding::Identity | Embedding::Projection { .. } => None,
             map => {

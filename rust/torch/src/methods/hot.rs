@@ -374,7 +374,8 @@ impl Parameters {
         let prunable = self.places.iter().zip(ranks).filter(|((_, prunable), _)| *prunable);
         prunable
             .map(|(&(place, _), ranks)| {
-                Ok(Tensor::f_from_slice(&ranks)?.f_view(values[place].size().as_slice())?)
+                let like = &values[place];
+                on_device(&Tensor::f_from_slice(&ranks)?.f_view(like.size().as_slice())?, like.device())
             })
             .collect()
     }

@@ -258,11 +258,8 @@ pub(super) fn one_shot(
     request: &Request,
 ) -> Result<Found> {
     let like = prunable(objective, initial(objective));
-    let masks = request.densities.iter().map(|&density| {
-        let masks = select(scores, None, density, request)?;
-        let placed = masks.into_iter().zip(&like);
-        placed.map(|(mask, like)| Ok(mask.f_to_device(like.device())?)).collect::<Result<Vec<_>>>()
-    });
+    let masks =
+        request.densities.iter().map(|&density| beside(select(scores, None, density, request)?, &like));
     let masks = masks.collect::<Result<_>>()?;
     let scores: Vec<Tensor> = scores
         .iter()
@@ -277,6 +274,15 @@ pub(super) fn one_shot(
         scores: Some(request.densities.iter().map(|_| copies()).collect()),
         notes: Vec::new(),
     })
+}
+
+/// Masks on the devices of the parameters: scores are often on the CPU, and [`select`] leaves masks where scores are.
+pub(super) fn beside(masks: Vec<Tensor>, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
+    masks
+        .into_iter()
+        .zip(parameters)
+        .map(|(mask, parameter)| Ok(mask.f_to_device(parameter.device())?))
+        .collect()
 }
 
 /// Scores on a device, in float32 where that has no float64.

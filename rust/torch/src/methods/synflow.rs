@@ -4,9 +4,9 @@ use precode_core::ticket::mask::Density;
 use tch::Tensor;
 
 use super::objective::Objective;
-use super::score::{absolute, products_in_place};
+use super::score::{absolute, beside, on_device, products_in_place};
 use super::select::select;
-use super::{Cost, Found, Moment, Needs, Record, Request, Start, early};
+use super::{Cost, Found, Moment, Needs, Record, Request, Start, early, initial, prunable};
 use crate::error::Result;
 
 /// Rounds of pruning; a single one lets whole layers collapse.
@@ -51,6 +51,7 @@ fn rounds(
 ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
     let mut masks: Option<Vec<Tensor>> = None;
     let mut scores = Vec::new();
+    let like = prunable(objective, initial(objective));
     for round in 1..=ROUNDS {
         request.progress.check()?;
         let at = match &masks {
@@ -63,9 +64,10 @@ fn rounds(
         scores = products_in_place(objective, at, flow)?;
         absolute(&mut scores)?;
         let kept = Density::new(density.value().powf(f64::from(round) / f64::from(ROUNDS)))?;
-        masks = Some(select(&scores, masks.as_deref(), kept, request)?);
+        masks = Some(beside(select(&scores, masks.as_deref(), kept, request)?, &like)?);
     }
-    Ok((masks.unwrap_or_default(), scores))
+    let placed = scores.iter().zip(&like).map(|(scores, like)| on_device(scores, like.device()));
+    Ok((masks.unwrap_or_default(), placed.collect::<Result<_>>()?))
 }
 
 /// Values of all parameters with the pruned weights at zero.
