@@ -140,7 +140,7 @@ def learn(
     dictionary = begin(kind, x, features, len(penalties), generator)
     for value in dictionary.values():
         value.requires_grad_()
-    optimizer = torch.optim.Adam(dictionary.values(), lr=lr)
+    optimizer = torch.optim.Adam(dictionary.values(), lr=lr, fused=True)
     weights = torch.tensor(penalties)
     with one_thread():
         for _ in range(steps):

@@ -13,6 +13,7 @@ import torch
 from precode._internal.cells import Kind, Parts, Settings, training_seconds
 from precode._internal.check import COUNT, integer, integers, numbers
 from precode._internal.errors import PrecodeValueError
+from precode._internal.threads import shared
 from precode.codes import embedding as embeddings
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.dictionaries import KINDS, Dictionary, begin, encode, learn
@@ -91,13 +92,17 @@ def compute(settings: Settings, parts: Parts) -> Tables:
         tasks, settings["test"], sampler="broken-clause", seed=settings["seed"], indices=indices, purpose="test"
     )
     channels = runs.codes().channels()
-    rows: list[dict[str, Any]] = []
-    for at, (task, number) in enumerate(zip(tasks, indices, strict=True)):
+
+    def of_formula(at: int) -> list[dict[str, Any]]:
         seen, unseen = (activations(runs, at, data.x) for data in (runs.data[at], fresh[at]))
-        truth = satisfied(task, fresh[at].x.numpy())
-        for found in _found(settings, seen, unseen, channels[at], number):
+        truth = satisfied(tasks[at], fresh[at].x.numpy())
+        rows = []
+        for found in _found(settings, seen, unseen, channels[at], indices[at]):
             features = found.pop("features")
-            rows.append({FORMULA: number, **found, **scores(features, truth, settings["found"])})
+            rows.append({FORMULA: indices[at], **found, **scores(features, truth, settings["found"])})
+        return rows
+
+    rows = [row for rows in shared(of_formula, range(len(tasks))) for row in rows]
     return {"finders": pd.DataFrame(rows).assign(**{name: settings[name] for name in PLACE})}
 
 
@@ -225,7 +230,7 @@ def computing_seconds(settings: Settings, parts: Parts) -> float:
     count = len(parts[FORMULA])
     one = training_seconds(count, settings["hidden"], settings["samples"], settings["epochs"], BATCH)
     sizes = settings["batch"] * settings["features"] * settings["hidden"] * len(settings["penalties"])
-    return float(one + count * len(KINDS) * settings["steps"] * (3e-4 + 2e-9 * sizes))
+    return float(one + count * len(KINDS) * settings["steps"] * (1.2e-3 + 1e-9 * sizes))
 
 
 KIND = Kind("neighbour_dictionary", cells, compute, computing_seconds, axes=(FORMULA,), parts=parts)
@@ -289,7 +294,7 @@ EXPERIMENT = Experiment(
         "formulas": 20,
         "seed": 4500,
         "hidden": (32,),
-        "clauses": (8, 16, 32),
+        "clauses": (8, 32),
         "embeddings": ("identity", "projection-16-fixed"),
         "variables": 32,
         "width": 4,
@@ -297,7 +302,7 @@ EXPERIMENT = Experiment(
         "epochs": 50,
         "test": 8000,
         "features": 64,
-        "penalties": (0.1, 0.5, 2.0),
+        "penalties": (0.5, 2.0),
         "steps": 1000,
         "batch": 256,
         "lr": 0.003,
