@@ -1,9 +1,12 @@
-"""Refuses work that does not fit into memory, before it starts."""
+"""Refuses work that does not fit into memory, before it starts, and gives back what work leaves."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,6 +18,16 @@ SHARE = 0.9
 
 THREADS = 16 * 2**20
 """Address space that a thread takes beside its work: its stack, and what the allocator sets aside for it."""
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Parameters of ``mallopt`` (malloc.h of glibc)."""
+
+RETURNED = 4 * 2**20
+"""Least size of what goes back to the system at once within `returned`, bytes."""
+
+MOST_KEPT = 32 * 2**20
+"""Size up to which glibc comes to keep what is freed in a process that works with large tensors, bytes; of what is free
+at the end of the heap it keeps twice as much."""
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 """The control groups that this process is in (Linux)."""
@@ -113,3 +126,28 @@ def check(needed: int, what: str, remedy: str) -> None:
             f"{what} needs about {needed / 2**30:.2f} GiB of memory, but {room / 2**30:.2f} GiB can be used "
             f"({SHARE:.0%} of those that {limit}): {remedy}"
         )
+
+
+@contextmanager
+def returned() -> Iterator[None]:
+    """Within the block, large memory that is freed goes back to the system at once.
+
+    glibc keeps freed tensors of up to 32 MiB, so that a search in many layers would take twice the memory of one in a
+    single layer. Where the user has tuned malloc, or it is not glibc's, nothing is changed. Afterwards it keeps what it
+    would have come to keep.
+
+    Example:
+        >>> with returned():
+        ...     pass
+    """
+    tuned = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    if tuned or platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(MMAP_THRESHOLD, RETURNED)
+    try:
+        yield
+    finally:
+        mallopt(MMAP_THRESHOLD, MOST_KEPT)
+        mallopt(TRIM_THRESHOLD, 2 * MOST_KEPT)

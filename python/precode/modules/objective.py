@@ -38,7 +38,7 @@ AGREEMENT = 0.2
 """Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
 
 LARGE = 2**22
-"""Weights of a network from which its memory is worth the time that a search for reference cycles takes."""
+"""Weights of a network whose memory is worth time: that of a search for reference cycles, and of memory that is new."""
 
 NOISE = 1e-4
 """Part of the gradient below which its change is not known: that of float32 over the step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil, log
 from typing import Any, overload
 
@@ -20,7 +21,7 @@ from precode.modules import gradients, own, selection
 from precode.modules.batches import Batches, Unpack, Weight
 from precode.modules.finding import Search, check_choice
 from precode.modules.learner import Loss
-from precode.modules.objective import ModuleObjective
+from precode.modules.objective import LARGE, ModuleObjective
 from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
 from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
@@ -238,7 +239,7 @@ def find_ticket(
             _check_moment(name, score is not None, at, epochs, train is not None)
         _check_memory(name, slots, asked)
         signed = clauses_at(clauses, slots, pair)
-        with gradients.searchable(module), reporter(progress, 0, "batch") as report:
+        with gradients.searchable(module), _room(slots), reporter(progress, 0, "batch") as report:
             device = slots[choice.names[0]].parameter.device
             batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
             if granularity == "row" and prunable in (AUTO, None):
@@ -329,6 +330,12 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
                     f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {most} "
                     f"together: leave it out, as by exclude='{name}', or take 'wanda', which takes layers of any width"
                 )
+
+
+def _room(slots: Mapping[str, Slot]) -> AbstractContextManager[None]:
+    """What a search in large modules is done in; small ones work faster with memory that is kept."""
+    large = sum(slot.parameter.numel() for slot in slots.values()) >= LARGE
+    return memory.returned() if large else nullcontext()
 
 
 def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any]) -> None:
