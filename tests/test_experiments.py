@@ -113,6 +113,21 @@ def test_all_runs_every_record(monkeypatch, tmp_path):
     assert not plt.get_fignums()
 
 
+@pytest.mark.parametrize("experiment", [each for each in EXPERIMENTS if each.full], ids=lambda each: each.name)
+def test_the_full_form_goes_on_from_the_default_one(experiment):
+    cells = [
+        {cell.key for cell in experiment.kind.planned(Setting(experiment.name, experiment.setting, values))}
+        for values in ({}, experiment.full)
+    ]
+    assert cells[0] < cells[1]
+
+
+def test_quick_and_full_exclude_each_other():
+    ran = CliRunner().invoke(main, ["reproduce", "curves", "--quick", "--full"])
+    assert ran.exit_code == 2
+    assert "choose one of them" in ran.output
+
+
 def test_a_comparison_is_means_over_formulas_with_intervals():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(3, 7))  # three values of each of seven formulas

@@ -29,6 +29,7 @@ PRINTED = ["figure", "quantity", "at", "reported", "measured", "low", "high", "d
     help="Folder for tables, figures and finished cells; the same command goes on where it was.",
 )
 @click.option("--quick", is_flag=True, help="Fewer points, formulas and epochs: a trial of the machinery.")
+@click.option("--full", is_flag=True, help="All points of the documentation, where there are more than by default.")
 @click.option("--formulas", type=click.IntRange(1), help="Formulas of each point, which intervals are taken over.")
 @click.option("--seed", type=click.IntRange(0), help="Key of all random numbers.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the comparison to this file.")
@@ -37,6 +38,7 @@ def reproduce_command(
     listed: bool,
     out: Path | None,
     quick: bool,
+    full: bool,
     formulas: int | None,
     seed: int | None,
     json_file: Path | None,
@@ -52,6 +54,8 @@ def reproduce_command(
     if listed:
         _list(EXPERIMENTS)
         return
+    if quick and full:
+        raise click.UsageError("--quick has fewer points and --full all: choose one of them")
     chosen = _chosen(names)
     if json_file:
         check_folder(json_file)
@@ -65,7 +69,7 @@ def reproduce_command(
     try:
         for experiment in chosen:
             folder = None if out is None else out / experiment.name
-            setting: dict[str, Any] = {**(experiment.quick if quick else {}), **changes}
+            setting: dict[str, Any] = {**(experiment.quick if quick else experiment.full if full else {}), **changes}
             click.echo(f"{experiment.name}: {experiment.title} ({experiment.source})", err=True)
             try:
                 result = experiment(out=folder, **setting)

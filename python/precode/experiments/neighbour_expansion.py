@@ -325,7 +325,7 @@ EXPERIMENT = Experiment(
     setting={
         "formulas": 20,
         "seed": 0,
-        "lengths": (25, 1000),
+        "lengths": (25,),
         "hidden": 8,
         "clauses": 8,
         "alpha": 2,
@@ -356,6 +356,7 @@ EXPERIMENT = Experiment(
         "samples": 2000,
         "test": 1000,
     },
+    full={"lengths": tuple(LENGTHS)},
     kind=KIND,
     tables=tables,
     measured=measured,

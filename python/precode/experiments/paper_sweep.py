@@ -169,8 +169,8 @@ EXPERIMENT = Experiment(
     setting={
         **SETTING,
         "seed": 2000,
-        "hidden": (16, 32),
-        "clauses": (8, 16, 32),
+        "hidden": (32,),
+        "clauses": (16,),
         "densities": (0.5, 0.25, 0.1),
         "probe_epochs": (0, 1, 2, 5, 10, 20),
         "hot_epochs": (2,),
@@ -183,6 +183,7 @@ EXPERIMENT = Experiment(
         "probe_epochs": (0, 2),
         "methods": ("target-combined", "target-combined:wrong-clauses", "snip", "random"),
     },
+    full={"hidden": (16, 32), "clauses": (8, 16, 32)},
     kind=KIND,
     tables=tables,
     figures={

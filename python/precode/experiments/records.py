@@ -66,6 +66,7 @@ class Experiment:
         words: what is done and what was found, in sentences.
         setting: its named values, with their defaults. Every experiment has ``formulas`` and ``seed``.
         quick: values that make it a matter of seconds, as a trial of the machinery.
+        full: values for all points that the documentation tells of, where the defaults are a few minutes' worth.
         kind: its cells, whose results are tables; see `precode.experiments.Kind`. Its functions get the `Setting` as
             configuration, and refuse an impossible one when the cells are listed.
         tables: from the finished cells, in their order, tables by name; the first is the experiment's table.
@@ -93,11 +94,13 @@ class Experiment:
     reported: tuple[Reported, ...] = ()
     measured: Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame] = nothing
     result: type[Result] = field(default_factory=lambda: Result)
+    full: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if missing := {"formulas", "seed"} - set(self.setting):
             raise PrecodeValueError(f"experiment {self.name!r}: its setting lacks {', '.join(sorted(missing))}")
-        Setting(self.name, self.setting, self.quick)
+        for values in (self.quick, self.full):
+            Setting(self.name, self.setting, values)
 
     def __call__(self, *, out: str | Path | None = None, progress: Progress = True, **setting: Any) -> Any:
         """Runs the experiment.
