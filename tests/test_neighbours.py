@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import precode as pc
-from precode.experiments import aligning, expanding, forgetting, paper_networks
+from precode.experiments import aligning, expanding, forgetting, paper_networks, unlearning_cells
 from precode.experiments import neighbour_alignment as alignment
 from precode.experiments import neighbour_expansion as expansion
 from precode.experiments import neighbour_unlearning as unlearning
@@ -211,7 +211,7 @@ def of_clause(stack):
 
 
 def test_ascent_is_that_of_plain_pytorch_and_stops_where_nothing_is_left(stack, of_clause):
-    x = unlearning.inputs(of_clause["alone"])
+    x = unlearning_cells.inputs(of_clause["alone"])
     after, taken = forgetting.ascend(stack.weights, x, stop=0.05, lr=0.003, batch=64, steps=400)
     assert (taken > 0).all()
     assert (forgetting.called_true(stack.weights, x) > 0.5).all()
@@ -235,9 +235,9 @@ def test_ascent_is_that_of_plain_pytorch_and_stops_where_nothing_is_left(stack, 
 
 def test_a_task_vector_is_that_of_plain_pytorch(stack, of_clause):
     learned = pc.train(data=of_clause["alone"], init=stack.weights, epochs=2, lr=0.003, early_stopping=None).weights
-    x = unlearning.inputs(of_clause["alone"])
+    x = unlearning_cells.inputs(of_clause["alone"])
     after, scales = forgetting.subtract_until(
-        stack.weights, learned, stack.weights, x, stop=0.05, scales=unlearning.SCALES
+        stack.weights, learned, stack.weights, x, stop=0.05, scales=unlearning_cells.SCALES
     )
     assert scales.isfinite().all()
     assert (forgetting.called_true(after, x) <= 0.05).all()
@@ -245,7 +245,7 @@ def test_a_task_vector_is_that_of_plain_pytorch(stack, of_clause):
         network = module(stack.weights, place)
         other = steps(copy.deepcopy(network), x[place], torch.ones(256), orders(0, range(2), 256, 64), 0.003)
         smaller = copy.deepcopy(network)
-        before = unlearning.SCALES[unlearning.SCALES.index(scales[place].item()) - 1]
+        before = unlearning_cells.SCALES[unlearning_cells.SCALES.index(scales[place].item()) - 1]
         for parameter, less, further in zip(
             network.parameters(), smaller.parameters(), other.parameters(), strict=True
         ):
@@ -253,14 +253,14 @@ def test_a_task_vector_is_that_of_plain_pytorch(stack, of_clause):
             parameter.data -= scales[place] * vector
             less.data -= before * vector
         assert_same(after, place, network, atol=1e-3)  # the scale makes rounding larger
-        if scales[place] > unlearning.SCALES[0]:
+        if scales[place] > unlearning_cells.SCALES[0]:
             assert (smaller(x[place].double()) > 0).double().mean() > 0.05
     _, none = forgetting.subtract_until(stack.weights, learned, stack.weights, x, stop=0.0, scales=[1e-6])
     assert none.isnan().all()
 
 
 def test_distillation_is_that_of_plain_pytorch(stack, of_clause):
-    x = unlearning.inputs(of_clause["unrelated"])
+    x = unlearning_cells.inputs(of_clause["unrelated"])
     student = forgetting.distill(stack.weights, stack.start.weights, x, lr=0.003, batch=64, steps=6)
     for place in range(3):
         said = module(stack.weights, place)(x[place].double())[:, 0].sigmoid().detach()
@@ -271,18 +271,18 @@ def test_distillation_is_that_of_plain_pytorch(stack, of_clause):
 @pytest.fixture(scope="module")
 def settings():
     setting = {**unlearning.EXPERIMENT.setting, **unlearning.EXPERIMENT.quick, "steps": 30}
-    return next(iter(unlearning.points(setting)))
+    return next(iter(unlearning_cells.points(setting)))
 
 
 @pytest.fixture(scope="module")
 def forgetful(settings):
-    found = unlearning.pairs(settings, [0, 2])
-    return found, unlearning.erasures(settings, found)
+    found = unlearning_cells.pairs(settings, [0, 2])
+    return found, unlearning_cells.erasures(settings, found)
 
 
 @pytest.fixture(scope="module")
 def measured(settings):
-    return unlearning.compute(settings, {"formula": (0, 2)})
+    return unlearning_cells.compute(settings, {"formula": (0, 2)})
 
 
 def test_erasing_erases_and_leaves_the_trained_networks_alone(settings, forgetful, measured):
@@ -385,7 +385,7 @@ def test_rows_that_come_back_are_counted_as_sets(settings, forgetful, measured):
 
 
 def test_a_formula_of_unlearning_is_the_same_whatever_is_computed_with_it(settings, measured):
-    alone = unlearning.compute({**settings}, {"formula": (2,)})
+    alone = unlearning_cells.compute({**settings}, {"formula": (2,)})
     for name, table in alone.items():
         whole = measured[name]
         whole = whole[whole["formula"] == 2].reset_index(drop=True)
@@ -405,7 +405,9 @@ def test_medians_count_networks_that_never_recover():
 
 def test_threads_are_left_as_they_were(stack, of_clause):
     before = torch.get_num_threads()
-    forgetting.ascend(stack.weights, unlearning.inputs(of_clause["alone"]), stop=0.05, lr=0.003, batch=64, steps=1)
+    forgetting.ascend(
+        stack.weights, unlearning_cells.inputs(of_clause["alone"]), stop=0.05, lr=0.003, batch=64, steps=1
+    )
     assert torch.get_num_threads() == before
     assert torch.is_grad_enabled()
 

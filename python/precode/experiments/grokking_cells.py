@@ -317,4 +317,4 @@ def seconds(settings: Settings, parts: Parts) -> float:
     return float(len(parts[FORMULA]) * longest * step)
 
 
-KIND = Kind("neighbour_grokking", points, compute, seconds, axes=(FORMULA,), parts=parts)
+KIND = Kind("grokking", points, compute, seconds, axes=(FORMULA,), parts=parts)

@@ -18,9 +18,10 @@ from precode.experiments import paper
 from precode.experiments.aligning import align, divergence
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
+from precode.experiments.masking import largest, random_masks
 from precode.experiments.paper import PLACE, SETTING, beside_reported, joined, parts, summary
 from precode.experiments.paper_budget import SMALL
-from precode.experiments.paper_networks import OTHER_START, accuracies, dense, random_masks, seconds
+from precode.experiments.paper_networks import OTHER_START, accuracies, dense, seconds
 from precode.experiments.records import Experiment, Result
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs
@@ -46,19 +47,6 @@ def points(setting: Mapping[str, Any]) -> Iterator[Settings]:
     """
     fractions(setting["densities"], "densities")
     return paper.points(setting)
-
-
-def largest(weights: torch.Tensor, count: int) -> torch.Tensor:
-    """Masks of the largest weights of every network, exactly `count`, ties to the lowest place, Boolean (R, j, m).
-
-    Example:
-        >>> largest(torch.tensor([[[1.0, -3.0], [2.0, 2.0]]]), 2).tolist()
-        [[[False, True], [True, False]]]
-    """
-    order = weights.abs().flatten(1).sort(dim=1, descending=True, stable=True).indices[:, :count]
-    masks = torch.zeros(weights.flatten(1).shape, dtype=torch.bool)
-    masks.scatter_(1, order, value=True)
-    return masks.view(weights.shape)
 
 
 def starts(runs: Runs, settings: Settings, indices: Sequence[int]) -> dict[tuple[str, int], dict[str, torch.Tensor]]:

@@ -19,10 +19,10 @@ from precode.codes.locating import locations, recall
 from precode.experiments import paper
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
-from precode.experiments.neighbour_alignment import largest
+from precode.experiments.masking import largest, random_masks
 from precode.experiments.paper import PLACE, SETTING, beside_reported, joined, parts, summary
 from precode.experiments.paper_budget import SMALL
-from precode.experiments.paper_networks import accuracies, dense, random_masks, seconds
+from precode.experiments.paper_networks import accuracies, dense, seconds
 from precode.experiments.records import Experiment, Result
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs

@@ -160,7 +160,7 @@ def computing_seconds(settings: Settings, parts: Parts) -> float:
     return training_seconds(len(parts[FORMULA]), settings["hidden"], settings["samples"], settings["epochs"], BATCH)
 
 
-KIND = Kind("neighbour_capacity", cells, compute, computing_seconds, axes=(FORMULA,), parts=parts)
+KIND = Kind("capacity", cells, compute, computing_seconds, axes=(FORMULA,), parts=parts)
 
 
 def onset(clauses: ArrayLike, errors: ArrayLike, threshold: float) -> float:

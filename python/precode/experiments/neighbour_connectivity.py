@@ -17,10 +17,10 @@ from precode.codes.locating import jaccard, locations, permuted_recall, recall
 from precode.experiments import paper
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
-from precode.experiments.neighbour_alignment import largest
+from precode.experiments.masking import ROUND, largest, random_masks
 from precode.experiments.paper import PLACE, SETTING, beside_reported, joined, parts, summary
 from precode.experiments.paper_budget import SMALL
-from precode.experiments.paper_networks import dense, random_masks, seconds
+from precode.experiments.paper_networks import dense, seconds
 from precode.experiments.records import Experiment, Result
 from precode.formulas.datasets import Dataset
 from precode.networks.stacks import Networks
@@ -30,9 +30,6 @@ from precode.tickets.analyses import path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
-
-KEPT = 0.8
-"""Share of the weights that every round keeps, as in the sources."""
 
 OTHER_ORDER = 0x2545F4914F6CDD1D
 """Changes the key of the order of the data for the second training of a ticket."""
@@ -158,7 +155,7 @@ def rounds(
     found = {MASKS[0]: both(torch.ones(len(indices), *shape, dtype=torch.bool))}
     yield 1.0, found
     for _ in range(settings["rounds"]):
-        count = max(1, round(KEPT * count))
+        count = max(1, round(ROUND * count))
         masks = {
             MASKS[0]: largest(found[MASKS[0]][0].weights["w1"], count),
             MASKS[1]: random_masks(shape, count / shape.numel(), settings["seed"], indices),

@@ -233,7 +233,7 @@ def computing_seconds(settings: Settings, parts: Parts) -> float:
     return float(one + count * len(KINDS) * settings["steps"] * (1.2e-3 + 1e-9 * sizes))
 
 
-KIND = Kind("neighbour_dictionary", cells, compute, computing_seconds, axes=(FORMULA,), parts=parts)
+KIND = Kind("dictionary", cells, compute, computing_seconds, axes=(FORMULA,), parts=parts)
 
 QUANTITIES = ("recall", "precision", "auc", "live", "active", "unexplained", "learned")
 

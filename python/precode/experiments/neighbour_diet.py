@@ -17,7 +17,7 @@ from precode.codes.locating import locations, recall
 from precode.experiments import paper
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import BATCH, FORMULA
-from precode.experiments.neighbour_alignment import largest
+from precode.experiments.masking import ROUND, largest
 from precode.experiments.paper import PLACE, SETTING, beside_reported, joined, parts, summary
 from precode.experiments.paper_budget import SMALL
 from precode.experiments.paper_networks import OTHER_START, accuracies, dense, seconds
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 SCORES = {"el2n": sample_difficulty, "grand": gradient_norms}
 """How hard samples are: the length of the error, and that of the gradient of their loss."""
-
-KEPT = 0.8
-"""Share of the weights that every round of pruning keeps."""
 
 OTHER_ORDER = 0x9E3779B97F4A7C15
 """Changes the key of the order of the data for networks on all data that show what another order makes of them."""
@@ -158,7 +155,7 @@ def of_rewinding(
         found = trained(settings, indices, runs.data, start)
         test[part, steps, 0, 1.0] = found
         for number in range(1, settings["rounds"] + 1):
-            count = max(1, round(KEPT * count))
+            count = max(1, round(ROUND * count))
             masks = {"w1": largest(found.weights["w1"], count)}
             found = trained(settings, indices, runs.data, start, masks=masks)
             test[part, steps, number, count / total] = found

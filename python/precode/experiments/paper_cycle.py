@@ -13,6 +13,7 @@ from precode._internal.cells import Kind, Parts, Settings
 from precode.codes.locating import locations
 from precode.experiments.cells import Finished, Tables
 from precode.experiments.founding_cells import FORMULA
+from precode.experiments.masking import random_masks
 from precode.experiments.paper import (
     PLACE,
     SETTING,
@@ -33,7 +34,6 @@ from precode.experiments.paper_networks import (
     each_template,
     false_clauses,
     pruned,
-    random_masks,
     seconds,
 )
 from precode.experiments.records import Experiment, Result

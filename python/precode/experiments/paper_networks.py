@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from precode._internal.cells import Kind, Parts, Settings, training_seconds
 from precode.codes.locating import (
@@ -26,6 +25,7 @@ from precode.codes.locating import (
 )
 from precode.experiments.cells import Tables
 from precode.experiments.founding_cells import BATCH, FORMULA
+from precode.experiments.masking import random_masks
 from precode.experiments.paper import OWN, PLACE, formulas, parts, points
 from precode.networks.stacks import Networks
 from precode.networks.training import Runs, train
@@ -59,21 +59,6 @@ def dense(settings: Settings, indices: Sequence[int], **options: Any) -> Runs:
         early_stopping=None,
         **{**given, **options},
     )
-
-
-def random_masks(shape: Sequence[int], density: float, seed: int, indices: Sequence[int]) -> torch.Tensor:
-    """Random masks of exactly round(density * weights) weights, one for each formula whatever others there are.
-
-    Example:
-        >>> masks = random_masks((4, 8), 0.5, seed=0, indices=[0, 1])
-        >>> masks.shape, masks.flatten(1).sum(1).tolist()
-        (torch.Size([2, 4, 8]), [16, 16])
-    """
-    total = int(np.prod(shape))
-    masks = np.zeros((len(indices), total), dtype=bool)
-    for mask, index in zip(masks, indices, strict=True):
-        mask[np.random.default_rng([seed, index, total]).permutation(total)[: round(density * total)]] = True
-    return torch.from_numpy(masks.reshape(len(indices), *shape))
 
 
 @dataclass(frozen=True, eq=False)
