@@ -160,6 +160,28 @@ def test_recurrent_layers_in_evaluation_mode(method):
     assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"granularity": "row"},
+        {"scope": "per-layer"},
+        {"density": {"0.weight": 0.5, "2.weight": 0.25}},
+        {"granularity": "2:4", "exclude": ["2"]},
+        {"method": lambda name, weight, gradient: (weight * gradient).abs()},
+    ],
+    ids=["rows", "per-layer", "densities", "pattern", "own"],
+)
+def test_what_is_kept_is_chosen_as_on_the_cpu(choice):
+    module, x, y = logic()
+    options = {"method": "snip", "density": 0.5} | choice
+    cpu, cuda = (
+        pc.find_ticket(copy.deepcopy(module).to(device), data=(x, y), loss=cross_entropy, **options)
+        for device in ("cpu", DEVICE)
+    )
+    assert {mask.device.type for mask in cuda.masks.values()} == {torch.device(DEVICE).type}
+    assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+
+
 def steps(module, x, y, count=6):
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for _ in range(count):

@@ -20,6 +20,16 @@ def parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(torch.split(tensor.detach().reshape(-1), PART) for tensor in tensors), strict=True)
 
 
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """In float64, on the CPU where the device has none (MPS).
+
+    Example:
+        >>> exact(torch.ones(2)).dtype
+        torch.float64
+    """
+    return tensor.to("cpu" if tensor.device.type == "mps" else tensor.device, torch.float64)
+
+
 def all_finite(tensor: torch.Tensor) -> bool:
     """Whether all entries are finite."""
     return all(bool(torch.isfinite(part).all()) for (part,) in parts(tensor))

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
-from precode._internal.parts import parts
+from precode._internal.parts import exact, parts
 from precode._internal.randomness import isolated
 from precode.modules import gradients, training
 from precode.modules.batches import ONE_SAMPLE, SCORING, Batches, call, mapped, samples
@@ -255,8 +255,7 @@ class ModuleObjective(Learner):
         """
         network = self._network(at, None).eval()
         values = {name: parameter.detach() for name, parameter in network.named_parameters()}
-        size = sum(value.numel() for value in at)
-        matrix, count = torch.zeros(size, size, dtype=torch.float64, device=self._device), 0
+        matrix, count = torch.zeros((), dtype=torch.float64), 0
 
         def outputs(chosen: Tensors, x: Any) -> torch.Tensor:
             named = {f"network.{name}": value for name, value in zip(self._names, chosen, strict=True)}
@@ -283,8 +282,8 @@ class ModuleObjective(Learner):
                         f"the outputs of single samples cannot be differentiated ({error}): take a method that does "
                         "without, such as 'hot-magnitude'"
                     ) from error
-                rows, curvature = rows.detach().double(), curvature.detach().double()
-                matrix += torch.einsum("noa,nop,npb->ab", rows, curvature, rows)
+                rows, curvature = exact(rows.detach()), exact(curvature.detach())
+                matrix = matrix.to(rows.device) + torch.einsum("noa,nop,npb->ab", rows, curvature, rows)
                 count += samples(x)
         return matrix / count
 
@@ -454,7 +453,7 @@ def _ones_like(x: Any, kind: torch.dtype) -> Any:
 
 
 def _norm(tensors: Tensors) -> float:
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
+    return math.sqrt(sum(float(exact(tensor).square().sum()) for tensor in tensors))
 
 
 def _digest(tensors: Tensors, *rest: Any) -> bytes:

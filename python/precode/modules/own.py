@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.parts import exact
 from precode.tickets.registry import records
 
 Score = Callable[[str, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -91,5 +92,5 @@ def scores_of(
                 f"method {name!r} returned scores of shape {tuple(score.shape)} for '{parameter}' of shape "
                 f"{tuple(weight.shape)}: return one score a weight"
             )
-        found[parameter] = score.detach().double() if score.device.type != "mps" else score.detach()
+        found[parameter] = exact(score.detach())
     return found

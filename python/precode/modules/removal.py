@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.parts import exact
 from precode.modules.copies import copied
 from precode.tickets import masked, masking
 
@@ -227,7 +228,7 @@ def _fold(stage: Stage, following: Stage, constants: torch.Tensor) -> None:
     if not bool((constants != 0).any()):
         return
     layer = following.layer
-    added = (_columns(stage, following).double().sum(2) @ constants.double()).to(layer.weight.dtype)
+    added = (exact(_columns(stage, following)).sum(2) @ exact(constants)).to(layer.weight)
     if layer.bias is None:
         layer.bias = nn.Parameter(added, requires_grad=layer.weight.requires_grad)
     else:
