@@ -1,6 +1,7 @@
 """Tickets of any module: layers of every kind, and what makes a score say nothing of them."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -358,3 +359,12 @@ def test_a_density_that_keeps_nothing_of_a_layer_names_it(method):
         pc.find_ticket(module, method, 0.05, data(), cross_entropy, scope="per-layer")
     with pytest.raises(pc.PrecodeValueError, match=r"0.001 keeps none of the 56 weights of the module"):
         pc.find_ticket(module, method, 0.001, data(), cross_entropy)
+
+
+def test_sparse_gradients_are_refused_by_name_where_the_default_optimizer_takes_none():
+    module = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Flatten(), nn.Linear(12, 3))
+    data = torch.randint(10, (32, 3)), torch.randint(3, (32,))
+    with pytest.raises(pc.UnsupportedError, match=r"'0' has sparse gradients.*SGD"):
+        pc.find_ticket(module, "magnitude", 0.5, data, cross_entropy, epochs=1)
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    assert pc.find_ticket(module, "magnitude", 0.5, data, cross_entropy, epochs=1, optimizer=sgd).kept == 18

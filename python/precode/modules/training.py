@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from precode._internal.errors import PrecodeValueError
+from precode._internal.errors import PrecodeValueError, UnsupportedError
 
 PLACES = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 """Kinds of arguments that are given by their place."""
@@ -32,7 +32,14 @@ def optimizer_of(network: nn.Module, make: OptimizerFactory) -> torch.optim.Opti
 
     Raises:
         PrecodeValueError: it steps other parameters than those of the copy.
+        UnsupportedError: it is the default one, which takes no sparse gradients, and a layer has them.
     """
+    sparse = [name for name, layer in network.named_modules() if getattr(layer, "sparse", False) is True]
+    if make is adam and sparse:
+        raise UnsupportedError(
+            f"'{sparse[0]}' has sparse gradients, which Adam, the default, does not take: pass an optimizer that does, "
+            "such as optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1), or make the layer with sparse=False"
+        )
     parameters = trainable(network)
     optimizer = make(parameters)
     own = {id(parameter) for parameter in parameters}
