@@ -106,7 +106,8 @@ class Variant:
     def norm(self, power: int) -> torch.Tensor:
         """Of the weights of W1 that are there, (R,)."""
         w1 = self.start["w1"] if self.mask is None else self.start["w1"] * self.mask
-        return w1.flatten(1).norm(power, dim=1)
+        norm: torch.Tensor = w1.flatten(1).norm(power, dim=1)
+        return norm
 
 
 def drawn(settings: Settings, indices: Sequence[int]) -> Runs:

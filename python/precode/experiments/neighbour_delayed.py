@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from precode.experiments.cells import Finished, Tables
-from precode.experiments.delayed_cells import (
-    AT,
-    DENSE,
-    FIXED,
-    GENERALIZED,
-    KIND,
-    MAGNITUDE,
-    NEVER,
-    PLACE,
-    RANDOM,
-    times,
-)
+from precode.experiments.delayed_cells import AT, GENERALIZED, KIND, NEVER, PLACE, times
 from precode.experiments.founding_cells import FORMULA
 from precode.experiments.grokking_cells import DENSE, FIXED, MAGNITUDE, RANDOM
 from precode.experiments.paper import joined, summary
@@ -85,7 +74,7 @@ def progress(masks: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(cells: Sequence[Finished]) -> Tables:
-    """``means`` of all networks; ``gaps`` from dense networks and tickets; ``codes``; ``progress`` of ``masks``; the rest.
+    """``means`` of all networks; ``gaps`` from dense networks and tickets; ``codes``; ``progress``; what they are of.
 
     until is t_gen, or the last epoch where a network never generalizes; tau_at_least is until / t_mem; reached is the
     share of formulas with t_gen. Codes, and false ones, are read at the start, at t_mem, at t_gen and at the end.
