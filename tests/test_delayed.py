@@ -199,7 +199,7 @@ def test_a_formula_is_the_same_whatever_is_computed_with_it(settings, found):
 def test_the_quick_form_makes_all_tables_and_figures():
     plt = pytest.importorskip("matplotlib.pyplot")
     result = DELAYED(**DELAYED.quick, progress=False)
-    assert list(result.tables) == ["means", "gaps", "codes", "progress", "masks", "course", "networks"]
+    assert list(result.tables) == ["means", "gaps", "lower", "codes", "progress", "masks", "course", "networks"]
     for name in result.figures:
         assert result.plot(name).get_ylabel()
         plt.close("all")
