@@ -137,7 +137,8 @@ def _until(result: Result, at: str, label: str, ax: Axes | None, *names: str) ->
     table = result.table
     decay, quantity = table["decay"] == result.setting["decay"], table["quantity"] == "until"
     table = table[decay & quantity & table["networks"].isin(names)]
-    ax = plot.beside(table.assign(read=pd.to_numeric(table["read"], "coerce")), at, series="networks", ax=ax)
+    table = table.assign(read=pd.to_numeric(table["read"], "coerce")).sort_values(at, kind="stable")
+    ax = plot.beside(table, at, series="networks", ax=ax)
     ax.set_xlabel(label)
     ax.set_ylabel("t_gen, or the last epoch")
     return ax
