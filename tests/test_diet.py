@@ -117,7 +117,7 @@ def test_tickets_are_pruned_from_their_own_start(found):
 
 
 def test_all_numbers_of_samples_have_as_many_steps():
-    cells = list(diet.points(DIET.setting))
+    cells = list(diet.points({**DIET.setting, **DIET.full}))
     assert {cell["samples"]: cell["epochs"] for cell in cells} == {2000: 100, 20_000: 10}
     assert len(cells) == 3 * 2 * 2
 

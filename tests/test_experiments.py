@@ -96,6 +96,7 @@ def test_all_runs_every_record(monkeypatch, tmp_path):
     other = replace(SQUARES, name="others", title="Other squares")
     monkeypatch.setattr("precode.experiments.EXPERIMENTS", [SQUARES, other])
     file = tmp_path / "all.json"
+    figures = plt.get_fignums()  # of tests before this one
     done = CliRunner().invoke(main, ["reproduce", "all", "--out", str(tmp_path / "out"), "--json", str(file)])
     assert done.exit_code == 0, done.output
     rows = json.loads(file.read_text())
@@ -110,7 +111,7 @@ def test_all_runs_every_record(monkeypatch, tmp_path):
         }  # fmt: skip
         assert pd.read_csv(folder / "reported.csv")["second_hand"].tolist() == [False, True]
         assert (folder / "squares.svg").read_bytes().startswith(b"<?xml")
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == figures
 
 
 @pytest.mark.parametrize("experiment", [each for each in EXPERIMENTS if each.full], ids=lambda each: each.name)

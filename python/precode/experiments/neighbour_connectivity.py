@@ -309,7 +309,7 @@ EXPERIMENT = Experiment(
         **{name: value for name, value in SETTING.items() if name != "rewind"},
         "seed": 6000,
         "clauses": (16,),
-        "embeddings": ("projection-16-fixed", "projection-16", "identity"),
+        "embeddings": ("projection-16-fixed",),
         "test": 5000,
         "rates": (0.001, 0.01),
         "rewinds": (0, 1, 5, 20),
@@ -322,6 +322,7 @@ EXPERIMENT = Experiment(
         "rewinds": (0, 2),
         "rounds": 2,
     },
+    full={"embeddings": ("projection-16-fixed", "projection-16", "identity")},
     kind=KIND,
     tables=tables,
     figures={
