@@ -364,7 +364,7 @@ EXPERIMENT = Experiment(
     setting={
         "formulas": 20,
         "seed": 4000,
-        "hidden": (8, 16, 32, 64, 128),
+        "hidden": (8, 16, 32, 64),
         "clauses": (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
         "embeddings": ("hadamard", "identity"),
         "variables": 32,
@@ -381,6 +381,7 @@ EXPERIMENT = Experiment(
         "samples": 2000,
         "epochs": 20,
     },
+    full={"hidden": (8, 16, 32, 64, 128)},
     kind=KIND,
     tables=tables,
     measured=measured,

@@ -294,7 +294,7 @@ EXPERIMENT = Experiment(
         "formulas": 20,
         "seed": 4500,
         "hidden": (32,),
-        "clauses": (8, 32),
+        "clauses": (32,),
         "embeddings": ("identity",),
         "variables": 32,
         "width": 4,
