@@ -123,6 +123,12 @@ def test_the_full_form_goes_on_from_the_default_one(experiment):
     assert cells[0] < cells[1]
 
 
+def test_values_of_the_full_form_are_those_of_the_record():
+    wide = replace(SQUARES, full={"formulas": 3})
+    assert not wide(formulas=3, progress=False).differs()
+    assert "formulas = 5" in wide(formulas=5, progress=False).differs()
+
+
 def test_quick_and_full_exclude_each_other():
     ran = CliRunner().invoke(main, ["reproduce", "curves", "--quick", "--full"])
     assert ran.exit_code == 2

@@ -368,3 +368,20 @@ def test_sparse_gradients_are_refused_by_name_where_the_default_optimizer_takes_
         pc.find_ticket(module, "magnitude", 0.5, data, cross_entropy, epochs=1)
     sgd = partial(torch.optim.SGD, lr=0.1)
     assert pc.find_ticket(module, "magnitude", 0.5, data, cross_entropy, epochs=1, optimizer=sgd).kept == 18
+
+
+def test_frozen_sparse_layers_and_others_that_are_called_sparse_are_trained_beside():
+    class Own(nn.Linear):
+        sparse = True
+
+    data = torch.randint(10, (32, 3)), torch.randint(3, (32,))
+    frozen = nn.Embedding.from_pretrained(torch.randn(10, 4), sparse=True)
+    assert (
+        pc.find_ticket(
+            nn.Sequential(frozen, nn.Flatten(), Own(12, 3)), "magnitude", 0.5, data, cross_entropy, epochs=1
+        ).kept
+        == 18
+    )
+    bag = nn.Sequential(nn.EmbeddingBag(10, 4, sparse=True), nn.Linear(4, 3))
+    with pytest.raises(pc.UnsupportedError, match="'0' has sparse gradients"):
+        pc.find_ticket(bag, "magnitude", 0.5, data, cross_entropy, epochs=1)

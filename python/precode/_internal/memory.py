@@ -140,8 +140,8 @@ def returned() -> Iterator[None]:
         >>> with returned():
         ...     pass
     """
-    tuned = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
-    if tuned or platform.libc_ver()[0] != "glibc":
+    named = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ)
+    if named or "malloc" in os.environ.get("GLIBC_TUNABLES", "") or platform.libc_ver()[0] != "glibc":
         yield
         return
     mallopt = ctypes.CDLL(None).mallopt

@@ -69,7 +69,8 @@ def reproduce_command(
     try:
         for experiment in chosen:
             folder = None if out is None else out / experiment.name
-            setting: dict[str, Any] = {**(experiment.quick if quick else experiment.full if full else {}), **changes}
+            form = experiment.quick if quick else experiment.full if full else {}
+            setting: dict[str, Any] = {**form, **changes}
             click.echo(f"{experiment.name}: {experiment.title} ({experiment.source})", err=True)
             try:
                 result = experiment(out=folder, **setting)

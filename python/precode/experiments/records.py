@@ -196,8 +196,13 @@ class Result:
 
     @property
     def changed(self) -> dict[str, Any]:
-        """Values of the setting that are not those of the record, so that numbers compare less or not at all."""
-        return {name: value for name, value in self.setting.items() if value != self.experiment.setting[name]}
+        """Values of the setting that are none of the record's, so that numbers compare less or not at all."""
+        record = (self.experiment.setting, self.experiment.full)
+        return {
+            name: value
+            for name, value in self.setting.items()
+            if not any(name in values and value == values[name] for values in record)
+        }
 
     @property
     def figures(self) -> tuple[str, ...]:

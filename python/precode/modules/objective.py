@@ -283,7 +283,7 @@ class ModuleObjective(Learner):
                         "without, such as 'hot-magnitude'"
                     ) from error
                 rows, curvature = exact(rows.detach()), exact(curvature.detach())
-                matrix = matrix.to(rows.device) + torch.einsum("noa,nop,npb->ab", rows, curvature, rows)
+                matrix = matrix + torch.einsum("noa,nop,npb->ab", rows, curvature, rows)
                 count += samples(x)
         return matrix / count
 

@@ -15,6 +15,7 @@ from precode.modules import own, selection
 from precode.modules.batches import Batches
 from precode.modules.copies import copied
 from precode.modules.finding import Search
+from precode.modules.gradients import searchable
 from precode.modules.learner import Loss
 from precode.modules.objective import ModuleObjective
 from precode.modules.own import Score
@@ -187,7 +188,7 @@ class Pruner(Steps):
                 slot.put(weights[name])
                 slot.unprune()
         device = next(iter(weights.values())).device
-        with torch.inference_mode(False):
+        with searchable(plain), torch.inference_mode(False):
             batches = None if self._data is None else Batches(self._data, device, self._seed, lambda: None)
             names, loss, seed = self._choice.names, self._loss, self._seed
             objective = ModuleObjective(plain, names, batches, loss, None, 1, adam, seed, None, 200.0, False)

@@ -239,7 +239,7 @@ def find_ticket(
             _check_moment(name, score is not None, at, epochs, train is not None)
         _check_memory(name, slots, asked)
         signed = clauses_at(clauses, slots, pair)
-        with gradients.searchable(module), _room(slots), reporter(progress, 0, "batch") as report:
+        with gradients.searchable(module), _returned(slots), reporter(progress, 0, "batch") as report:
             device = slots[choice.names[0]].parameter.device
             batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
             if granularity == "row" and prunable in (AUTO, None):
@@ -332,7 +332,7 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
                 )
 
 
-def _room(slots: Mapping[str, Slot]) -> AbstractContextManager[None]:
+def _returned(slots: Mapping[str, Slot]) -> AbstractContextManager[None]:
     """What a search in large modules is done in; small ones work faster with memory that is kept."""
     large = sum(slot.parameter.numel() for slot in slots.values()) >= LARGE
     return memory.returned() if large else nullcontext()

@@ -14,6 +14,7 @@ import torch
 
 from precode._internal.check import fraction
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.parts import exact
 from precode.modules.layouts import Layout
 
 Tensors = dict[str, torch.Tensor]
@@ -207,6 +208,7 @@ def compared(scores: Tensors, layouts: Mapping[str, Layout], granularity: str) -
     """For each weight what is compared with others: its score, or the mean score of its row or column."""
     found = {}
     for name, score in scores.items():
+        score = score if granularity == "weight" else exact(score)
         unit = _units(score, layouts.get(name, Layout()), granularity)
         found[name] = score if unit is None else _means(score, unit)[0][unit]
     return found
@@ -214,7 +216,7 @@ def compared(scores: Tensors, layouts: Mapping[str, Layout], granularity: str) -
 
 def _means(score: torch.Tensor, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean score and the number of weights of each row or column."""
-    members, flat = unit.flatten(), score.double().flatten()
+    members, flat = unit.flatten(), exact(score).flatten()
     count = torch.bincount(members)
     return torch.zeros(len(count), dtype=torch.float64, device=flat.device).index_add_(0, members, flat) / count, count
 

@@ -34,7 +34,11 @@ def optimizer_of(network: nn.Module, make: OptimizerFactory) -> torch.optim.Opti
         PrecodeValueError: it steps other parameters than those of the copy.
         UnsupportedError: it is the default one, which takes no sparse gradients, and a layer has them.
     """
-    sparse = [name for name, layer in network.named_modules() if getattr(layer, "sparse", False) is True]
+    sparse = [
+        name
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and trainable(layer)
+    ]
     if make is adam and sparse:
         raise UnsupportedError(
             f"'{sparse[0]}' has sparse gradients, which Adam, the default, does not take: pass an optimizer that does, "
