@@ -13,6 +13,7 @@ use crate::error::{Result, unsupported, value_error};
 use crate::evaluate::{CHUNK, Heldout, check_data};
 use crate::run::{GATHER, Run};
 use crate::stack::{Stack, check_kind};
+use crate::unpack::UNPACKED;
 
 /// Numbers of a slab of networks on the CPU (8 MB of float32).
 const CACHED: usize = 1 << 21;
@@ -107,8 +108,7 @@ impl Libtorch {
     /// beside the results of all networks, which are put together at the end:
     ///
     /// - of the slab that is trained: weights, gradients, moments, results and the temporaries of a step;
-    /// - its data, one byte a variable and label (the packed data have a bit), of which each set is unpacked in two
-    ///   steps;
+    /// - its data, one byte a variable and label (the packed data have a bit), and what is expanded at a time;
     /// - inputs, activations and their gradients of a batch, and what an evaluation holds at a time.
     pub fn memory_bytes(&self, size: &Workload) -> usize {
         let times = |factors: &[usize]| {
@@ -128,8 +128,9 @@ impl Libtorch {
         let samples = size.samples.saturating_add(size.validation);
         let set = times(&[samples, size.variables.saturating_add(outputs)]);
         let results = times(&[2 * (1 + size.snapshots), size.networks, parameters, element]);
+        let expanded = times(&[8, UNPACKED as usize]).min(times(&[8, size.networks, set]));
         let bookkeeping =
-            plus(&[times(&[size.samples, 20]), times(&[2, set]), times(&[size.networks, 1024])]);
+            plus(&[times(&[size.samples, 20]), times(&[2, set]), expanded, times(&[size.networks, 1024])]);
         if self.device != Device::Cpu {
             return plus(&[times(&[size.networks, parameters, element]), bookkeeping]);
         }
