@@ -39,10 +39,13 @@ impl Cell {
     }
 
     fn bench(self, criterion: &mut Criterion, group: &str, name: &str) {
-        let widths = [32, self.hidden, 1];
+        let widths = [self.embedding.rows(32), self.hidden, 1];
         let data: Vec<_> = (0..self.networks as u64).map(data).collect();
         let indices: Vec<u64> = (0..self.networks as u64).collect();
-        let start = Weights::linear_init(&widths, 0, &indices).expect("valid widths");
+        let mut start = Weights::linear_init(&widths, 0, &indices).expect("valid widths");
+        if matches!(self.embedding, Embedding::Projection { .. }) {
+            start = start.with_projection(32, 0, &indices).expect("fewer rows than variables");
+        }
         let masks = self.density.map(|density| Masks {
             layers: vec![Some(kept(self.networks * 32 * self.hidden, density)), None],
         });
@@ -148,6 +151,8 @@ fn kinds(criterion: &mut Criterion) {
         ("identity", Embedding::Identity),
         ("hadamard", Embedding::Hadamard { normalized: true }),
         ("random", Embedding::random_orthogonal(32, 0).expect("a positive size")),
+        ("projection", Embedding::Projection { rows: 16, trained: true }),
+        ("projection-fixed", Embedding::Projection { rows: 16, trained: false }),
     ];
     for (name, embedding) in embeddings {
         let cell = Cell { networks: 32, embedding, ..Cell::reference() };

@@ -160,8 +160,17 @@ pub(super) struct Rows<'a>(pub(super) &'a [f32], pub(super) usize);
 impl Factors for Rows<'_> {
     #[inline(always)]
     fn rows<const ROWS: usize>(self, first: usize, columns: usize) -> impl Iterator<Item = [f32; ROWS]> {
-        let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &self.0[(first + row) * self.1..][..columns]);
-        (0..columns).map(move |column| rows.map(|row| row[column]))
+        let mut rows = [&self.0[..0]; ROWS];
+        for (row, place) in rows.iter_mut().zip(first..) {
+            *row = &self.0[place * self.1..][..columns];
+        }
+        (0..columns).map(move |column| {
+            let mut factors = [0.0; ROWS];
+            for (factor, row) in factors.iter_mut().zip(rows) {
+                *factor = row[column];
+            }
+            factors
+        })
     }
 }
 

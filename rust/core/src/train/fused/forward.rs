@@ -145,9 +145,13 @@ impl<S: Simd, const V: usize> Block<S, V> {
             }
             for (output, w2) in self.weights.output.iter().enumerate() {
                 let mut fours = [s.zero(); MAX_LANES / 4];
-                let values = self.values[group * S::LANES..][..S::LANES].as_chunks().0;
-                for (sum, [a, b, c, d]) in fours.iter_mut().zip(values) {
-                    *sum = s.fold_four([a, b, c, d].map(|h| weigh(s, h, w2)));
+                let values = self.values[group * S::LANES..][..S::LANES].as_chunks::<4>().0;
+                for (sum, values) in fours.iter_mut().zip(values) {
+                    let mut rows = [s.zero(); 4];
+                    for (row, h) in rows.iter_mut().zip(values) {
+                        *row = weigh(s, h, w2);
+                    }
+                    *sum = s.fold_four(rows);
                 }
                 let logits = &mut logits[output * Logits::<S>::VECTORS + group];
                 *logits = s.add(*logits, s.join_fours(fours));

@@ -6,7 +6,7 @@
 use super::embed::{PANEL, Rows, combine, panels_of};
 use super::net::{Block, Net, Shape, Which, column};
 use super::optimizer::Update;
-use super::simd::{Simd, lanes, lanes_mut};
+use super::simd::{MAX_LANES, Simd, lanes, lanes_mut};
 
 /// C0, its moments and its gradient, in panels of 32 variables: see [`panels_of`]. Empty where a network has none.
 pub(super) struct Projected<S: Simd> {
@@ -139,7 +139,11 @@ impl<S: Simd, const V: usize> Block<S, V> {
         let columns = &self.gradient.matrix[column(panel * PANEL)..][..PANEL];
         for (w, columns) in columns.chunks_exact(S::LANES).enumerate() {
             for (k, rows) in rows.chunks_exact_mut(S::LANES).enumerate() {
-                let square = s.transpose(std::array::from_fn(|i| columns[i % S::LANES][k]));
+                let mut square = [s.zero(); MAX_LANES];
+                for (vector, column) in square.iter_mut().zip(columns) {
+                    *vector = column[k];
+                }
+                let square = s.transpose(square);
                 for (row, vector) in rows.iter_mut().zip(square) {
                     row[w] = vector;
                 }

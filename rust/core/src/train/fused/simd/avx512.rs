@@ -95,12 +95,13 @@ unsafe impl Simd for Avx512 {
         }
         fn transpose(rows: [__m512; MAX_LANES]) -> [__m512; MAX_LANES] {
             let mut out = rows;
-            let fours: [[__m512; 4]; 4] = std::array::from_fn(|q| {
-                transpose_four([rows[4 * q], rows[4 * q + 1], rows[4 * q + 2], rows[4 * q + 3]])
-            });
+            let mut fours = [[_mm512_setzero_ps(); 4]; 4];
+            for (four, rows) in fours.iter_mut().zip(rows.as_chunks().0) {
+                *four = transpose_four(*rows);
+            }
             // Now the quarters of the fours are to be transposed, for each place in a four.
             for i in 0..4 {
-                let [a, b, c, d] = fours.map(|four| four[i]);
+                let (a, b, c, d) = (fours[0][i], fours[1][i], fours[2][i], fours[3][i]);
                 let even = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
                 let odd = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
                 out[i] = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);

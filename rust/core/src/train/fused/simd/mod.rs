@@ -4,6 +4,10 @@
 //! an unsafe constructor, so the operations themselves are safe. Everything is `inline(always)`:
 //! the code becomes part of the `target_feature` function that it is called from, and only there
 //! turns into the level's instructions.
+//!
+//! Closures that vectors pass through must not go to functions that are not `inline(always)` themselves, such as
+//! `array::map` and `array::from_fn`: where the compiler leaves these as calls, they are compiled without the level's
+//! instructions, and every operation becomes a call on vectors in memory. Loops over arrays do the same and are safe.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
