@@ -134,6 +134,9 @@ impl Blocked for TrainEpochs<'_, '_, '_> {
                 if let Some((_, mut buffers)) = job.snapshots.pop_if(|(step, _)| *step == number) {
                     worker.net.store(Which::Weights, &mut buffers);
                 }
+                if learner.is_none() && number % per_epoch % NORMAL_FOR == 0 {
+                    worker.net.flush_moments();
+                }
                 unreported += 1;
                 if unreported == check_every {
                     run.progress.advance(unreported);
@@ -174,6 +177,10 @@ impl Blocked for TrainEpochs<'_, '_, '_> {
         Ok(())
     }
 }
+
+/// Steps between two times that first moments are flushed; it is also done at the end of an epoch, so that a training in
+/// parts is the same. With a factor of 0.9 a moment takes 170 steps from where it is flushed to where it is denormal.
+const NORMAL_FOR: u64 = 128;
 
 /// Steps between two looks at the progress: a few milliseconds at most.
 fn checks(shape: &Shape, batch: usize) -> u64 {
