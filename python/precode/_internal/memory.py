@@ -128,20 +128,24 @@ def check(needed: int, what: str, remedy: str) -> None:
         )
 
 
+def can_return() -> bool:
+    """Whether `returned` does something: not where the user has tuned malloc, or it is not glibc's."""
+    named = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ)
+    return not named and "malloc" not in os.environ.get("GLIBC_TUNABLES", "") and platform.libc_ver()[0] == "glibc"
+
+
 @contextmanager
 def returned() -> Iterator[None]:
-    """Within the block, large memory that is freed goes back to the system at once.
+    """Within the block, large memory that is freed goes back to the system at once, where it can (`can_return`).
 
     glibc keeps freed tensors of up to 32 MiB, so that a search in many layers would take twice the memory of one in a
-    single layer. Where the user has tuned malloc, or it is not glibc's, nothing is changed. Afterwards it keeps what it
-    would have come to keep.
+    single layer. Afterwards it keeps what it would have come to keep.
 
     Example:
         >>> with returned():
         ...     pass
     """
-    named = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ)
-    if named or "malloc" in os.environ.get("GLIBC_TUNABLES", "") or platform.libc_ver()[0] != "glibc":
+    if not can_return():
         yield
         return
     mallopt = ctypes.CDLL(None).mallopt

@@ -188,17 +188,28 @@ class ModuleObjective(Learner):
         The moments of the positions of a sequence or an image are added up. Our definition, so that layers can be
         compared: then it is the squared error of a sample that each layer's Hessian is of.
         """
-        moments: list[Any] = [0.0] * len(self._prunable)
+        return self._over_inputs(at, "spgi,spgj->gij")
+
+    def input_squares(self, at: Tensors) -> Tensors:
+        """The diagonals of `input_moments`, (groups, inputs), float64, without the rest."""
+        return self._over_inputs(at, "spgi,spgi->gi")
+
+    def _over_inputs(self, at: Tensors, products: str) -> Tensors:
+        """Products of what each prunable weight is multiplied with, summed over positions, their means over samples.
+
+        `products` says of which axes, as `torch.einsum`: samples, positions, groups and inputs.
+        """
+        sums: list[Any] = [0.0] * len(self._prunable)
         count = 0
         with self._data().isolated(), Watch(self._slots, self._prunable) as watch, self._at(at):
             for x, _ in self._data().epoch(SCORING):
                 with torch.inference_mode(False), torch.no_grad():
                     call(self._module, x)
                     for place, (inputs, _) in enumerate(watch.taken()):
-                        moments[place] += torch.einsum("spgi,spgj->gij", inputs, inputs)
+                        sums[place] += torch.einsum(products, inputs, inputs)
                 self._buffers.put_back()
                 count += samples(x)
-        return [moment / count for moment in moments]
+        return [each / count for each in sums]
 
     def samples(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All data as Booleans: the inputs of the first layer that codes are read from, and the labels of the output.

@@ -34,7 +34,10 @@ from precode.tickets.ticket import Ticket
 
 SCORES_COPIES = 9
 """Bytes that methods of one score a weight take at most, as a multiple of the bytes of the parameters. Measured on 95
-MiB in one layer and in four, of which the allocator keeps more: 1.6 (magnitude-init) to 8.1 (grasp)."""
+MiB in one layer and in four, where the allocator keeps what is freed: 1.6 (magnitude-init) to 8.1 (grasp)."""
+
+LARGE_SCORES_COPIES = 6
+"""The same in large modules, where it gives memory back: 1.6 to 4.6."""
 
 OF_SCORES = ("random", "magnitude-init", "snip", "grasp", "grasp-magnitude")
 """Those methods."""
@@ -47,7 +50,10 @@ TRAINING_COPIES = 20
 learned masks)."""
 
 ROUNDS_COPIES = 54
-"""The same of a hundred rounds of scores. Measured on a layer of 12 MiB, of which the allocator keeps more: 50.8."""
+"""The same of a hundred rounds of scores. Measured on a layer of 12 MiB, where the allocator keeps what is freed: 50.8."""
+
+LARGE_ROUNDS_COPIES = 8
+"""The same in large modules, where it gives memory back: 6."""
 
 LEVEL = 0.8
 """What a level of iterative pruning keeps; the outcome of each is remembered where there are several densities."""
@@ -334,8 +340,11 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
 
 def _returned(slots: Mapping[str, Slot]) -> AbstractContextManager[None]:
     """What a search in large modules is done in; small ones work faster with memory that is kept."""
-    large = sum(slot.parameter.numel() for slot in slots.values()) >= LARGE
-    return memory.returned() if large else nullcontext()
+    return memory.returned() if _large(slots) else nullcontext()
+
+
+def _large(slots: Mapping[str, Slot]) -> bool:
+    return sum(slot.parameter.numel() for slot in slots.values()) >= LARGE
 
 
 def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any]) -> None:
@@ -347,9 +356,15 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
     record = next((row for row in _precode.methods() if row["name"] == method.partition(":")[0]), None)
     schedule = "" if record is None else record["schedule"]
     trains = record is not None and (record["needs_dense_run"] or schedule.startswith("learned"))
-    plain = method.partition(":")[0] in OF_SCORES and ":" not in method
-    one_shot = SCORES_COPIES if plain else ONE_SHOT_COPIES
-    copies = TRAINING_COPIES if trains else ROUNDS_COPIES if schedule.startswith("100 rounds") else one_shot
+    returned = _large(slots) and memory.can_return()
+    if trains:
+        copies = TRAINING_COPIES
+    elif schedule.startswith("100 rounds"):
+        copies = LARGE_ROUNDS_COPIES if returned else ROUNDS_COPIES
+    elif method in OF_SCORES:
+        copies = LARGE_SCORES_COPIES if returned else SCORES_COPIES
+    else:
+        copies = ONE_SHOT_COPIES
     weights = sum(slot.parameter.numel() * slot.parameter.element_size() for slot in slots.values())
     if len(densities) > 1:  # outcomes that are remembered
         copies += 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)

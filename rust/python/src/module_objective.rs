@@ -160,6 +160,10 @@ impl Objective for ModuleObjective {
         self.tensors("input_moments", (single(at)?,))
     }
 
+    fn input_squares(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.tensors("input_squares", (single(at)?,))
+    }
+
     fn samples(&mut self) -> Result<Vec<Arc<Dataset>>> {
         let (inputs, labels): (PyTensor, PyTensor) = self.call("samples", ())?;
         let variables = inputs.0.size().last().copied().unwrap_or_default() as usize;

@@ -245,6 +245,9 @@ fn moments_and_fisher_matrices_are_means_over_samples() {
             let at = initial(objective);
             let moments = objective.input_moments(&at).unwrap();
             let fisher = objective.fisher(&at, 1..3).unwrap();
+            let squares = objective.input_squares(&at).unwrap();
+            let diagonals: Vec<Tensor> = moments.iter().map(|moment| moment.diagonal(0, 2, 3)).collect();
+            assert_close(&squares, &diagonals, 0.0);
             assert_eq!(fisher.len(), 2);
             for r in 0..3 {
                 let mut x = embedded(&case.data[r], &case.embedding, Kind::Double);

@@ -3,6 +3,9 @@
 /// Values of a block, which stays in the first-level cache between being read and being written.
 const BLOCK: usize = 2048;
 
+/// Values that are looked at together: where one of them is to be put to zero, the rest of the block is not looked at.
+const TOGETHER: usize = 64;
+
 /// The bits of a floating-point number.
 pub trait Bits: Copy + Eq + std::ops::BitOr<Output = Self> {
     /// The bits of zero.
@@ -41,7 +44,10 @@ bits!(u16, u32, u64);
 pub fn zero_pruned<T: Bits>(values: &mut [T], kept: &[u8]) {
     for (values, kept) in values.chunks_mut(BLOCK).zip(kept.chunks(BLOCK)) {
         let stray = |(&value, &kept): (&T, &u8)| value.where_kept(kept == 0);
-        if values.iter().zip(kept).map(stray).fold(T::ZERO, |any, bits| any | bits) == T::ZERO {
+        let mut together = values.chunks(TOGETHER).zip(kept.chunks(TOGETHER));
+        if together.all(|(values, kept)| {
+            values.iter().zip(kept).map(stray).fold(T::ZERO, |any, bits| any | bits) == T::ZERO
+        }) {
             continue;
         }
         for (value, &kept) in values.iter_mut().zip(kept) {

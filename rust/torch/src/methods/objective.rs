@@ -160,6 +160,15 @@ pub trait Objective {
         Err(unsupported!("these networks do not tell the inputs of their layers"))
     }
 
+    /// The diagonals of [`input_moments`](Self::input_moments), the mean squares: (R, parts, inputs) for each prunable
+    /// parameter. Implement it where they cost less than the whole moments.
+    ///
+    /// # Errors
+    /// As [`input_moments`](Self::input_moments).
+    fn input_squares(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.input_moments(at)?.iter().map(|moments| Ok(moments.f_diagonal(0, 2, 3)?)).collect()
+    }
+
     /// Empirical Fisher matrix of some of the networks at `at`: the mean over the samples of the scoring batch of
     /// `g g'`, g being the gradient of a sample's loss with respect to all prunable weights, in order: (weights, weights)
     /// for each network.

@@ -41,13 +41,13 @@ pub(super) const WANDA_GLOBAL: Record = Record {
 fn weighed(objective: &mut dyn Objective) -> Result<(Vec<Tensor>, Cost)> {
     let trained = objective.dense()?;
     let cost = Cost::of_epochs(objective.dense_epochs());
-    let moments = objective.input_moments(&trained)?;
-    let scores = prunable(objective, trained).into_iter().zip(moments).map(|(weight, moment)| {
+    let squares = objective.input_squares(&trained)?;
+    let scores = prunable(objective, trained).into_iter().zip(squares).map(|(weight, squares)| {
         let size = weight.size();
-        let sizes = moment.f_diagonal(0, 2, 3)?.f_sqrt()?.f_to_device(weight.device())?;
+        let sizes = squares.f_sqrt()?.f_to_device(weight.device())?;
         // (R, parts, rows of a part, inputs).
         let rows = weight.f_abs()?.f_to_kind(Kind::Double)?;
-        let rows = rows.f_reshape([size[0], moment.size()[1], -1, moment.size()[3]])?;
+        let rows = rows.f_reshape([size[0], squares.size()[1], -1, squares.size()[2]])?;
         Ok(rows.f_mul(&sizes.f_unsqueeze(2)?)?.f_reshape(size.as_slice())?)
     });
     Ok((scores.collect::<Result<_>>()?, cost))
