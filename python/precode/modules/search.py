@@ -50,7 +50,7 @@ TRAINING_COPIES = 20
 learned masks)."""
 
 ROUNDS_COPIES = 54
-"""The same of a hundred rounds of scores. Measured on a layer of 12 MiB, where the allocator keeps what is freed: 50.8."""
+"""The same of a hundred rounds of scores. Measured likewise on a layer of 12 MiB: 50.8."""
 
 LARGE_ROUNDS_COPIES = 8
 """The same in large modules, where it gives memory back: 6."""
