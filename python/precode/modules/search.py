@@ -33,7 +33,8 @@ from precode.tickets.search import moments
 from precode.tickets.ticket import Ticket
 
 SCORES_COPIES = 9
-"""Bytes that methods of one score a weight take at most, as a multiple of the bytes of the parameters. Measured on 95
+"""Bytes that methods of one score a weight take at most, as a multiple of the bytes of the parameters (of float32 where
+they are of a smaller type). Measured on 95
 MiB in one layer and in four, where the allocator keeps what is freed: 1.6 (magnitude-init) to 8.1 (grasp)."""
 
 LARGE_SCORES_COPIES = 6
@@ -368,8 +369,10 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
     weights = sum(slot.parameter.numel() * slot.parameter.element_size() for slot in slots.values())
     if len(densities) > 1:  # outcomes that are remembered
         copies += 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)
+    # What is computed with is of four bytes a number at least.
+    computed = sum(slot.parameter.numel() * max(slot.parameter.element_size(), 4) for slot in slots.values())
     memory.check(
-        weights * copies,
+        computed * copies,
         f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters",
         "free memory, prune a smaller module" + (", or use a method of one shot, such as 'snip'" if trains else ""),
     )
