@@ -34,8 +34,8 @@ from precode.tickets.ticket import Ticket
 
 SCORES_COPIES = 9
 """Bytes that methods of one score a weight take at most, as a multiple of the bytes of the parameters (of float32 where
-they are of a smaller type). Measured on 95
-MiB in one layer and in four, where the allocator keeps what is freed: 1.6 (magnitude-init) to 8.1 (grasp)."""
+they are of a smaller type). Measured on 95 MiB in one layer and in four, where the allocator keeps what is freed: 1.6
+(magnitude-init) to 8.1 (grasp)."""
 
 LARGE_SCORES_COPIES = 6
 """The same in large modules, where it gives memory back: 1.6 to 4.6."""

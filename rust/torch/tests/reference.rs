@@ -87,9 +87,16 @@ fn every_optimizer_follows_autograd_behind_a_projection() {
 #[test]
 fn masked_training_follows_autograd() {
     for optimizer in every_optimizer() {
-        let mut case = Case::new(3, &[6, 5], 1, config(optimizer));
-        case.mask_randomly();
-        check(case, "masked");
+        let masked = |epochs| {
+            let mut case = Case::new(3, &[6, 5], 1, config(optimizer));
+            case.mask_randomly();
+            case.config.epochs = epochs;
+            case
+        };
+        // As behind a projection; in float32 it depends on the CPU how far rounding grows in more epochs.
+        check_for(4, masked(4), "masked");
+        let double = error(&masked(29), Kind::Double);
+        assert!(double < F64, "masked: {double:e} in float64 after 29 epochs");
     }
 }
 
