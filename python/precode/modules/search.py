@@ -47,8 +47,8 @@ ONE_SHOT_COPIES = 20
 """The same of other methods of one shot, which is more than any takes."""
 
 TRAINING_COPIES = 20
-"""The same of methods that train. Measured likewise: 4.1 (magnitude), 8.4 (imp), 10.2 to 15.7 (Early-Bird, wanda,
-learned masks)."""
+"""The same of methods that train. Measured likewise: 4.1 (magnitude), 8.4 (imp), 10.2 to 15.7 (Early-Bird, learned
+masks)."""
 
 ROUNDS_COPIES = 54
 """The same of a hundred rounds of scores. Measured likewise on a layer of 12 MiB: 50.8."""
