@@ -32,29 +32,24 @@ from precode.tickets.registry import READS_CODES
 from precode.tickets.search import moments
 from precode.tickets.ticket import Ticket
 
-SCORES_COPIES = 9
+SCORES_COPIES = (9, 6)
 """Bytes that methods of one score a weight take at most, as a multiple of the bytes of the parameters (of float32 where
-they are of a smaller type). Measured on 95 MiB in one layer and in four, where the allocator keeps what is freed: 1.6
-(magnitude-init) to 8.1 (grasp)."""
-
-LARGE_SCORES_COPIES = 6
-"""The same in large modules, where it gives memory back: 1.6 to 4.6."""
+they are of a smaller type): where the allocator keeps what is freed, and where it gives it back. Measured on 95 MiB in
+one layer and in four: 1.6 (magnitude-init) to 8.1 (grasp), and 1.6 to 4.6."""
 
 OF_SCORES = ("random", "magnitude-init", "snip", "grasp", "grasp-magnitude")
 """Those methods."""
 
-ONE_SHOT_COPIES = 20
+ONE_SHOT_COPIES = (20, 20)
 """The same of other methods of one shot, which is more than any takes."""
 
-TRAINING_COPIES = 20
-"""The same of methods that train. Measured likewise: 4.1 (magnitude), 8.4 (imp), 10.2 to 15.7 (Early-Bird, learned
-masks)."""
+TRAINING_COPIES = (20, 20)
+"""The same of methods that train. Measured likewise, kept: 4.1 (magnitude), 8.4 (imp), 10.2 to 15.7 (Early-Bird,
+learned masks)."""
 
-ROUNDS_COPIES = 54
-"""The same of a hundred rounds of scores. Measured likewise on a layer of 12 MiB: 50.8."""
-
-LARGE_ROUNDS_COPIES = 8
-"""The same in large modules, where it gives memory back: 6."""
+ROUNDS_COPIES = (54, 8)
+"""The same of a hundred rounds of scores. Measured on a layer of 12 MiB, kept: 50.8; on four of 24 MiB, given back:
+6."""
 
 LEVEL = 0.8
 """What a level of iterative pruning keeps; the outcome of each is remembered where there are several densities."""
@@ -357,22 +352,24 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
     record = next((row for row in _precode.methods() if row["name"] == method.partition(":")[0]), None)
     schedule = "" if record is None else record["schedule"]
     trains = record is not None and (record["needs_dense_run"] or schedule.startswith("learned"))
-    returned = _large(slots) and memory.can_return()
     if trains:
-        copies = TRAINING_COPIES
+        kept, given_back = TRAINING_COPIES
     elif schedule.startswith("100 rounds"):
-        copies = LARGE_ROUNDS_COPIES if returned else ROUNDS_COPIES
-    elif method in OF_SCORES:
-        copies = LARGE_SCORES_COPIES if returned else SCORES_COPIES
+        kept, given_back = ROUNDS_COPIES
     else:
-        copies = ONE_SHOT_COPIES
-    weights = sum(slot.parameter.numel() * slot.parameter.element_size() for slot in slots.values())
-    if len(densities) > 1:  # outcomes that are remembered
-        copies += 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)
-    # What is computed with is of four bytes a number at least.
-    computed = sum(slot.parameter.numel() * max(slot.parameter.element_size(), 4) for slot in slots.values())
+        kept, given_back = SCORES_COPIES if method in OF_SCORES else ONE_SHOT_COPIES
+    remembered = 0  # outcomes
+    if len(densities) > 1:
+        remembered = 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)
+    gives_back = _large(slots) and memory.can_return()
+    weights = needed = 0
+    for slot in slots.values():
+        weights += slot.parameter.numel() * slot.parameter.element_size()
+        # What is computed with is of four bytes a number at least, and kept where it is small.
+        size = slot.parameter.numel() * max(slot.parameter.element_size(), 4)
+        needed += size * ((given_back if gives_back and size >= memory.RETURNED else kept) + remembered)
     memory.check(
-        computed * copies,
+        needed,
         f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters",
         "free memory, prune a smaller module" + (", or use a method of one shot, such as 'snip'" if trains else ""),
     )

@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn first_moments_never_become_denormal() {
+    fn first_moments_that_no_weight_can_feel_become_zero() {
         assert_eq!(FLUSHED, 2f32.powi(-100));
         for level in Kernels::Fused.available() {
             blocked::run(Kernels::Fused.select(Some(level)).unwrap(), 3, Flush);
