@@ -33,6 +33,8 @@ pub enum Kernels {
     /// Those of [all pairs](crate::read::pairs) of codes, the same numbers at every level: AVX2 counts with carry-save
     /// adders and a table of nibbles, AVX-512 needs VPOPCNTDQ.
     Pairs,
+    /// That which puts [pruned weights](crate::ticket::zeroing) to zero, the same values at every level.
+    Zeroing,
 }
 
 impl Kernels {
@@ -42,11 +44,13 @@ impl Kernels {
     /// use precode_core::cpu::Kernels;
     /// assert_eq!(Kernels::Fused.variable(), "PRECODE_FUSED_LEVEL");
     /// assert_eq!(Kernels::Pairs.variable(), "PRECODE_PAIRS_KERNEL");
+    /// assert_eq!(Kernels::Zeroing.variable(), "PRECODE_ZEROING_LEVEL");
     /// ```
     pub const fn variable(self) -> &'static str {
         match self {
             Self::Fused => "PRECODE_FUSED_LEVEL",
             Self::Pairs => "PRECODE_PAIRS_KERNEL",
+            Self::Zeroing => "PRECODE_ZEROING_LEVEL",
         }
     }
 
@@ -72,7 +76,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             (_, Level::Avx2) => has_avx2(),
             #[cfg(target_arch = "x86_64")]
-            (Self::Fused, Level::Avx512) => has_avx512(),
+            (Self::Fused | Self::Zeroing, Level::Avx512) => has_avx512(),
             #[cfg(target_arch = "x86_64")]
             (Self::Pairs, Level::Avx512) => has_avx512() && is_x86_feature_detected!("avx512vpopcntdq"),
             #[cfg(not(target_arch = "x86_64"))]
@@ -218,11 +222,13 @@ unsafe fn avx512_popcount<K: Kernel>(kernel: K) -> K::Output {
 mod tests {
     use super::*;
 
-    /// Says which level ran; of one group or the other.
-    struct Ran<const PAIRS: bool>;
+    const GROUPS: [Kernels; 3] = [Kernels::Fused, Kernels::Pairs, Kernels::Zeroing];
 
-    impl<const PAIRS: bool> Kernel for Ran<PAIRS> {
-        const GROUP: Kernels = if PAIRS { Kernels::Pairs } else { Kernels::Fused };
+    /// Says which level ran, of one of the groups.
+    struct Ran<const PLACE: usize>;
+
+    impl<const PLACE: usize> Kernel for Ran<PLACE> {
+        const GROUP: Kernels = GROUPS[PLACE];
         type Output = Level;
 
         fn portable(self) -> Level {
@@ -242,13 +248,14 @@ mod tests {
 
     #[test]
     fn what_is_selected_runs_and_what_is_not_there_is_refused() {
-        for kernels in [Kernels::Fused, Kernels::Pairs] {
+        for kernels in GROUPS {
             for &level in Level::ALL {
                 match kernels.select(Some(level)) {
                     Ok(selected) => {
                         let ran = match kernels {
-                            Kernels::Fused => selected.run(Ran::<false>),
-                            Kernels::Pairs => selected.run(Ran::<true>),
+                            Kernels::Fused => selected.run(Ran::<0>),
+                            Kernels::Pairs => selected.run(Ran::<1>),
+                            Kernels::Zeroing => selected.run(Ran::<2>),
                         };
                         assert_eq!((selected.level(), ran), (level, level));
                     }
@@ -270,15 +277,14 @@ mod tests {
     #[test]
     fn the_environment_forces_a_level() {
         const CHILD: &str = "PRECODE_TEST_LEVEL_CHILD";
-        let each = [Kernels::Fused, Kernels::Pairs];
         if std::env::var(CHILD).is_ok() {
-            for kernels in each {
+            for kernels in GROUPS {
                 println!("{kernels:?}: {:?}", kernels.select(None).map(Selected::level));
                 assert_eq!(kernels.select(Some(Level::Portable)).unwrap().level(), Level::Portable);
             }
             return;
         }
-        for kernels in each {
+        for kernels in GROUPS {
             let mut cases: Vec<(String, String)> = kernels
                 .available()
                 .into_iter()

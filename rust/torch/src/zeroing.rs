@@ -1,5 +1,6 @@
 //! Zeros where a mask prunes, in place, for tensors in memory.
 
+use precode_core::cpu::{Kernels, Selected};
 use precode_core::ticket::zeroing::{Bits, zero_pruned as zero};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -14,14 +15,16 @@ const MANY: usize = 1 << 18;
 /// Autograd is not told: the values of a masked weight are what they were for whoever computed with them.
 ///
 /// # Errors
-/// Tensors that are not contiguous, not on the CPU, of different shapes, or of other kinds than floats and bool.
+/// Tensors that are not contiguous, not on the CPU, of different shapes, or of other kinds than floats and bool; as
+/// [`Kernels::select`].
 pub fn zero_pruned(values: &Tensor, kept: &Tensor, threads: usize) -> Result<()> {
     let right = |tensor: &Tensor| tensor.device() == Device::Cpu && tensor.is_contiguous();
     let fits = right(values) && right(kept) && kept.f_kind()? == Kind::Bool && values.size() == kept.size();
+    let level = Kernels::Zeroing.select(None)?;
     match values.f_kind()? {
-        Kind::Half | Kind::BFloat16 if fits => in_place::<u16>(values, kept, threads),
-        Kind::Float if fits => in_place::<u32>(values, kept, threads),
-        Kind::Double if fits => in_place::<u64>(values, kept, threads),
+        Kind::Half | Kind::BFloat16 if fits => in_place::<u16>(values, kept, threads, level),
+        Kind::Float if fits => in_place::<u32>(values, kept, threads, level),
+        Kind::Double if fits => in_place::<u64>(values, kept, threads, level),
         kind => {
             return Err(shape_error!(
                 "values of {kind:?} and shape {:?} beside a mask of shape {:?}: expected contiguous floats and bools of \
@@ -34,7 +37,7 @@ pub fn zero_pruned(values: &Tensor, kept: &Tensor, threads: usize) -> Result<()>
     Ok(())
 }
 
-fn in_place<T: Bits + Send>(values: &Tensor, kept: &Tensor, threads: usize) {
+fn in_place<T: Bits + Send>(values: &Tensor, kept: &Tensor, threads: usize, level: Selected) {
     let count = values.numel();
     if count == 0 {
         return;
@@ -48,8 +51,11 @@ fn in_place<T: Bits + Send>(values: &Tensor, kept: &Tensor, threads: usize) {
         )
     };
     if threads < 2 || count < MANY {
-        return zero(values, kept);
+        return zero(values, kept, level);
     }
     let part = count.div_ceil(threads);
-    values.par_chunks_mut(part).zip(kept.par_chunks(part)).for_each(|(values, kept)| zero(values, kept));
+    values
+        .par_chunks_mut(part)
+        .zip(kept.par_chunks(part))
+        .for_each(|(values, kept)| zero(values, kept, level));
 }
