@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -139,19 +139,38 @@ def returned() -> Iterator[None]:
     """Within the block, large memory that is freed goes back to the system at once, where it can (`can_return`).
 
     glibc keeps freed tensors of up to 32 MiB, so that a search in many layers would take twice the memory of one in a
-    single layer. Afterwards it keeps what it would have come to keep.
+    single layer. Afterwards it keeps what it would have come to keep. What is smaller goes back by `trim`.
 
     Example:
         >>> with returned():
-        ...     pass
+        ...     trim()
     """
     if not can_return():
         yield
         return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(MMAP_THRESHOLD, RETURNED)
+    library = ctypes.CDLL(None)
+    library.mallopt(MMAP_THRESHOLD, RETURNED)
+    _trims.append(library.malloc_trim)
     try:
         yield
     finally:
-        mallopt(MMAP_THRESHOLD, MOST_KEPT)
-        mallopt(TRIM_THRESHOLD, 2 * MOST_KEPT)
+        _trims.pop()
+        library.mallopt(MMAP_THRESHOLD, MOST_KEPT)
+        library.mallopt(TRIM_THRESHOLD, 2 * MOST_KEPT)
+
+
+_trims: list[Callable[[int], int]] = []
+"""How `trim` does it, once for each block of `returned`."""
+
+
+def trim() -> None:
+    """Gives small memory that is free back to the system, within a block of `returned`; else it does nothing.
+
+    It takes milliseconds, but memory that is new takes time as well: for the ends of passes over the data, not of
+    batches.
+
+    Example:
+        >>> trim()
+    """
+    for trim in _trims[-1:]:
+        trim(0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from precode import _precode
+from precode._internal import memory
 from precode._internal.errors import UnsupportedError
 from precode._internal.parts import parts
 from precode.modules import doubts, own, selection
@@ -103,6 +104,7 @@ class Search:
             compared = selection.compared(found.scores, layouts, wanted.granularity)
             said += doubts.of_scores(self._method, compared, masks, per_layer=wanted.scope == "per-layer")
             del compared
+            memory.trim()
         said += objective.said + doubts.of_masks(masks)
         config: dict[str, Any] = {
             "seed": self._seed,
@@ -161,6 +163,7 @@ class Search:
             self._at,
             self._seed,
         )
+        memory.trim()
         first = [value for _, value, _ in self._objective.parameters]
         start = first if found["start"] is None else [value[0] for value in found["start"][0]]
         scores = [] if found["scores"] is None else [score[0] for score in found["scores"][0]]

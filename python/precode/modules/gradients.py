@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
@@ -22,8 +22,11 @@ NOT_FINITE = "the gradient at '{}' is not finite: check the data and the loss fo
 
 def leaves(*values: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that values have gradients in, as far as their graph is known before `backward`."""
-    found = [value for value in values if value.grad_fn is None and value.requires_grad]
-    seen, open_nodes = set(), [value.grad_fn for value in values if value.grad_fn is not None]
+    return _leaves(get_gradient_edge(value) for value in values if value.requires_grad)
+
+
+def _leaves(places: Iterable[GradientEdge]) -> list[torch.Tensor]:
+    found, seen, open_nodes = [], set(), [place.node for place in places]
     while open_nodes:
         node = open_nodes.pop()
         if node in seen:
@@ -102,6 +105,16 @@ def _taken(parameter: torch.Tensor) -> torch.Tensor | None:
     return None if gradient is None else gradient.detach().to_dense()
 
 
+def _is_alone(gradient: torch.Tensor, parameter: torch.Tensor) -> bool:
+    """Whether a gradient stands in memory as its parameter does, in memory of its own that nobody else looks at."""
+    storage, other = gradient.untyped_storage(), torch.empty(0).untyped_storage()
+    return (
+        gradient.stride() == parameter.stride()
+        and storage.nbytes() == gradient.numel() * gradient.element_size()
+        and torch._C._storage_Use_Count(storage._cdata) == torch._C._storage_Use_Count(other._cdata)
+    )
+
+
 class Mean:
     """The mean over batches of the gradients of parameters.
 
@@ -109,16 +122,16 @@ class Mean:
 
     Args:
         names: of the parameters.
-        parameters: leaves, all zero in the mean at first.
+        parameters: leaves.
 
     Attributes:
-        values: the mean so far, one tensor for each parameter.
+        values: the mean so far, by name, of the parameters that had a gradient.
         total: what the batches so far count.
     """
 
     def __init__(self, names: Sequence[str], parameters: Sequence[nn.Parameter]) -> None:
         self._names, self._parameters = names, parameters
-        self.values = [torch.zeros_like(parameter) for parameter in parameters]
+        self.values: dict[str, torch.Tensor] = {}
         self.total = 0.0
 
     @contextmanager
@@ -129,23 +142,26 @@ class Mean:
             PrecodeValueError: a gradient that is not finite.
         """
         self.total += weight
-        share, had, wrong = weight / self.total, set[int](), set[int]()
+        share, had, wrong = weight / self.total, set[str](), list[str]()
 
-        def take(parameter: torch.Tensor, place: int) -> None:
+        def take(parameter: torch.Tensor, name: str) -> None:
             gradient = _taken(parameter)
             if gradient is None:
                 return
             if not all_finite(gradient):
-                wrong.add(place)
-            if place not in had:
-                self.values[place].lerp_(gradient, share)
+                wrong.append(name)
+            if name not in self.values:
+                kept = gradient if _is_alone(gradient, parameter) else torch.empty_like(parameter).copy_(gradient)
+                self.values[name] = kept.mul_(share)
+            elif name not in had:
+                self.values[name].lerp_(gradient, share)
             else:  # reentrant checkpoints give a parameter its gradient in parts
-                self.values[place].add_(gradient, alpha=share)
-            had.add(place)
+                self.values[name].add_(gradient, alpha=share)
+            had.add(name)
 
         hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(take, place=place))  # type: ignore[no-untyped-call]
-            for place, parameter in enumerate(self._parameters)
+            parameter.register_post_accumulate_grad_hook(partial(take, name=name))  # type: ignore[no-untyped-call]
+            for name, parameter in zip(self._names, self._parameters, strict=True)
         ]
         try:
             yield
@@ -153,10 +169,10 @@ class Mean:
             for hook in hooks:
                 hook.remove()
         if wrong:
-            raise PrecodeValueError(NOT_FINITE.format(self._names[min(wrong)]))
-        for place, value in enumerate(self.values):
-            if place not in had:
-                value.lerp_(torch.zeros((), dtype=value.dtype, device=value.device), share)
+            raise PrecodeValueError(NOT_FINITE.format(min(wrong, key=self._names.index)))
+        for name, value in self.values.items():
+            if name not in had:
+                value.mul_(1 - share)
 
 
 def curvature(
@@ -173,20 +189,35 @@ def curvature(
     """
     if not value.requires_grad:
         raise PrecodeValueError("the loss does not depend on the parameters: is there a detach or no_grad on the way?")
+    places: dict[int, GradientEdge | None] = {}
+
+    def note(part: torch.Tensor, place: int) -> torch.Tensor | None:
+        """Where a first derivative is in the graph, None where it has none; its values go."""
+        places[place] = get_gradient_edge(part) if part.requires_grad else None
+        if part.layout != torch.strided:
+            return None
+        return torch.zeros((), dtype=part.dtype, device=part.device).expand(part.shape)
+
+    hooks = [
+        parameter.register_hook(partial(note, place=place))  # type: ignore[no-untyped-call]
+        for place, parameter in enumerate(parameters)
+    ]
     try:
-        first = torch.autograd.grad(value, list(parameters), create_graph=True, allow_unused=True)
-        hidden = [name for name, part, g in zip(names, first, along, strict=True) if part is None and bool(g.any())]
+        try:
+            torch.autograd.grad(value, list(parameters), create_graph=True, allow_unused=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        hidden = [names[place] for place, g in enumerate(along) if place not in places and bool(g.any())]
         if hidden:
             raise RuntimeError(f"the way to '{hidden[0]}' is hidden")
         # Where a part has no graph, the value is linear in its parameter.
-        pairs = [(part, g) for part, g in zip(first, along, strict=True) if part is not None and part.requires_grad]
+        pairs = [(edge, along[place]) for place, edge in sorted(places.items()) if edge is not None]
         if pairs:
+            edges, factors = zip(*pairs, strict=True)
             own = {id(parameter) for parameter in parameters}
-            parts, factors = zip(*pairs, strict=True)
-            others = [leaf for leaf in leaves(*parts) if id(leaf) not in own]
-            places = [get_gradient_edge(part) for part in parts]
-            del first, pairs, parts  # first derivatives would lie beside the second ones
-            backward(places, parameters, others, factors)
+            others = [leaf for leaf in _leaves(edges) if id(leaf) not in own]
+            backward(edges, parameters, others, factors)
     except RuntimeError as error:
         said = str(error).strip().partition("\n")[0]
         raise UnsupportedError(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from precode._internal import memory
 from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError, UnsupportedError
 from precode._internal.parts import all_finite
 from precode._internal.randomness import isolated, reseed
@@ -154,9 +155,9 @@ class Learner:
 
     # Values
 
-    def _in(self, values: Tensors) -> Tensors:
-        """Values of all parameters as they stand in the module."""
-        return [each.original(value.detach()) for each, value in zip(self._layouts, values, strict=True)]
+    def _in(self, values: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Values of all parameters as they stand in the module, one by one."""
+        return (each.original(value.detach()) for each, value in zip(self._layouts, values, strict=True))
 
     def _out(self, values: Tensors) -> Tensors:
         """Values of all parameters as methods see them."""
@@ -177,6 +178,7 @@ class Learner:
         """Takes the memory of the copy away while nobody computes with it."""
         for name, value in self._resting.items():
             self._slots[name].parameter.data = value.new_zeros(()).expand(value.shape)
+        memory.trim()
 
     def _room(self, slots: dict[str, masked.Slot]) -> None:
         """Gives the copy, or a copy of it, memory for its values."""
@@ -184,7 +186,7 @@ class Learner:
             slots[name].parameter.data = torch.empty_like(value)
 
     @contextmanager
-    def _at(self, at: Tensors) -> Iterator[None]:
+    def _at(self, at: Iterable[torch.Tensor]) -> Iterator[None]:
         """Within the block, the copy has other values; its buffers are those of the module again afterwards."""
         self._room(self._slots)
         for slot, value in zip(self._slots.values(), self._in(at), strict=True):
@@ -206,6 +208,7 @@ class Learner:
             mask = self.layouts[name].original(mask)
             slots[name].put(slots[name].parameter * mask)
             slots[name].prune(mask)
+        memory.trim()
         return network
 
     def _restore_original(self) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
+from precode._internal import memory
 from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
 from precode._internal.parts import exact, parts
 from precode._internal.randomness import isolated
@@ -132,14 +133,18 @@ class ModuleObjective(Learner):
         length = _norm(gradient)
         if not length:
             return
-        ends = []
+        change: Tensors = []
         for step in (STEP, -STEP):
-            moved = self._out([part * (step / length) for part in gradient])
-            there = [value + part.to(value.dtype) for value, part in zip(at, moved, strict=True)]
-            ends.append(self._mean(self._data().epoch(SCORING), there, self._prunable, self.temperature))
-        change = [(a - b) * (length / (2 * STEP)) for a, b in zip(*ends, strict=True)]
-        apart = _norm([a - b for a, b in zip(change, product, strict=True)])
-        if apart > AGREEMENT * max(_norm(change), _norm(product)) and apart > NOISE * length:
+            # One by one, so that they do not lie beside those of the copy.
+            there = (
+                value + each.canonical(part * (step / length)).to(value.dtype)
+                for each, value, part in zip(self._layouts, at, gradient, strict=True)
+            )
+            end = self._mean(self._data().epoch(SCORING), there, self._prunable, self.temperature)
+            change = [a.sub_(b).mul_(length / (2 * STEP)) for a, b in zip(change, end, strict=True)] if change else end
+        largest = max(_norm(change), _norm(product))
+        apart = _norm([a.sub_(b) for a, b in zip(change, product, strict=True)])
+        if apart > AGREEMENT * largest and apart > NOISE * length:
             raise UnsupportedError(
                 "this method needs second derivatives, and those of a torch.autograd.Function in the module are not "
                 "the change of its first derivatives: let its backward compute with operations that autograd records, "
@@ -344,9 +349,10 @@ class ModuleObjective(Learner):
         kept = self.fit(network, range(first_epoch, end), snapshots, rate)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
+        del network
         if masks is not None and sum(value.numel() for value in values) >= LARGE:
-            del network
             gc.collect()  # torch's parametrized layers are in a reference cycle
+        memory.trim()
         return self._out(values), kept, float(end - first_epoch)
 
     def dense_epochs(self) -> Iterator[Tensors]:
@@ -367,7 +373,7 @@ class ModuleObjective(Learner):
     def _mean(
         self,
         batches: Iterable[tuple[Any, Any]],
-        at: Tensors,
+        at: Iterable[torch.Tensor],
         parameters: list[str],
         temperature: float = 1.0,
         along: Tensors | None = None,
@@ -402,9 +408,9 @@ class ModuleObjective(Learner):
                 self._buffers.put_back()
         if not mean.total:
             raise PrecodeValueError("no batch of the data counts: every weight is 0, or every label is ignored")
-        found = dict(zip(names, mean.values, strict=True))
         return [
-            found[name] if name in found else torch.zeros_like(slot.parameter) for name, slot in self._slots.items()
+            mean.values[name] if name in mean.values else torch.zeros_like(slot.parameter)
+            for name, slot in self._slots.items()
         ]
 
     def _output_of_ones(self, network: nn.Module, kind: torch.dtype) -> torch.Tensor:
@@ -464,7 +470,7 @@ def _ones_like(x: Any, kind: torch.dtype) -> Any:
 
 
 def _norm(tensors: Tensors) -> float:
-    return math.sqrt(sum(float(exact(tensor).square().sum()) for tensor in tensors))
+    return math.sqrt(sum(float(exact(part).square().sum()) for tensor in tensors for (part,) in parts(tensor)))
 
 
 def _digest(tensors: Tensors, *rest: Any) -> bytes:
