@@ -105,16 +105,6 @@ def _taken(parameter: torch.Tensor) -> torch.Tensor | None:
     return None if gradient is None else gradient.detach().to_dense()
 
 
-def _is_alone(gradient: torch.Tensor, parameter: torch.Tensor) -> bool:
-    """Whether a gradient stands in memory as its parameter does, in memory of its own that nobody else looks at."""
-    storage, other = gradient.untyped_storage(), torch.empty(0).untyped_storage()
-    return (
-        gradient.stride() == parameter.stride()
-        and storage.nbytes() == gradient.numel() * gradient.element_size()
-        and torch._C._storage_Use_Count(storage._cdata) == torch._C._storage_Use_Count(other._cdata)
-    )
-
-
 class Mean:
     """The mean over batches of the gradients of parameters.
 
@@ -151,8 +141,8 @@ class Mean:
             if not all_finite(gradient):
                 wrong.append(name)
             if name not in self.values:
-                kept = gradient if _is_alone(gradient, parameter) else torch.empty_like(parameter).copy_(gradient)
-                self.values[name] = kept.mul_(share)
+                # A copy: several parameters may have one gradient.
+                self.values[name] = torch.empty_like(parameter).copy_(gradient).mul_(share)
             elif name not in had:
                 self.values[name].lerp_(gradient, share)
             else:  # reentrant checkpoints give a parameter its gradient in parts
