@@ -66,7 +66,8 @@ print(search({width}))
 # Layers of 64, 16 and 4 MB: the allocator would keep the two smaller ones, and goes on keeping the smallest.
 @pytest.mark.parametrize(("layers", "width"), [(1, 4000), (4, 2000), (25, 1000)])
 @pytest.mark.parametrize(
-    ("method", "most"), [("magnitude-init", 4), ("random", 4), ("snip", 4), ("grasp", 5), ("magnitude", 6), ("imp", 6.5)]
+    ("method", "most"),
+    [("magnitude-init", 4), ("random", 4), ("snip", 4), ("grasp", 5), ("magnitude", 6), ("imp", 6.5)],
 )
 def test_a_search_takes_so_many_times_the_memory_of_the_weights(method, most, layers, width):
     code = SEARCH.format(method=method, layers=layers, width=width)

@@ -174,6 +174,18 @@ def test_sparsegpt_goes_from_column_to_column(variables, hidden):
         pc.find_tickets(runs, "sparsegpt", 0.5, granularity="row")
 
 
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+def test_sparsegpt_takes_layers_wider_than_exact_removal_does():
+    inputs = 4160
+    module, x = nn.Linear(inputs, 2), torch.randn(200, inputs)
+    x[:, 3] = 0
+    data = x, torch.arange(200) % 2
+    found = pc.find_ticket(module, "sparsegpt", 0.5, data, nn.functional.cross_entropy, train=lambda module: None)
+    weights = module.weight.detach().double().numpy()
+    expected = reference.sparsegpt(weights, x.double().numpy(), 0.5, DAMPING, 128)
+    np.testing.assert_array_equal(found.masks["weight"].numpy(), expected)
+
+
 # --- modules --------------------------------------------------------------------------------------------
 
 
@@ -361,9 +373,12 @@ def test_layers_too_wide_for_exact_removal_are_refused_before_any_training():
     module = nn.Sequential(nn.Conv1d(1025, 2, 4), nn.Flatten(), nn.Linear(2, 2))
     data = torch.randn(4, 1025, 4), torch.arange(4) % 2
     trained = []
-    for method in ("obs", "obs-rounds", "obs:reinit", "sparsegpt"):
+    for method in ("obs", "obs-rounds", "obs:reinit"):
         with pytest.raises(pc.PrecodeValueError, match=r"output of '0.weight' has 4100 inputs, .* at most 4096"):
             pc.find_ticket(module, method, 0.5, data, nn.functional.cross_entropy, train=trained.append)
+    wider, far = nn.Sequential(nn.Flatten(), nn.Linear(16_388, 2)), (torch.randn(4, 4097, 4), data[1])
+    with pytest.raises(pc.PrecodeValueError, match=r"output of '1.weight' has 16388 inputs, .* at most 16384"):
+        pc.find_ticket(wider, "sparsegpt", 0.5, far, nn.functional.cross_entropy, train=trained.append)
     with pytest.raises(pc.PrecodeValueError, match="Fisher matrix of 8204 prunable weights"):
         pc.find_ticket(module, "obs-loss", 0.5, data, nn.functional.cross_entropy, train=trained.append)
     assert trained == []

@@ -14,6 +14,7 @@ from precode.networks.training import TrainSettings
 
 __all__ = [
     "MOST_REMOVED_TOGETHER",
+    "MOST_SPARSEGPT_INPUTS",
     "TORCH_VERSION",
     "VERSION",
     "Formula",
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 MOST_REMOVED_TOGETHER: int
+MOST_SPARSEGPT_INPUTS: int
 TORCH_VERSION: str
 VERSION: str
 

@@ -214,7 +214,7 @@ class ModuleObjective(Learner):
                         sums[place] += torch.einsum(products, inputs, inputs)
                 self._buffers.put_back()
                 count += samples(x)
-        return [each / count for each in sums]
+        return [each.div_(count) for each in sums]
 
     def samples(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All data as Booleans: the inputs of the first layer that codes are read from, and the labels of the output.

@@ -50,6 +50,9 @@ TRAINING_COPIES = (20, 20)
 ROUNDS_COPIES = (54, 9)
 """The same of a hundred rounds of scores. Measured: 50.8 in a small module, 6.2 to 8.5 in large ones."""
 
+HESSIANS, HESSIANS_OF_ONE = 2, 5
+"""How many of each layer's Hessians there are at once at most, and how many more of the layer that is pruned."""
+
 LEVEL = 0.8
 """What a level of iterative pruning keeps; the outcome of each is remembered where there are several densities."""
 
@@ -134,9 +137,9 @@ def find_ticket(
 
     Every method of `precode methods` works on every module with linear, convolutional, attention or recurrent layers;
     those that read codes or take rows times their weights to the outputs need a pair of linear layers; those that read
-    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs`` and
-    ``sparsegpt`` take layers of up to 4,096 inputs, ``obs-loss`` up to 4,096 prunable weights, ``hot-obs`` modules of
-    up to 4,096 parameters.
+    the inputs of layers (``obs``, ``sparsegpt``, ``wanda``) take linear and convolutional layers; ``obs``
+    takes layers of up to 4,096 inputs, ``sparsegpt`` of up to 16,384, ``obs-loss`` up to 4,096 prunable weights,
+    ``hot-obs`` modules of up to 4,096 parameters.
     Gradients are taken on all of `data`, each layer in the mode that it has: in training mode, batch normalization uses
     the statistics of each batch, and dropout is drawn from the seed. A module in evaluation mode throughout is put in
     training mode. All user code runs in the calling thread.
@@ -316,21 +319,36 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
 
     Raises:
         PrecodeValueError: a layer has too many inputs, or all layers too many weights; the message names it.
+        UnsupportedError: the Hessians of all layers do not fit into memory.
     """
     base, most = method.partition(":")[0], _precode.MOST_REMOVED_TOGETHER
+    other = "or take 'wanda', which takes layers of any width"
     if base == "obs-loss":
         if (total := sum(shape.numel() for shape in shapes.values())) > most:
             raise PrecodeValueError(
                 f"the Fisher matrix of {total} prunable weights: obs-loss takes at most {most}; prune "
                 "fewer, or take 'obs', which goes layer by layer"
             )
-    elif base.startswith("obs") or base == "sparsegpt":
-        for name, shape in shapes.items():
-            if (inputs := shape[1:].numel()) > most:
-                raise PrecodeValueError(
-                    f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {most} "
-                    f"together: leave it out, as by exclude='{name}', or take 'wanda', which takes layers of any width"
-                )
+        return
+    if base == "sparsegpt":
+        most = _precode.MOST_SPARSEGPT_INPUTS
+    elif base.startswith("obs"):
+        other = f"or take 'sparsegpt', which takes up to {_precode.MOST_SPARSEGPT_INPUTS}"
+    else:
+        return
+    widths = {name: shape[1:].numel() for name, shape in shapes.items()}
+    for name, inputs in widths.items():
+        if inputs > most:
+            raise PrecodeValueError(
+                f"each output of '{name}' has {inputs} inputs, of which {base} takes at most {most} "
+                f"together: leave it out, as by exclude='{name}', {other}"
+            )
+    cells = [inputs**2 for inputs in widths.values()]
+    memory.check(
+        8 * (HESSIANS * sum(cells) + HESSIANS_OF_ONE * max(cells)),
+        f"the Hessians of {len(cells)} layers, of up to {max(widths.values())} inputs,",
+        "free memory, leave the widest layers out, or take 'wanda', which needs their diagonals alone",
+    )
 
 
 def _returned(slots: Mapping[str, Slot]) -> AbstractContextManager[None]:

@@ -50,6 +50,7 @@ mod _precode {
         module.py().import("torch")?;
         module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
         module.add("MOST_REMOVED_TOGETHER", precode_core::ticket::obs::MOST_WEIGHTS)?;
+        module.add("MOST_SPARSEGPT_INPUTS", precode_torch::methods::MOST_SPARSEGPT_INPUTS)?;
         module.add("TORCH_VERSION", env!("PRECODE_TORCH_VERSION"))
     }
 }

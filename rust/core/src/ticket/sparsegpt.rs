@@ -5,14 +5,66 @@
 
 use nalgebra::DMatrix;
 
-use super::obs::{Layer, damped_inverse};
+use super::obs::damped_inverse;
 use crate::Progress;
-use crate::error::{Result, in_parallel, shape_error, value_error};
+use crate::error::{Result, shape_error, value_error};
 
 /// Columns whose weights are chosen together, as in the official code.
 pub const BLOCK: usize = 128;
 
-/// Which weights of a layer are kept, (rows, inputs): exactly `kept`.
+/// `U` of one Hessian, and the inputs that are always zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factor {
+    /// Row-major, (inputs, inputs).
+    upper: Vec<f64>,
+    inputs: usize,
+    dead: Vec<usize>,
+}
+
+impl Factor {
+    /// That of `H + damping * mean(diag H) * I`, for H of (inputs, inputs) whose zeros on the diagonal, those of inputs
+    /// that are always zero, count as one.
+    ///
+    /// # Errors
+    /// As [`damped_inverse`].
+    pub fn of(hessian: &[f64], inputs: usize, damping: f64) -> Result<Self> {
+        let mut hessian = hessian.to_vec();
+        let dead: Vec<usize> = (0..inputs).filter(|&i| hessian.get(i * inputs + i) == Some(&0.0)).collect();
+        dead.iter().for_each(|&i| hessian[i * inputs + i] = 1.0);
+        let inverse = damped_inverse(&hessian, inputs, damping)?;
+        match DMatrix::from_row_slice(inputs, inputs, &inverse).cholesky() {
+            // A column of the lower one is a row of the upper one.
+            Some(factor) => Self::new(factor.l().as_slice().to_vec(), dead),
+            None => Err(value_error!("the Hessian is singular to working precision: damp it more")),
+        }
+    }
+
+    /// One that was computed elsewhere: row-major, (inputs, inputs), its diagonal positive. What is below is not read.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for a matrix that is not square, or an input that it does not have;
+    /// [`Error::Value`](crate::Error::Value) for a diagonal that is not positive.
+    pub fn new(upper: Vec<f64>, dead: Vec<usize>) -> Result<Self> {
+        let inputs = upper.len().isqrt();
+        if inputs == 0 || inputs * inputs != upper.len() || dead.iter().any(|&input| input >= inputs) {
+            return Err(shape_error!("{} entries of a square matrix, and zeros at {dead:?}", upper.len()));
+        }
+        if let Some(entry) =
+            (0..inputs).map(|i| upper[i * inputs + i]).find(|entry| entry.is_nan() || *entry <= 0.0)
+        {
+            return Err(value_error!("the diagonal of U has {entry}: damp the Hessian more"));
+        }
+        Ok(Self { upper, inputs, dead })
+    }
+
+    /// Row j from the diagonal on.
+    fn from_diagonal(&self, j: usize) -> &[f64] {
+        &self.upper[j * self.inputs + j..(j + 1) * self.inputs]
+    }
+}
+
+/// Which weights of a layer are kept, (rows, inputs): exactly `kept`. Equal consecutive parts of the rows have a factor
+/// each: one for all rows, or one for each group of a convolution.
 ///
 /// Blocks of `block` columns go from left to right. When a block is reached, the cheapest of its weights over all rows
 /// leave, as they are by then (with `invert`, the dearest); of equal ones the first are kept. Up to each block the same
@@ -21,48 +73,47 @@ pub const BLOCK: usize = 128;
 ///
 /// ```
 /// use precode_core::Progress;
-/// use precode_core::ticket::{obs::Layer, sparsegpt::keep};
-/// let hessian = [1.0, 0.9, 0.9, 1.0];
-/// let layer = Layer { weights: &[2.0, 1.0, -1.0, 1.5], alive: None, hessians: &hessian, inputs: 2 };
+/// use precode_core::ticket::sparsegpt::{Factor, keep};
+/// let factors = [Factor::of(&[1.0, 0.9, 0.9, 1.0], 2, 0.0)?];
 /// // Without -1.0, its neighbour is 1.5 - 0.9 and the lesser one.
-/// assert_eq!(keep(&layer, 2, 1, 0.0, false, &Progress::default())?, [true, true, false, false]);
+/// let mask = keep(&[2.0, 1.0, -1.0, 1.5], &factors, 2, 1, false, &Progress::default())?;
+/// assert_eq!(mask, [true, true, false, false]);
 /// # Ok::<(), precode_core::Error>(())
 /// ```
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) for sizes that do not fit; [`Error::Value`](crate::Error::Value) for more
-/// weights than there are, a block of none, a weight that is not finite, and as [`damped_inverse`];
+/// weights than there are, a block of none, and a weight that is not finite;
 /// [`Error::Interrupted`](crate::Error::Interrupted).
 pub fn keep(
-    layer: &Layer,
+    weights: &[f64],
+    factors: &[Factor],
     kept: usize,
     block: usize,
-    damping: f64,
     invert: bool,
     progress: &Progress,
 ) -> Result<Vec<bool>> {
-    let (rows, parts) = layer.sizes()?;
-    let inputs = layer.inputs;
-    if kept > layer.weights.len() || block == 0 {
-        return Err(value_error!("{kept} of {} weights in blocks of {block} columns", layer.weights.len()));
+    let inputs = factors.first().map_or(0, |factor| factor.inputs);
+    let rows = weights.len().checked_div(inputs).unwrap_or_default();
+    let fits = factors.iter().all(|factor| factor.inputs == inputs);
+    if !fits || rows == 0 || rows * inputs != weights.len() || !rows.is_multiple_of(factors.len()) {
+        return Err(shape_error!(
+            "{} weights and {} factors of {inputs} inputs",
+            weights.len(),
+            factors.len()
+        ));
     }
-    if layer.alive.is_some() {
-        return Err(shape_error!("SparseGPT takes whole layers: leave alive out"));
+    if kept > weights.len() || block == 0 {
+        return Err(value_error!("{kept} of {} weights in blocks of {block} columns", weights.len()));
     }
-    if let Some(weight) = layer.weights.iter().find(|weight| !weight.is_finite()) {
+    if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
         return Err(value_error!("a weight is {weight}: weights must be finite (did training diverge?)"));
     }
-    let mut weights = layer.weights.to_vec();
-    let mut factors: Vec<DMatrix<f64>> = Vec::with_capacity(parts);
-    let cells = inputs * inputs;
-    let found = in_parallel(parts, |part| factor(&layer.hessians[part * cells..][..cells], inputs, damping))?;
-    for (part, (upper, dead)) in found.into_iter().enumerate() {
-        for row in weights.chunks_mut(inputs).skip(part * (rows / parts)).take(rows / parts) {
-            dead.iter().for_each(|&column| row[column] = 0.0);
-        }
-        factors.push(upper);
+    let mut weights = weights.to_vec();
+    let factor_of = |row: usize| &factors[row / (rows / factors.len())];
+    for (row, weights) in weights.chunks_mut(inputs).enumerate() {
+        factor_of(row).dead.iter().for_each(|&column| weights[column] = 0.0);
     }
-    let upper_of = |row: usize| &factors[row / (rows / parts)];
     let mut mask = vec![false; weights.len()];
     let mut taken = 0;
     for start in (0..inputs).step_by(block) {
@@ -72,43 +123,27 @@ pub fn keep(
         let mut places: Vec<(usize, usize)> =
             (0..rows).flat_map(|row| (start..stop).map(move |column| (row, column))).collect();
         let cost = |&(row, column): &(usize, usize)| {
-            let cost = (weights[row * inputs + column] / upper_of(row)[(column, column)]).powi(2);
+            let cost = (weights[row * inputs + column] / factor_of(row).from_diagonal(column)[0]).powi(2);
             if invert { -cost } else { cost }
         };
         places.sort_by(|a, b| (cost(b) + 0.0).total_cmp(&(cost(a) + 0.0)));
         places.iter().take(upto - taken).for_each(|&(row, column)| mask[row * inputs + column] = true);
         taken = upto;
         for (row, weights) in weights.chunks_mut(inputs).enumerate() {
-            let upper = upper_of(row);
             for column in (start..stop).filter(|column| !mask[row * inputs + column]) {
-                let step = weights[column] / upper[(column, column)];
-                (column..inputs).for_each(|later| weights[later] -= step * upper[(column, later)]);
+                let upper = factor_of(row).from_diagonal(column);
+                let step = weights[column] / upper[0];
+                weights[column..].iter_mut().zip(upper).for_each(|(weight, entry)| *weight -= step * entry);
             }
         }
     }
     Ok(mask)
 }
 
-/// U of one Hessian, and the inputs that are always zero.
-fn factor(hessian: &[f64], size: usize, damping: f64) -> Result<(DMatrix<f64>, Vec<usize>)> {
-    let mut hessian = hessian.to_vec();
-    let dead: Vec<usize> = (0..size).filter(|&i| hessian[i * size + i] == 0.0).collect();
-    dead.iter().for_each(|&i| hessian[i * size + i] = 1.0);
-    let inverse = damped_inverse(&hessian, size, damping)?;
-    match DMatrix::from_row_slice(size, size, &inverse).cholesky() {
-        Some(factor) => Ok((factor.l().transpose(), dead)),
-        None => Err(value_error!("the Hessian is singular to working precision: damp it more")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ticket::obs::DAMPING;
-
-    fn layer<'a>(weights: &'a [f64], hessians: &'a [f64], inputs: usize) -> Layer<'a> {
-        Layer { weights, alive: None, hessians, inputs }
-    }
 
     /// Numbers in -1..1 without pattern.
     fn numbers(count: usize, seed: f64) -> Vec<f64> {
@@ -119,11 +154,11 @@ mod tests {
     fn every_count_is_exact_in_any_blocks() {
         let (weights, z) = (numbers(5 * 7, 1.0), DMatrix::from_row_slice(9, 7, &numbers(63, 5.0)));
         let hessian = z.tr_mul(&z).as_slice().to_vec();
+        let factors = [Factor::of(&hessian, 7, DAMPING).unwrap()];
         for block in [1, 2, 3, 7, 128] {
             for kept in 0..=35 {
                 for invert in [false, true] {
-                    let layer = layer(&weights, &hessian, 7);
-                    let mask = keep(&layer, kept, block, DAMPING, invert, &Progress::default()).unwrap();
+                    let mask = keep(&weights, &factors, kept, block, invert, &Progress::default()).unwrap();
                     assert_eq!(mask.iter().filter(|&&kept| kept).count(), kept);
                 }
             }
@@ -139,7 +174,8 @@ mod tests {
         // Of the first column 5.0 stays. The other row makes up for 0.1, by least squares; nothing moves beside 5.0.
         for (factor, expected) in [(0.999, [true, false]), (1.001, [false, true])] {
             let weights = [0.1, 2.0, -1.0, 5.0, (2.0 + moved[0]) * factor, 0.0];
-            let mask = keep(&layer(&weights, &hessian, 3), 3, 1, 0.0, false, &Progress::default()).unwrap();
+            let factors = [Factor::of(&hessian, 3, 0.0).unwrap()];
+            let mask = keep(&weights, &factors, 3, 1, false, &Progress::default()).unwrap();
             assert_eq!((mask[0], mask[3], [mask[1], mask[4]]), (false, true, expected));
         }
     }
@@ -147,13 +183,22 @@ mod tests {
     #[test]
     fn inputs_that_are_always_zero_lose_their_weights_first() {
         let hessian = [0.0, 0.0, 0.0, 1.0];
-        let mask =
-            keep(&layer(&[9.0, 0.1, 9.0, 0.2], &hessian, 2), 2, 128, DAMPING, false, &Progress::default());
+        let factors = [Factor::of(&hessian, 2, DAMPING).unwrap()];
+        let mask = keep(&[9.0, 0.1, 9.0, 0.2], &factors, 2, 128, false, &Progress::default());
         assert_eq!(mask.unwrap(), [false, true, false, true]);
         let refuse = |weights: &[f64], kept, block| {
-            keep(&layer(weights, &hessian, 2), kept, block, DAMPING, false, &Progress::default()).is_err()
+            keep(weights, &factors, kept, block, false, &Progress::default()).is_err()
         };
         assert!(refuse(&[1.0; 4], 5, 1) && refuse(&[1.0; 4], 2, 0) && refuse(&[1.0; 3], 2, 1));
-        assert!(refuse(&[f64::NAN, 1.0], 1, 1));
+        assert!(refuse(&[f64::NAN, 1.0], 1, 1) && refuse(&[], 0, 1));
+        assert!(keep(&[1.0; 4], &[], 2, 1, false, &Progress::default()).is_err());
+    }
+
+    #[test]
+    fn factors_that_are_none_are_refused() {
+        let refuse = |upper: &[f64], dead: &[usize]| Factor::new(upper.to_vec(), dead.to_vec()).is_err();
+        assert!(refuse(&[], &[]) && refuse(&[1.0; 3], &[]) && refuse(&[1.0; 4], &[2]));
+        assert!(refuse(&[1.0, 1.0, 0.0, 0.0], &[]) && refuse(&[f64::NAN], &[]));
+        assert!(Factor::of(&[1.0], 2, DAMPING).is_err());
     }
 }

@@ -30,6 +30,7 @@ pub use control::Control;
 pub use feed::SCORING_SAMPLES;
 pub use objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan, ScorePlan};
 pub use registry::{Method, all};
+pub use sparsegpt::MOST_SPARSEGPT_INPUTS;
 pub use stack::StackObjective;
 
 use crate::error::Result;

@@ -176,10 +176,10 @@ fn part<T>(all: &[T], network: usize, networks: usize) -> &[T] {
 }
 
 /// A refusal that names the network.
-pub(super) fn named<T>(network: usize, result: precode_core::Result<T>) -> Result<T> {
-    result.map_err(|error| match error {
-        precode_core::Error::Value(message) => value_error!("network {network}: {message}"),
-        other => Error::from(other),
+pub(super) fn named<T>(network: usize, result: std::result::Result<T, impl Into<Error>>) -> Result<T> {
+    result.map_err(|error| match error.into() {
+        Error::Core(precode_core::Error::Value(message)) => value_error!("network {network}: {message}"),
+        other => other,
     })
 }
 

@@ -1,15 +1,22 @@
 //! SparseGPT: exact removal of one column after another, for layers too wide for one weight at a time.
 
 use precode_core::ticket::mask::{Density, Granularity, Scope};
-use precode_core::ticket::obs::DAMPING;
-use precode_core::ticket::sparsegpt::{BLOCK, keep};
+use precode_core::ticket::obs::{DAMPING, Layer};
+use precode_core::ticket::sparsegpt::{BLOCK, Factor, keep};
 use rayon::prelude::*;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::objective::Objective;
 use super::obs::{OBS, Trained, named};
+use super::select::flat;
 use super::{Cost, Found, Record, Request, Start, prunable};
-use crate::error::{Result, unsupported};
+use crate::error::{Result, unsupported, value_error};
+
+/// The most inputs of a layer: a matrix of so many takes 2 GiB.
+pub const MOST_SPARSEGPT_INPUTS: usize = 16_384;
+
+/// Inputs from which libtorch's factors, computed in blocks, are the faster ones.
+const WIDE: usize = 512;
 
 pub(super) const SPARSEGPT: Record = Record {
     name: "sparsegpt",
@@ -36,11 +43,11 @@ fn sparsegpt(objective: &mut dyn Objective, request: &Request) -> Result<Found> 
     let of_density = |&density: &Density| -> Result<Vec<Tensor>> {
         let counts = shares(&sizes, density, request.scope)?;
         let of_network = |network: usize| {
-            let masks =
-                weights.layers(network).into_iter().zip(&counts).map(|(layer, &kept)| {
-                    keep(&layer, kept, BLOCK, DAMPING, request.invert, request.progress)
-                });
-            named(network, masks.collect::<precode_core::Result<Vec<_>>>())
+            let masks = weights.layers(network).into_iter().zip(&counts).map(|(layer, &kept)| {
+                let factors = factors(&layer, request)?;
+                Ok(keep(layer.weights, &factors, kept, BLOCK, request.invert, request.progress)?)
+            });
+            named(network, masks.collect::<Result<Vec<_>>>())
         };
         let masks: Vec<Vec<Vec<bool>>> =
             (0..weights.networks).into_par_iter().map(of_network).collect::<Result<_>>()?;
@@ -60,6 +67,48 @@ fn sparsegpt(objective: &mut dyn Objective, request: &Request) -> Result<Found> 
     })
 }
 
+/// The factor of each Hessian of a layer.
+fn factors(layer: &Layer, request: &Request) -> Result<Vec<Factor>> {
+    let inputs = layer.inputs;
+    if inputs > MOST_SPARSEGPT_INPUTS {
+        return Err(value_error!(
+            "a layer has {inputs} inputs: SparseGPT takes at most {MOST_SPARSEGPT_INPUTS}"
+        ));
+    }
+    let of = |hessian: &[f64]| {
+        request.progress.check()?;
+        if inputs >= WIDE { wide(hessian, inputs) } else { Ok(Factor::of(hessian, inputs, DAMPING)?) }
+    };
+    layer.hessians.chunks(inputs * inputs).map(of).collect()
+}
+
+/// As [`Factor::of`], by libtorch's LAPACK.
+///
+/// H read from its end has a lower Cholesky factor L, so that `H = M M'` with M, which is L read from its end, upper;
+/// then `H^-1 = M'^-1 M^-1`, and U is the inverse of M.
+fn wide(hessian: &[f64], inputs: usize) -> Result<Factor> {
+    let side = inputs as i64;
+    let mut diagonal: Vec<f64> = (0..inputs).map(|i| hessian[i * inputs + i]).collect();
+    let dead: Vec<usize> = (0..inputs).filter(|&i| diagonal[i] == 0.0).collect();
+    dead.iter().for_each(|&i| diagonal[i] = 1.0);
+    let damping = DAMPING * diagonal.iter().sum::<f64>() / inputs as f64;
+    diagonal.iter_mut().for_each(|entry| *entry += damping);
+    if !damping.is_finite() {
+        return Err(value_error!("the Hessian is not finite: the data and weights must be finite"));
+    }
+    let damped = Tensor::f_from_slice(hessian)?.f_view([side, side])?;
+    damped.f_diagonal(0, 0, 1)?.f_copy_(&Tensor::f_from_slice(&diagonal)?)?;
+    let (factor, failed) = damped.f_flip([0, 1])?.f_linalg_cholesky_ex(false, false)?;
+    if failed.f_int64_value(&[])? != 0 {
+        return Err(value_error!("the Hessian is singular with damping = {DAMPING}: damp it more"));
+    }
+    drop(damped);
+    let upper = factor.f_flip([0, 1])?;
+    drop(factor);
+    let one = Tensor::f_eye(side, (Kind::Double, upper.device()))?;
+    Ok(Factor::new(flat(&upper.f_linalg_solve_triangular(&one, true, true, false)?)?, dead)?)
+}
+
 /// How many weights of each layer a density keeps, at the same density; over all layers the sum is exact.
 fn shares(sizes: &[usize], density: Density, scope: Scope) -> Result<Vec<usize>> {
     if scope == Scope::PerLayer {
@@ -74,4 +123,23 @@ fn shares(sizes: &[usize], density: Density, scope: Scope) -> Result<Vec<usize>>
         std::mem::replace(&mut taken, upto).abs_diff(upto)
     });
     Ok(counts.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_factors_are_those_of_the_other_way() {
+        let _guard = tch::no_grad_guard();
+        let inputs = 40;
+        let z = Tensor::rand([60, inputs], (Kind::Double, tch::Device::Cpu)) - 0.3;
+        let _ = z.select(1, 7).fill_(0.0);
+        let hessian: Vec<f64> = flat(&z.tr().matmul(&z)).unwrap();
+        let (one, other) = (wide(&hessian, 40).unwrap(), Factor::of(&hessian, 40, DAMPING).unwrap());
+        let weights: Vec<f64> = flat(&Tensor::randn([5, inputs], (Kind::Double, tch::Device::Cpu))).unwrap();
+        let mask = |factor: Factor| keep(&weights, &[factor], 70, 8, false, &Default::default()).unwrap();
+        assert_eq!(mask(one), mask(other));
+        assert!(wide(&[f64::NAN; 4], 2).is_err() && wide(&[1.0, 3.0, 3.0, 1.0], 2).is_err());
+    }
 }
