@@ -58,7 +58,7 @@ impl Factor {
     }
 
     /// Row j from the diagonal on.
-    fn from_diagonal(&self, j: usize) -> &[f64] {
+    fn row(&self, j: usize) -> &[f64] {
         &self.upper[j * self.inputs + j..(j + 1) * self.inputs]
     }
 }
@@ -123,7 +123,7 @@ pub fn keep(
         let mut places: Vec<(usize, usize)> =
             (0..rows).flat_map(|row| (start..stop).map(move |column| (row, column))).collect();
         let cost = |&(row, column): &(usize, usize)| {
-            let cost = (weights[row * inputs + column] / factor_of(row).from_diagonal(column)[0]).powi(2);
+            let cost = (weights[row * inputs + column] / factor_of(row).row(column)[0]).powi(2);
             if invert { -cost } else { cost }
         };
         places.sort_by(|a, b| (cost(b) + 0.0).total_cmp(&(cost(a) + 0.0)));
@@ -131,7 +131,7 @@ pub fn keep(
         taken = upto;
         for (row, weights) in weights.chunks_mut(inputs).enumerate() {
             for column in (start..stop).filter(|column| !mask[row * inputs + column]) {
-                let upper = factor_of(row).from_diagonal(column);
+                let upper = factor_of(row).row(column);
                 let step = weights[column] / upper[0];
                 weights[column..].iter_mut().zip(upper).for_each(|(weight, entry)| *weight -= step * entry);
             }
