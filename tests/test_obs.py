@@ -11,6 +11,7 @@ from torch import nn
 import obs_reference as reference
 import precode as pc
 from precode import _precode
+from precode._internal import memory
 from precode.modules.batches import Batches
 from precode.modules.layers import windows
 from precode.modules.objective import ModuleObjective
@@ -367,6 +368,15 @@ def test_moments_that_there_are_not_are_refused(runs, options, message):
     error = pc.PrecodeTypeError if options.get("at") == 1.5 else pc.PrecodeValueError
     with pytest.raises(error, match=message):
         pc.find_tickets(runs, **{"methods": "snip", "densities": 0.5, **options})
+
+
+def test_hessians_that_do_not_fit_are_refused_before_any_training(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda: (2**28, "are free"))
+    module, data = nn.Linear(4000, 2), (torch.randn(4, 4000), torch.arange(4) % 2)
+    with pytest.raises(pc.UnsupportedError, match="a Hessian for each layer, of up to 4000 inputs, needs"):
+        pc.find_ticket(
+            module, "sparsegpt", 0.5, data, nn.functional.cross_entropy, train=lambda _: pytest.fail("trained")
+        )
 
 
 def test_layers_too_wide_for_exact_removal_are_refused_before_any_training():

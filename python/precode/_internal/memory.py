@@ -172,5 +172,5 @@ def trim() -> None:
     Example:
         >>> trim()
     """
-    for trim in _trims[-1:]:
-        trim(0)
+    if _trims:
+        _trims[-1](0)

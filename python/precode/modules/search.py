@@ -346,7 +346,7 @@ def _check_removal(method: str, shapes: Mapping[str, torch.Size]) -> None:
     cells = [inputs**2 for inputs in widths.values()]
     memory.check(
         8 * (HESSIANS * sum(cells) + HESSIANS_OF_ONE * max(cells)),
-        f"the Hessians of {len(cells)} layers, of up to {max(widths.values())} inputs,",
+        f"holding a Hessian for each layer, of up to {max(widths.values())} inputs,",
         "free memory, leave the widest layers out, or take 'wanda', which needs their diagonals alone",
     )
 

@@ -25,22 +25,19 @@ pub fn zero_pruned(values: &Tensor, kept: &Tensor, threads: usize) -> Result<()>
         Kind::Half | Kind::BFloat16 if fits => in_place::<u16>(values, kept, threads, level),
         Kind::Float if fits => in_place::<u32>(values, kept, threads, level),
         Kind::Double if fits => in_place::<u64>(values, kept, threads, level),
-        kind => {
-            return Err(shape_error!(
-                "values of {kind:?} and shape {:?} beside a mask of shape {:?}: expected contiguous floats and bools of \
-                 one shape on the CPU",
-                values.size(),
-                kept.size()
-            ));
-        }
+        kind => Err(shape_error!(
+            "values of {kind:?} and shape {:?} beside a mask of shape {:?}: expected contiguous floats and bools of one \
+             shape on the CPU",
+            values.size(),
+            kept.size()
+        )),
     }
-    Ok(())
 }
 
-fn in_place<T: Bits + Send>(values: &Tensor, kept: &Tensor, threads: usize, level: Selected) {
+fn in_place<T: Bits + Send>(values: &Tensor, kept: &Tensor, threads: usize, level: Selected) -> Result<()> {
     let count = values.numel();
     if count == 0 {
-        return;
+        return Ok(());
     }
     // SAFETY: both are contiguous, on the CPU, of as many elements of that size, and outlive the slices; a bool is a
     // byte. Values and mask are different tensors, of different kinds.
@@ -51,11 +48,9 @@ fn in_place<T: Bits + Send>(values: &Tensor, kept: &Tensor, threads: usize, leve
         )
     };
     if threads < 2 || count < MANY {
-        return zero(values, kept, level);
+        return Ok(zero(values, kept, level)?);
     }
     let part = count.div_ceil(threads);
-    values
-        .par_chunks_mut(part)
-        .zip(kept.par_chunks(part))
-        .for_each(|(values, kept)| zero(values, kept, level));
+    let parts = values.par_chunks_mut(part).zip(kept.par_chunks(part));
+    Ok(parts.try_for_each(|(values, kept)| zero(values, kept, level))?)
 }

@@ -56,14 +56,26 @@ pub struct Removal {
 /// [`Error::Shape`](crate::Error::Shape) if H is not of that size; [`Error::Value`](crate::Error::Value) if it is larger
 /// than [`MOST_WEIGHTS`], not finite, zero, or not positive after damping.
 pub fn damped_inverse(hessian: &[f64], size: usize, damping: f64) -> Result<Vec<f64>> {
-    if size == 0 || hessian.len() != size * size {
-        return Err(shape_error!("a Hessian of {} entries for {size} weights", hessian.len()));
-    }
     if size > MOST_WEIGHTS {
         return Err(value_error!(
             "the Hessian is of {size} weights: at most {MOST_WEIGHTS} are removed together; take a method without \
              Hessian, such as 'magnitude', or prune smaller layers"
         ));
+    }
+    let damped = damped(hessian.to_vec(), size, damping)?;
+    let Some(factor) = DMatrix::from_vec(size, size, damped).cholesky() else {
+        return Err(value_error!("the Hessian is singular with damping = {damping}: damp it more"));
+    };
+    let inverse = factor.inverse();
+    // One half decides, so that the result is symmetric to the last bit.
+    let place = |i: usize| (i / size, i % size);
+    Ok((0..size * size).map(place).map(|(i, j)| inverse[(i.max(j), i.min(j))]).collect())
+}
+
+/// `H + damping * mean(diag H) * I`, as [`damped_inverse`] has it.
+pub(super) fn damped(mut hessian: Vec<f64>, size: usize, damping: f64) -> Result<Vec<f64>> {
+    if size == 0 || hessian.len() != size * size {
+        return Err(shape_error!("a Hessian of {} entries for {size} weights", hessian.len()));
     }
     if !(damping >= 0.0 && damping.is_finite()) {
         return Err(value_error!("damping = {damping}: must be a finite number, 0 or more"));
@@ -78,15 +90,8 @@ pub fn damped_inverse(hessian: &[f64], size: usize, damping: f64) -> Result<Vec<
              no removal costs anything"
         ));
     }
-    let mut damped = DMatrix::from_row_slice(size, size, hessian);
-    (0..size).for_each(|i| damped[(i, i)] += damping * mean);
-    let Some(factor) = damped.cholesky() else {
-        return Err(value_error!("the Hessian is singular with damping = {damping}: damp it more"));
-    };
-    let inverse = factor.inverse();
-    // One half decides, so that the result is symmetric to the last bit.
-    let place = |i: usize| (i / size, i % size);
-    Ok((0..size * size).map(place).map(|(i, j)| inverse[(i.max(j), i.min(j))]).collect())
+    (0..size).for_each(|i| hessian[i * size + i] += damping * mean);
+    Ok(hessian)
 }
 
 /// Removes all weights of a row, always the one whose removal costs least; of equal costs the last, so that the first

@@ -5,9 +5,9 @@
 
 use nalgebra::DMatrix;
 
-use super::obs::damped_inverse;
+use super::obs::damped;
 use crate::Progress;
-use crate::error::{Result, shape_error, value_error};
+use crate::error::{Error, Result, shape_error, value_error};
 
 /// Columns whose weights are chosen together, as in the official code.
 pub const BLOCK: usize = 128;
@@ -23,36 +23,43 @@ pub struct Factor {
 
 impl Factor {
     /// That of `H + damping * mean(diag H) * I`, for H of (inputs, inputs) whose zeros on the diagonal, those of inputs
-    /// that are always zero, count as one.
+    /// that are always zero, count as one. The time grows with the cube of the inputs.
     ///
     /// # Errors
-    /// As [`damped_inverse`].
+    /// [`Error::Shape`] if H is not of that size; [`Error::Value`] if it is not finite, or not positive after damping.
     pub fn of(hessian: &[f64], inputs: usize, damping: f64) -> Result<Self> {
+        Self::with(hessian, inputs, damping, |damped| {
+            let inverse = DMatrix::from_vec(inputs, inputs, damped).cholesky().map(|factor| factor.inverse());
+            match inverse.and_then(DMatrix::cholesky) {
+                // A column of the lower one is a row of the upper one.
+                Some(factor) => Ok(factor.l().as_slice().to_vec()),
+                None => Err(value_error!("the Hessian is singular with damping = {damping}: damp it more")),
+            }
+        })
+    }
+
+    /// As [`of`](Self::of), with another way from the damped H to U, both row-major; what is below the diagonal of U is
+    /// not read.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of), and what that way returns; [`Error::Shape`] for a U that is not as large as H;
+    /// [`Error::Value`] for one whose diagonal is not positive.
+    pub fn with<E: From<Error>>(
+        hessian: &[f64],
+        inputs: usize,
+        damping: f64,
+        upper: impl FnOnce(Vec<f64>) -> std::result::Result<Vec<f64>, E>,
+    ) -> std::result::Result<Self, E> {
         let mut hessian = hessian.to_vec();
         let dead: Vec<usize> = (0..inputs).filter(|&i| hessian.get(i * inputs + i) == Some(&0.0)).collect();
         dead.iter().for_each(|&i| hessian[i * inputs + i] = 1.0);
-        let inverse = damped_inverse(&hessian, inputs, damping)?;
-        match DMatrix::from_row_slice(inputs, inputs, &inverse).cholesky() {
-            // A column of the lower one is a row of the upper one.
-            Some(factor) => Self::new(factor.l().as_slice().to_vec(), dead),
-            None => Err(value_error!("the Hessian is singular to working precision: damp it more")),
+        let upper = upper(damped(hessian, inputs, damping)?)?;
+        if upper.len() != inputs * inputs {
+            return Err(shape_error!("a U of {} entries for {inputs} inputs", upper.len()).into());
         }
-    }
-
-    /// One that was computed elsewhere: row-major, (inputs, inputs), its diagonal positive. What is below is not read.
-    ///
-    /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for a matrix that is not square, or an input that it does not have;
-    /// [`Error::Value`](crate::Error::Value) for a diagonal that is not positive.
-    pub fn new(upper: Vec<f64>, dead: Vec<usize>) -> Result<Self> {
-        let inputs = upper.len().isqrt();
-        if inputs == 0 || inputs * inputs != upper.len() || dead.iter().any(|&input| input >= inputs) {
-            return Err(shape_error!("{} entries of a square matrix, and zeros at {dead:?}", upper.len()));
-        }
-        if let Some(entry) =
-            (0..inputs).map(|i| upper[i * inputs + i]).find(|entry| entry.is_nan() || *entry <= 0.0)
-        {
-            return Err(value_error!("the diagonal of U has {entry}: damp the Hessian more"));
+        let diagonal = (0..inputs).map(|i| upper[i * inputs + i]);
+        if let Some(entry) = diagonal.into_iter().find(|entry| entry.is_nan() || *entry <= 0.0) {
+            return Err(value_error!("the diagonal of U has {entry}: damp the Hessian more").into());
         }
         Ok(Self { upper, inputs, dead })
     }
@@ -82,9 +89,9 @@ impl Factor {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) for sizes that do not fit; [`Error::Value`](crate::Error::Value) for more
+/// [`Error::Shape`] for sizes that do not fit; [`Error::Value`] for more
 /// weights than there are, a block of none, and a weight that is not finite;
-/// [`Error::Interrupted`](crate::Error::Interrupted).
+/// [`Error::Interrupted`].
 pub fn keep(
     weights: &[f64],
     factors: &[Factor],
@@ -196,9 +203,13 @@ mod tests {
 
     #[test]
     fn factors_that_are_none_are_refused() {
-        let refuse = |upper: &[f64], dead: &[usize]| Factor::new(upper.to_vec(), dead.to_vec()).is_err();
-        assert!(refuse(&[], &[]) && refuse(&[1.0; 3], &[]) && refuse(&[1.0; 4], &[2]));
-        assert!(refuse(&[1.0, 1.0, 0.0, 0.0], &[]) && refuse(&[f64::NAN], &[]));
-        assert!(Factor::of(&[1.0], 2, DAMPING).is_err());
+        let refuse = |upper: &[f64]| {
+            Factor::with::<Error>(&[1.0, 0.0, 0.0, 1.0], 2, DAMPING, |_| Ok(upper.to_vec())).is_err()
+        };
+        assert!(refuse(&[]) && refuse(&[1.0; 3]) && refuse(&[1.0, 1.0, 0.0, 0.0]) && refuse(&[f64::NAN; 4]));
+        assert!(!refuse(&[1.0, 0.0, f64::NAN, 1.0]));
+        for hessian in [&[1.0][..], &[f64::NAN; 4], &[1.0, 3.0, 3.0, 1.0]] {
+            assert!(Factor::of(hessian, 2, DAMPING).is_err());
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod avx512;
 
 use crate::cpu::{Kernel, Kernels, Selected};
+use crate::error::{Result, shape_error};
 
 /// Values of a block, which stays in the first-level cache between being read and being written.
 const BLOCK: usize = 2048;
@@ -44,14 +45,22 @@ bits!(u16, u32, u64);
 /// use precode_core::cpu::Kernels;
 /// use precode_core::ticket::zeroing::zero_pruned;
 /// let mut bits = [1.5f32, f32::NAN, -0.0].map(f32::to_bits);
-/// zero_pruned(&mut bits, &[1, 0, 0], Kernels::Zeroing.select(None).unwrap());
+/// zero_pruned(&mut bits, &[1, 0, 0], Kernels::Zeroing.select(None)?)?;
 /// assert_eq!(bits, [1.5f32, 0.0, 0.0].map(f32::to_bits));
+/// # Ok::<(), precode_core::Error>(())
 /// ```
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if there are more of one than of the other.
 ///
 /// # Panics
 /// If the level was selected for other kernels.
-pub fn zero_pruned<T: Bits>(values: &mut [T], kept: &[u8], level: Selected) {
+pub fn zero_pruned<T: Bits>(values: &mut [T], kept: &[u8], level: Selected) -> Result<()> {
+    if values.len() != kept.len() {
+        return Err(shape_error!("{} values beside a mask of {}", values.len(), kept.len()));
+    }
     level.run(Zeroing { values, kept });
+    Ok(())
 }
 
 /// What [`zero_pruned`] does.
@@ -158,7 +167,7 @@ mod tests {
     fn at_every_level<T: Bits + std::fmt::Debug>(values: &[T], kept: &[u8], expected: &[T]) {
         for level in Kernels::Zeroing.available() {
             let mut got = values.to_vec();
-            zero_pruned(&mut got, kept, Kernels::Zeroing.select(Some(level)).unwrap());
+            zero_pruned(&mut got, kept, Kernels::Zeroing.select(Some(level)).unwrap()).unwrap();
             assert_eq!(got, expected, "{level}");
         }
     }
@@ -197,5 +206,6 @@ mod tests {
         at_every_level(&[0xffffu16, 1], &[0, 1], &[0, 1]);
         let doubles = |values: [f64; 2]| values.map(f64::to_bits);
         at_every_level(&doubles([f64::INFINITY, f64::MIN]), &[0, 1], &doubles([0.0, f64::MIN]));
+        assert!(zero_pruned(&mut [1u32; 130], &[0; 100], Kernels::Zeroing.select(None).unwrap()).is_err());
     }
 }

@@ -77,36 +77,29 @@ fn factors(layer: &Layer, request: &Request) -> Result<Vec<Factor>> {
     }
     let of = |hessian: &[f64]| {
         request.progress.check()?;
-        if inputs >= WIDE { wide(hessian, inputs) } else { Ok(Factor::of(hessian, inputs, DAMPING)?) }
+        if inputs < WIDE {
+            return Ok(Factor::of(hessian, inputs, DAMPING)?);
+        }
+        Factor::with(hessian, inputs, DAMPING, |damped| upper(damped, inputs))
     };
     layer.hessians.chunks(inputs * inputs).map(of).collect()
 }
 
-/// As [`Factor::of`], by libtorch's LAPACK.
+/// U of a damped Hessian, by libtorch's LAPACK.
 ///
 /// H read from its end has a lower Cholesky factor L, so that `H = M M'` with M, which is L read from its end, upper;
 /// then `H^-1 = M'^-1 M^-1`, and U is the inverse of M.
-fn wide(hessian: &[f64], inputs: usize) -> Result<Factor> {
+fn upper(damped: Vec<f64>, inputs: usize) -> Result<Vec<f64>> {
     let side = inputs as i64;
-    let mut diagonal: Vec<f64> = (0..inputs).map(|i| hessian[i * inputs + i]).collect();
-    let dead: Vec<usize> = (0..inputs).filter(|&i| diagonal[i] == 0.0).collect();
-    dead.iter().for_each(|&i| diagonal[i] = 1.0);
-    let damping = DAMPING * diagonal.iter().sum::<f64>() / inputs as f64;
-    diagonal.iter_mut().for_each(|entry| *entry += damping);
-    if !damping.is_finite() {
-        return Err(value_error!("the Hessian is not finite: the data and weights must be finite"));
-    }
-    let damped = Tensor::f_from_slice(hessian)?.f_view([side, side])?;
-    damped.f_diagonal(0, 0, 1)?.f_copy_(&Tensor::f_from_slice(&diagonal)?)?;
-    let (factor, failed) = damped.f_flip([0, 1])?.f_linalg_cholesky_ex(false, false)?;
+    let reversed = Tensor::f_from_slice(&damped)?.f_view([side, side])?.f_flip([0, 1])?;
+    drop(damped);
+    let (factor, failed) = reversed.f_linalg_cholesky_ex(false, false)?;
     if failed.f_int64_value(&[])? != 0 {
         return Err(value_error!("the Hessian is singular with damping = {DAMPING}: damp it more"));
     }
-    drop(damped);
-    let upper = factor.f_flip([0, 1])?;
-    drop(factor);
-    let one = Tensor::f_eye(side, (Kind::Double, upper.device()))?;
-    Ok(Factor::new(flat(&upper.f_linalg_solve_triangular(&one, true, true, false)?)?, dead)?)
+    drop(reversed);
+    let one = Tensor::f_eye(side, (Kind::Double, factor.device()))?;
+    flat(&factor.f_flip([0, 1])?.f_linalg_solve_triangular(&one, true, true, false)?)
 }
 
 /// How many weights of each layer a density keeps, at the same density; over all layers the sum is exact.
@@ -130,12 +123,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wide_factors_are_those_of_the_other_way() {
+    fn factors_by_libtorch_are_those_of_core() {
         let _guard = tch::no_grad_guard();
         let inputs = 40;
         let z = Tensor::rand([60, inputs], (Kind::Double, tch::Device::Cpu)) - 0.3;
         let _ = z.select(1, 7).fill_(0.0);
         let hessian: Vec<f64> = flat(&z.tr().matmul(&z)).unwrap();
+        let wide =
+            |hessian: &[f64], inputs| Factor::with(hessian, inputs, DAMPING, |damped| upper(damped, inputs));
         let (one, other) = (wide(&hessian, 40).unwrap(), Factor::of(&hessian, 40, DAMPING).unwrap());
         let weights: Vec<f64> = flat(&Tensor::randn([5, inputs], (Kind::Double, tch::Device::Cpu))).unwrap();
         let mask = |factor: Factor| keep(&weights, &[factor], 70, 8, false, &Default::default()).unwrap();
