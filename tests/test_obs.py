@@ -187,6 +187,14 @@ def test_sparsegpt_takes_layers_wider_than_exact_removal_does():
     np.testing.assert_array_equal(found.masks["weight"].numpy(), expected)
 
 
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("inputs", [20, 700])
+def test_sparsegpt_refuses_inputs_that_are_all_zero(inputs):
+    data = torch.zeros(8, inputs), torch.arange(8) % 2
+    with pytest.raises(pc.PrecodeValueError, match="the Hessian is zero"):
+        pc.find_ticket(nn.Linear(inputs, 2), "sparsegpt", 0.5, data, nn.functional.cross_entropy, train=lambda _: None)
+
+
 # --- modules --------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,8 @@ impl Factor {
     /// that are always zero, count as one. The time grows with the cube of the inputs.
     ///
     /// # Errors
-    /// [`Error::Shape`] if H is not of that size; [`Error::Value`] if it is not finite, or not positive after damping.
+    /// [`Error::Shape`] if H is not of that size; [`Error::Value`] if it is not finite, zero, or not positive after
+    /// damping.
     pub fn of(hessian: &[f64], inputs: usize, damping: f64) -> Result<Self> {
         Self::with(hessian, inputs, damping, |damped| {
             let inverse = DMatrix::from_vec(inputs, inputs, damped).cholesky().map(|factor| factor.inverse());
@@ -52,7 +53,10 @@ impl Factor {
     ) -> std::result::Result<Self, E> {
         let mut hessian = hessian.to_vec();
         let dead: Vec<usize> = (0..inputs).filter(|&i| hessian.get(i * inputs + i) == Some(&0.0)).collect();
-        dead.iter().for_each(|&i| hessian[i * inputs + i] = 1.0);
+        // Where all inputs are, H is zero, which is refused.
+        if dead.len() < inputs {
+            dead.iter().for_each(|&i| hessian[i * inputs + i] = 1.0);
+        }
         let upper = upper(damped(hessian, inputs, damping)?)?;
         if upper.len() != inputs * inputs {
             return Err(shape_error!("a U of {} entries for {inputs} inputs", upper.len()).into());
@@ -208,7 +212,7 @@ mod tests {
         };
         assert!(refuse(&[]) && refuse(&[1.0; 3]) && refuse(&[1.0, 1.0, 0.0, 0.0]) && refuse(&[f64::NAN; 4]));
         assert!(!refuse(&[1.0, 0.0, f64::NAN, 1.0]));
-        for hessian in [&[1.0][..], &[f64::NAN; 4], &[1.0, 3.0, 3.0, 1.0]] {
+        for hessian in [&[1.0][..], &[f64::NAN; 4], &[1.0, 3.0, 3.0, 1.0], &[0.0; 4]] {
             assert!(Factor::of(hessian, 2, DAMPING).is_err());
         }
     }
