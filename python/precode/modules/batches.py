@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from precode._internal.errors import PrecodeTypeError, PrecodeValueError
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
 from precode._internal.randomness import fingerprint, generators_in, isolated, reseed, reseed_generator
 
 SCORING = 2**32 - 1
@@ -67,6 +67,17 @@ def call(module: nn.Module, x: Any) -> Any:
         if "more than 1 value per channel" in str(error):
             raise PrecodeValueError(ONE_SAMPLE) from error
         raise
+
+
+def one_tensor(output: Any) -> torch.Tensor:
+    """What a module returned, for methods that compute with it.
+
+    Raises:
+        UnsupportedError: anything but one tensor.
+    """
+    if not isinstance(output, torch.Tensor):
+        raise UnsupportedError(f"this method needs a module that returns one tensor, not {type(output).__name__}")
+    return output
 
 
 ONE_SAMPLE = (

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from precode._internal import memory
-from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError
 from precode._internal.parts import all_finite
 from precode._internal.randomness import isolated, reseed
 from precode.modules import gradients, training
-from precode.modules.batches import ONE_SAMPLE, Batches, call, mapped
+from precode.modules.batches import ONE_SAMPLE, Batches, call, mapped, one_tensor
 from precode.modules.copies import Buffers, copied
 from precode.modules.gradients import Tensors
 from precode.modules.layouts import Layout, layout
@@ -241,7 +241,7 @@ class Learner:
             raise PrecodeValueError("a loss is needed: pass loss=")
         output = call(network, x)
         if temperature != 1:
-            output = self._output(output) / temperature
+            output = one_tensor(output) / temperature
         loss = self._loss(output, y, network) if self._loss_takes_module else self._loss(output, y)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             given = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
@@ -264,11 +264,6 @@ class Learner:
                     "use its parameters; a forward function of the module must use self"
                 )
         return others
-
-    def _output(self, output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor):
-            raise UnsupportedError(f"this method needs a module that returns one tensor, not {type(output).__name__}")
-        return output
 
     # Checks and data
 

@@ -14,18 +14,16 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from precode._internal import memory
-from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeValueError, UnsupportedError
 from precode._internal.parts import exact, parts
-from precode._internal.randomness import isolated
 from precode.modules import gradients, training
-from precode.modules.batches import ONE_SAMPLE, SCORING, Batches, call, mapped, samples
+from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples
 from precode.modules.booleans import inputs_of, labels_of
-from precode.modules.copies import Buffers
+from precode.modules.flow import SynapticFlow
 from precode.modules.gradients import Tensors
 from precode.modules.layers import Watch
 from precode.modules.learner import Learner, Loss
 from precode.modules.training import OptimizerFactory
-from precode.tickets import masked
 
 HIDDEN = (
     "this method looks into the training, or takes a part of it, and train= hides it: pass data and loss instead, so "
@@ -43,9 +41,6 @@ LARGE = 2**22
 
 NOISE = 1e-4
 """Part of the gradient below which its change is not known: that of float32 over the step."""
-
-NOTHING = 1e-9
-"""Part of the summed outputs below which no synaptic flow goes through a layer."""
 
 
 class ModuleObjective(Learner):
@@ -84,7 +79,7 @@ class ModuleObjective(Learner):
         remember: bool = False,
     ) -> None:
         super().__init__(module, prunable, batches, loss, train, epochs, optimizer, seed)
-        self._flowing: _Flowing | None = None
+        self._flow: SynapticFlow | None = None
         self._answers: dict[bytes, Any] | None = {} if remember else None
         self.temperature = temperature
         self._owns_functions = False
@@ -162,30 +157,10 @@ class ModuleObjective(Learner):
 
     def flow(self, at: Tensors) -> Tensors:
         """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases."""
-        kind = torch.float32 if self._device.type == "mps" else torch.float64
-        if self._flowing is None:
-            self._flowing = _Flowing(self.copy(), kind)
-        network, slots = self._flowing.network, self._flowing.slots
-        for (name, slot), value in zip(slots.items(), self._in(at), strict=True):
-            slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
-        parameters = [slot.parameter for slot in slots.values()]
-        with isolated(self._device), gradients.searchable(network), torch.inference_mode(False), torch.enable_grad():
-            total = self._output_of_ones(network, kind).sum()
-            gradients.backward(total, parameters, [])
-            found = gradients.taken(self._names, parameters)
-        self._flowing.buffers.put_back()
-        # Flow is conserved: what goes through the weights of a layer is what comes out.
-        through = [
-            abs(sum(float((weight * flow).sum()) for weight, flow in parts(slots[name].parameter, part)))
-            for name, part in zip(self._names, found, strict=True)
-            if name in self._prunable
-        ]
-        if max(through) <= NOTHING * float(total.detach().abs()):
-            raise PrecodeValueError(
-                "the sum of the outputs does not depend on the weights, as behind a softmax or a normalization, so "
-                "that synaptic flow says nothing of them: pass the module without its last layers"
-            )
-        return self._out(found)
+        if self._flow is None:
+            like = self._batches.first[0] if self._batches and self._batches.first else None
+            self._flow = SynapticFlow(self.copy(), self._prunable, like)
+        return self._out(self._flow.gradients(self._in(at)))
 
     def input_moments(self, at: Tensors) -> Tensors:
         """E[z z'] of what each prunable weight is multiplied with, (groups, inputs, inputs), float64, on all data.
@@ -275,7 +250,7 @@ class ModuleObjective(Learner):
 
         def outputs(chosen: Tensors, x: Any) -> torch.Tensor:
             named = {f"network.{name}": value for name, value in zip(self._names, chosen, strict=True)}
-            return self._output(functional_call(_Call(network), named, (_alone(x),)))[0]
+            return one_tensor(functional_call(_Call(network), named, (_alone(x),)))[0]
 
         def of_sample(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
             chosen = [values[name] for name in self._names]
@@ -412,61 +387,6 @@ class ModuleObjective(Learner):
             mean.values[name] if name in mean.values else torch.zeros_like(slot.parameter)
             for name, slot in self._slots.items()
         ]
-
-    def _output_of_ones(self, network: nn.Module, kind: torch.dtype) -> torch.Tensor:
-        """What a module makes of one sample of ones.
-
-        Raises:
-            PrecodeValueError: the shape is not known, or not the one that the first linear layer suggests.
-            UnsupportedError: a layer makes nothing of one sample.
-        """
-        ones = self._ones(kind)
-        try:
-            return self._output(call(network, ones))
-        except PrecodeError as error:
-            if str(error) != ONE_SAMPLE:
-                raise
-            raise UnsupportedError(
-                "synaptic flow is that of one sample, of which batch normalization without running statistics "
-                "(track_running_stats=False) has none: use another method, such as 'snip'"
-            ) from error
-        except Exception as error:
-            if self._batches is not None:
-                raise
-            raise PrecodeValueError(
-                f"the module does not take a sample of {ones.shape[1]} ones, which is the width of its first linear "
-                f"layer ({str(error).partition(chr(10))[0]}): pass data=, of which the shape alone is used"
-            ) from error
-
-    def _ones(self, kind: torch.dtype) -> Any:
-        """An input of ones: one sample of the data's shape, or of the first linear layer's width."""
-        if self._batches is not None and self._batches.first is not None:
-            return _ones_like(self._batches.first[0], kind)
-        kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)
-        linear = next((layer for layer in self._module.modules() if isinstance(layer, kinds)), None)
-        if not isinstance(linear, nn.Linear):
-            raise PrecodeValueError("the shape of the input is not known: pass data=, of which the shape alone is used")
-        return torch.ones(1, linear.in_features, dtype=kind, device=self._device)
-
-
-class _Flowing:
-    """A copy of a module that flow goes through: in evaluation mode, in another type, normalization without shift."""
-
-    def __init__(self, module: nn.Module, kind: torch.dtype) -> None:
-        self.network = module.to(kind).eval()
-        self.slots = masked.slots(self.network)
-        for name, buffer in self.network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.zero_()
-        self.buffers = Buffers(self.network)
-
-
-def _ones_like(x: Any, kind: torch.dtype) -> Any:
-    """A batch of one sample of ones, of a type where it is of floats."""
-    if not isinstance(x, torch.Tensor):
-        return mapped(lambda item: _ones_like(item, kind), x)
-    ones = torch.ones_like(x[:1])
-    return ones.to(kind) if x.is_floating_point() else ones
 
 
 def _norm(tensors: Tensors) -> float:
