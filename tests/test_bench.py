@@ -365,8 +365,12 @@ def test_every_method_on_a_network(monkeypatch, tmp_path):
         module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         return module, lambda generator: (torch.randn(8, 6, generator=generator), torch.arange(8) % 3)
 
+    def fail():
+        raise ModuleNotFoundError("No module named 'truststore'\nwhich it needs")
+
     networks = {
         "small": real_networks.Network("torch", make),
+        "broken": real_networks.Network("numpy", fail),
         "absent": real_networks.Network("precode_no_such_package", make),
     }
     monkeypatch.setattr(real_networks, "NETWORKS", networks)
@@ -374,13 +378,16 @@ def test_every_method_on_a_network(monkeypatch, tmp_path):
     invoke("--modules", "--json", str(file))
     table = pd.read_json(file)
     assert table.columns.tolist() == list(real_networks.COLUMNS)
-    assert table["method"].tolist() == [*pc.methods()["name"], ""]
-    assert table["note"].tolist()[-1] == "not installed: pip install precode_no_such_package"
+    assert table["method"].tolist() == [*pc.methods()["name"], "", ""]
+    assert table["note"].tolist()[-2:] == [
+        "cannot be made with the numpy installed: No module named 'truststore'",
+        "not installed: pip install precode_no_such_package",
+    ]
     found = table[table["seconds"].notna()]
     assert (found["note"] == "").all()
     assert {"imp", "snip", "grasp", "synflow", "obs-loss", "hot-obs", "wanda"} <= set(found["method"])
     assert (found["parameters"] == 83).all()
     refused = table[table["seconds"].isna()]["note"]
-    assert refused.str.contains("clauses|not 0 and 1|not Boolean|not installed").all(), refused.tolist()
+    assert refused.str.contains("clauses|not 0 and 1|not Boolean|installed").all(), refused.tolist()
     with pytest.raises(pc.PrecodeValueError, match="method 'snap' is unknown"):
         bench.modules(methods=["snap"])

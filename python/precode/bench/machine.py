@@ -18,7 +18,7 @@ from precode.bench.contest import Entry
 
 PRODUCT = 2048
 """Side of the matrices whose product measures the peak."""
-PACKAGES = ("precode", "torch", "numpy", "pandas", "jax", "jaxlib", "numkong", "scipy")
+PACKAGES = ("precode", "torch", "numpy", "pandas", "jax", "jaxlib", "numkong", "scipy", "torchvision", "transformers")
 
 
 def version(package: str) -> str | None:

@@ -100,7 +100,8 @@ def modules(
     """Finds a ticket of each network by each method, once: half of the weights, 2 epochs of 2 batches a training.
 
     Args:
-        networks: by name; `NETWORKS` if None. Those of packages that are not installed are rows with a note.
+        networks: by name; `NETWORKS` if None. Those of packages that are not installed, or do not work, are rows with
+            a note.
         methods: names; all of `precode.methods` if None.
         report: told what is going on.
 
@@ -121,9 +122,14 @@ def modules(
         if importlib.util.find_spec(network.package) is None:
             lines.append(_line(name, note=f"not installed: pip install {network.package}"))
             continue
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module, batch = network.make()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                module, batch = network.make()
+        except (ImportError, RuntimeError) as error:  # torchvision beside another torch gives RuntimeError
+            what = str(error).strip().partition("\n")[0]
+            lines.append(_line(name, note=f"cannot be made with the {network.package} installed: {what}"))
+            continue
         generator = torch.Generator().manual_seed(0)
         data = [batch(generator) for _ in range(BATCHES)]
         for method in methods or known:
