@@ -65,7 +65,7 @@ class SynapticFlow:
         self._buffers.put_back()
         # Flow is conserved: what goes through the weights of a layer is what comes out.
         through = [
-            abs(sum(float((weight * flow).sum()) for weight, flow in parts(slot.parameter, part)))
+            abs(sum(float(weight.dot(flow)) for weight, flow in parts(slot.parameter, part)))
             for (name, slot), part in zip(self._slots.items(), found, strict=True)
             if name in self._prunable
         ]

@@ -84,14 +84,7 @@ pub struct Scores<'a, T = f64> {
     pub alive: Option<ArrayView3<'a, bool>>,
 }
 
-impl<'a, T: Copy + Into<f64>> Scores<'a, T> {
-    /// The weights in flat order: (score, alive).
-    fn weights(&self) -> impl Iterator<Item = (f64, bool)> {
-        let mut alive = self.alive.as_ref().map(|alive| alive.iter());
-        let mut alive = move || alive.as_mut().is_none_or(|alive| alive.next().copied().unwrap_or(false));
-        self.values.iter().map(move |&score| (score.into(), alive()))
-    }
-
+impl<T> Scores<'_, T> {
     /// The unit of a weight, by its flat index.
     fn unit(&self, granularity: Granularity, weight: usize) -> usize {
         let (_, columns, inner) = self.values.dim();
@@ -101,54 +94,74 @@ impl<'a, T: Copy + Into<f64>> Scores<'a, T> {
             Granularity::Column => weight / inner % columns,
         }
     }
-
-    fn units<'s>(&'s self, granularity: Granularity) -> Units<'s, 'a, T> {
-        let units = match granularity {
-            Granularity::Weight => return Units::Weights(self),
-            Granularity::Row => self.values.dim().0,
-            Granularity::Column => self.values.dim().1,
-        };
-        let mut sums = vec![(0.0, 0usize); units];
-        for (weight, (score, _)) in self.weights().enumerate().filter(|&(_, (_, alive))| alive) {
-            let sum = &mut sums[self.unit(granularity, weight)];
-            sum.0 += score;
-            sum.1 += 1;
-        }
-        let mean = |(sum, count): (f64, usize)| (sum / count.max(1) as f64, count > 0);
-        Units::Means(sums.into_iter().map(mean).collect())
-    }
 }
 
-/// What is kept or pruned as one, in flat order.
-enum Units<'s, 'a, T> {
-    /// Each weight by itself. Large layers have many, so that nothing is stored of each.
-    Weights(&'s Scores<'a, T>),
-    /// (mean score, alive): a unit of several weights is alive if one of them is, and its score is the mean over its
-    /// weights that are.
-    Means(Vec<(f64, bool)>),
+/// Scores of one tensor in flat order, and which of them may be kept. Large layers have many, so that nothing is stored
+/// of each.
+struct Flat<'a, T> {
+    scores: &'a [T],
+    alive: Option<&'a [bool]>,
 }
 
-impl<T: Copy + Into<f64>> Units<'_, '_, T> {
-    fn count(&self) -> usize {
-        match self {
-            Self::Weights(scores) => scores.values.len(),
-            Self::Means(means) => means.len(),
-        }
-    }
-
-    /// Visits the score of every unit, and whether it is alive.
+impl<T: Copy + Into<f64>> Flat<'_, T> {
+    /// Visits the score of every weight, and whether it is alive.
+    #[inline]
     fn each(&self, mut visit: impl FnMut(f64, bool)) {
-        match self {
-            Self::Weights(scores) => scores.weights().for_each(|(score, alive)| visit(score, alive)),
-            Self::Means(means) => means.iter().for_each(|&(score, alive)| visit(score, alive)),
+        match self.alive {
+            None => self.scores.iter().for_each(|&score| visit(score.into(), true)),
+            Some(alive) => {
+                self.scores.iter().zip(alive).for_each(|(&score, &alive)| visit(score.into(), alive));
+            }
         }
     }
 
-    /// Which units are among the best.
-    fn kept(&self, best: &mut Best) -> Vec<bool> {
-        let mut kept = Vec::with_capacity(self.count());
-        self.each(|score, alive| kept.push(alive && best.takes(score)));
-        kept
+    /// The flat index and the score of the first weight that is alive and has no finite score.
+    fn first_not_finite(&self) -> Option<(usize, f64)> {
+        let mut first = None;
+        for (part, scores) in self.scores.chunks(PART).enumerate() {
+            // Without a way out of the loop, which would forbid the compiler to look at several scores at once.
+            if scores.iter().fold(true, |finite, &score| finite & score.into().is_finite()) {
+                continue;
+            }
+            let start = part * PART;
+            let alive = |i: usize| self.alive.is_none_or(|alive| alive[i]);
+            let wrong = |&(i, score): &(usize, f64)| alive(i) && !score.is_finite();
+            first = scores.iter().enumerate().map(|(i, &score)| (start + i, score.into())).find(wrong);
+            if first.is_some() {
+                break;
+            }
+        }
+        first
+    }
+
+    /// Rows or columns in place of weights: the mean score over the weights of each that are alive, and whether one is.
+    fn means(&self, units: usize, unit: impl Fn(usize) -> usize) -> (Vec<f64>, Vec<bool>) {
+        let mut sums = vec![0.0; units];
+        let mut counts = vec![0usize; units];
+        let mut weight = 0;
+        self.each(|score, alive| {
+            if alive {
+                sums[unit(weight)] += score;
+                counts[unit(weight)] += 1;
+            }
+            weight += 1;
+        });
+        let means = sums.iter().zip(&counts).map(|(sum, &count)| sum / count.max(1) as f64).collect();
+        (means, counts.iter().map(|&count| count > 0).collect())
+    }
+}
+
+/// The masks of several tensors of units: those of the best scores.
+fn kept<T: Copy + Into<f64>>(units: &[Flat<T>], density: Density, scope: Scope) -> Result<Vec<Vec<bool>>> {
+    match scope {
+        Scope::PerLayer => units
+            .iter()
+            .map(|units| Ok(Best::of(std::slice::from_ref(units), density)?.among(units)))
+            .collect(),
+        Scope::Global => {
+            let mut best = Best::of(units, density)?;
+            Ok(units.iter().map(|units| best.among(units)).collect())
+        }
     }
 }
 
@@ -169,7 +182,24 @@ pub fn select<T: Copy + Into<f64>>(
     granularity: Granularity,
     scope: Scope,
 ) -> Result<Vec<Array3<bool>>> {
-    for (number, tensor) in tensors.iter().enumerate() {
+    // Views as they are where they lie in flat order already.
+    let rows: Vec<_> = tensors
+        .iter()
+        .map(|tensor| {
+            (
+                tensor.values.as_standard_layout(),
+                tensor.alive.as_ref().map(|alive| alive.as_standard_layout()),
+            )
+        })
+        .collect();
+    let weights: Vec<Flat<T>> = rows
+        .iter()
+        .map(|(values, alive)| Flat {
+            scores: values.as_slice().unwrap_or_default(),
+            alive: alive.as_ref().and_then(|alive| alive.as_slice()),
+        })
+        .collect();
+    for (number, (tensor, weights)) in tensors.iter().zip(&weights).enumerate() {
         if let Some(alive) = tensor.alive.filter(|alive| alive.dim() != tensor.values.dim()) {
             return Err(shape_error!(
                 "prunable tensor {number}: scores of shape {:?} beside a mask of shape {:?}",
@@ -177,46 +207,48 @@ pub fn select<T: Copy + Into<f64>>(
                 alive.shape()
             ));
         }
-        for (i, (score, alive)) in tensor.weights().enumerate() {
-            if alive && !score.is_finite() {
-                return Err(value_error!(
-                    "prunable tensor {number}: the score at flat index {i} is {score}: scores must be finite \
-                     (did training diverge?)"
-                ));
-            }
+        if let Some((i, score)) = weights.first_not_finite() {
+            return Err(value_error!(
+                "prunable tensor {number}: the score at flat index {i} is {score}: scores must be finite \
+                 (did training diverge?)"
+            ));
         }
     }
-    let units: Vec<Units<T>> = tensors.iter().map(|tensor| tensor.units(granularity)).collect();
-    let kept: Vec<Vec<bool>> = match scope {
-        Scope::PerLayer => units
-            .iter()
-            .map(|units| Ok(units.kept(&mut Best::of(std::slice::from_ref(units), density)?)))
-            .collect::<Result<_>>()?,
-        Scope::Global => {
-            let mut best = Best::of(&units, density)?;
-            units.iter().map(|units| units.kept(&mut best)).collect()
+    let masks = match granularity {
+        Granularity::Weight => kept(&weights, density, scope)?,
+        Granularity::Row | Granularity::Column => {
+            let means: Vec<_> = tensors
+                .iter()
+                .zip(&weights)
+                .map(|(tensor, weights)| {
+                    let (rows, columns, _) = tensor.values.dim();
+                    let units = if granularity == Granularity::Row { rows } else { columns };
+                    weights.means(units, |weight| tensor.unit(granularity, weight))
+                })
+                .collect();
+            let units: Vec<Flat<f64>> =
+                means.iter().map(|(scores, alive)| Flat { scores, alive: Some(alive) }).collect();
+            let of_weights = |((tensor, weights), kept): ((&Scores<T>, &Flat<T>), Vec<bool>)| {
+                let mut mask = Vec::with_capacity(weights.scores.len());
+                weights.each(|_, alive| mask.push(alive && kept[tensor.unit(granularity, mask.len())]));
+                mask
+            };
+            tensors.iter().zip(&weights).zip(kept(&units, density, scope)?).map(of_weights).collect()
         }
     };
-    tensors
-        .iter()
-        .zip(kept)
-        .map(|(tensor, kept)| {
-            let mask = match granularity {
-                Granularity::Weight => kept,
-                _ => {
-                    let unit = |weight| kept[tensor.unit(granularity, weight)];
-                    tensor.weights().enumerate().map(|(weight, (_, alive))| unit(weight) && alive).collect()
-                }
-            };
-            shaped(mask, tensor.values.dim())
-        })
-        .collect()
+    tensors.iter().zip(masks).map(|(tensor, mask)| shaped(mask, tensor.values.dim())).collect()
 }
 
-/// Bits of a score that are looked at at a time.
-const DIGIT: u32 = 8;
+/// Scores that are looked at before it is asked whether all were finite.
+const PART: usize = 1 << 12;
 
-/// What tells the best units from the others, without a list of them.
+/// Bits of a score that are looked at at a time.
+const DIGIT: u32 = 16;
+
+/// Units of which a list is made; in tests not even that many, so that they see what is done with more.
+const FEW: usize = if cfg!(test) { 8 } else { 1 << 20 };
+
+/// What tells the best units from the others.
 struct Best {
     /// The key of the least score that is kept.
     least: u64,
@@ -225,46 +257,70 @@ struct Best {
 }
 
 impl Best {
-    /// The best of some units that a density keeps: their least score is found digit by digit, in as many passes as it
-    /// has digits.
-    fn of<T: Copy + Into<f64>>(units: &[Units<T>], density: Density) -> Result<Self> {
-        let total = units.iter().map(Units::count).sum();
+    /// The best of some units that a density keeps. Where they are many, so that a list of them would take much memory,
+    /// the least score is found digit by digit, until few units have the digits that are known.
+    fn of<T: Copy + Into<f64>>(units: &[Flat<T>], density: Density) -> Result<Self> {
+        let total = units.iter().map(|units| units.scores.len()).sum();
         let keep = density.of(total)?;
-        let (mut least, mut ties) = (0u64, keep);
-        for shift in (0..u64::BITS).step_by(DIGIT as usize).rev() {
-            let mut counts = [0usize; 1 << DIGIT];
-            let known = least.checked_shr(shift + DIGIT).unwrap_or(0);
+        let too_few = |left: usize| {
+            value_error!(
+                "density = {} keeps {keep} of {total}, but only {left} are left to choose from",
+                density.value()
+            )
+        };
+        // The bits of `least` from `shift` on are known: it is the key of the one at place `ties` of the `left` with them.
+        let (mut least, mut shift, mut left, mut ties) = (0u64, u64::BITS, total, keep);
+        let upper = |key: u64, shift| key.checked_shr(shift).unwrap_or(0);
+        while left > FEW && shift > 0 {
+            let known = upper(least, shift);
+            let mut counts = vec![0usize; 1 << DIGIT];
             for units in units {
                 units.each(|score, alive| {
                     let key = key(score);
-                    if alive && key.checked_shr(shift + DIGIT).unwrap_or(0) == known {
-                        counts[(key >> shift) as usize & (counts.len() - 1)] += 1;
+                    if upper(key, shift) == known {
+                        counts[(key >> (shift - DIGIT)) as usize & ((1 << DIGIT) - 1)] += usize::from(alive);
                     }
                 });
             }
             let mut digit = counts.len() - 1;
             while counts[digit] < ties {
-                if digit == 0 {
-                    let left = keep - ties + counts[0];
-                    return Err(value_error!(
-                        "density = {} keeps {keep} of {total}, but only {left} are left to choose from",
-                        density.value()
-                    ));
-                }
                 ties -= counts[digit];
-                digit -= 1;
+                digit = digit.checked_sub(1).ok_or_else(|| too_few(keep - ties))?;
             }
+            shift -= DIGIT;
             least |= (digit as u64) << shift;
+            left = counts[digit];
+        }
+        if shift > 0 {
+            let known = upper(least, shift);
+            let mut keys = Vec::with_capacity(left);
+            for units in units {
+                units.each(|score, alive| {
+                    let key = key(score);
+                    if upper(key, shift) == known && alive {
+                        keys.push(key);
+                    }
+                });
+            }
+            let place = keys.len().checked_sub(ties).ok_or_else(|| too_few(keep - ties + keys.len()))?;
+            let (_, &mut found, better) = keys.select_nth_unstable(place);
+            ties -= better.iter().filter(|&&key| key > found).count();
+            least = found;
         }
         Ok(Self { least, ties })
     }
 
-    /// Whether a unit is kept, asked of each in flat order.
-    fn takes(&mut self, score: f64) -> bool {
-        let key = key(score);
-        let tied = key == self.least && self.ties > 0;
-        self.ties -= usize::from(tied);
-        key > self.least || tied
+    /// Which units are among the best, asked of all tensors in their order.
+    fn among<T: Copy + Into<f64>>(&mut self, units: &Flat<T>) -> Vec<bool> {
+        let mut kept = Vec::with_capacity(units.scores.len());
+        units.each(|score, alive| {
+            let key = key(score);
+            // Nothing to branch on, since which weights are alive is not to be foreseen.
+            let tied = alive & (key == self.least) & (self.ties > 0);
+            self.ties -= usize::from(tied);
+            kept.push(alive & (key > self.least) | tied);
+        });
+        kept
     }
 }
 
@@ -305,8 +361,10 @@ mod tests {
         fn the_choice_is_that_of_a_stable_sort(
             // Few different values, so that ties are common.
             scores in prop::collection::vec((-3i32..4, any::<bool>()), 1..40), kept in 0.01..1.0f64,
+            // From the last bit of a score to the first.
+            (base, unit) in prop_oneof![Just((0.0, 1.0)), (0..50).prop_map(|bit| (1.0, f64::EPSILON * f64::powi(2.0, bit)))],
         ) {
-            let values: Vec<f64> = scores.iter().map(|s| f64::from(s.0)).collect();
+            let values: Vec<f64> = scores.iter().map(|s| base + f64::from(s.0) * unit).collect();
             let alive: Vec<bool> = scores.iter().map(|s| s.1).collect();
             let got = select(&[masked(&values, &alive)], density(kept), Granularity::Weight, Scope::Global);
             let keep = (kept * values.len() as f64).round_ties_even() as usize;
