@@ -153,3 +153,23 @@ def test_a_function_is_not_called_as_a_method_of_the_registry():
 
     with pytest.raises(pc.PrecodeValueError, match="a function called 'snip', as one of the registry is: rename it"):
         pc.find_ticket(make(), snip, 0.5)
+
+
+def test_labels_that_the_loss_ignores_are_not_wrong_answers():
+    torch.manual_seed(0)
+    x = torch.randn(40, 6)
+    y = (x[:, 0] > 0).long()
+    y[::2] = -100
+    module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    def right(network):
+        counted = y != -100
+        return float((network(x).argmax(1) == y)[counted].float().mean())
+
+    options = {"epochs": 10, "seeds": 1}
+    given = pc.compare(module, ["random"], [0.5], (x, y), cross_entropy, test=(x, y), **options).table
+    by_hand = pc.compare(module, ["random"], [0.5], (x, y), cross_entropy, test=right, **options).table
+    assert given["accuracy"].tolist() == pytest.approx(by_hand["accuracy"].tolist())
+    assert given["dense_accuracy"].tolist() == pytest.approx(by_hand["dense_accuracy"].tolist())
+    with pytest.raises(pc.PrecodeValueError, match="no label that counts"):
+        pc.compare(module, ["random"], [0.5], (x, y), cross_entropy, test=(x, torch.full_like(y, -100)), **options)

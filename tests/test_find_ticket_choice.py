@@ -317,3 +317,98 @@ def test_a_loss_that_keeps_and_edits_what_it_was_given_cannot_reach_the_module()
         for parameter in kept[0].parameters():
             parameter.data.fill_(3.0)
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+class Named(nn.Module):
+    """Layers by name, and what is made of them."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.steps = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        return self.steps(self, x)
+
+
+X, Y = torch.randn(16, 6, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
+IS_OUTPUT = "its rows are the outputs of the module"
+
+
+def spared(module, loss=cross_entropy, **options):
+    ticket = pc.find_ticket(module, "magnitude-init", 0.5, (X, Y), loss, granularity="row", **options)
+    assert not ticket.masks.keys() & ticket.config["left_out"].keys()
+    return ticket.config["left_out"]
+
+
+def hidden():
+    return [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)]
+
+
+def test_rows_of_hidden_layers_are_not_spared_in_place_of_outputs():
+    assert spared(nn.Sequential(*hidden()), exclude="4") == {}
+    frozen = nn.Sequential(*hidden())
+    frozen[4].requires_grad_(False)
+    with pytest.warns(pc.TicketWarning, match="frozen"):
+        assert spared(frozen) == {"4.weight": "frozen"}
+
+
+@pytest.mark.parametrize(
+    "end", [lambda y: y, lambda y: y.view(-1, 3), lambda y: y.softmax(1), lambda y: {"logits": y}, lambda y: y.relu_()]
+)
+def test_rows_of_the_outputs_are_those_of_the_layer_that_makes_them(end):
+    head_first = Named(lambda m, x: end(m.head(m.body(x).relu())), head=nn.Linear(8, 3), body=nn.Linear(6, 8))
+    assert spared(head_first) == {"head.weight": IS_OUTPUT}
+
+
+def test_rows_of_all_heads_are_outputs():
+    heads = Named(
+        lambda m, x: (m.first(m.body(x).relu()), {"second": m.second(m.body(x).relu())}),
+        body=nn.Linear(6, 8),
+        first=nn.Linear(8, 3),
+        second=nn.Linear(8, 2),
+    )
+    assert spared(heads, lambda output, y: cross_entropy(output[0], y)) == {
+        "first.weight": IS_OUTPUT,
+        "second.weight": IS_OUTPUT,
+    }
+
+
+def test_rows_of_attention_that_is_last_are_those_of_its_projection():
+    last = Named(
+        lambda m, x: m.attention(*[m.body(x)[:, None]] * 3, need_weights=False)[0][:, 0],
+        body=nn.Linear(6, 8),
+        attention=nn.MultiheadAttention(8, 2, batch_first=True),
+    )
+    assert spared(last) == {"attention.out_proj.weight": IS_OUTPUT}
+    # Fused kernels would not call the layers.
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    chain = Named(lambda m, x: m.encoder(m.body(x)[:, None])[:, 0], body=nn.Linear(6, 8), encoder=encoder)
+    assert spared(chain) == {"encoder.linear2.weight": IS_OUTPUT}
+
+
+def test_without_data_the_layer_that_stands_last_is_taken_for_the_output_and_said():
+    module = Named(lambda m, x: m.head(m.body(x)), head=nn.Linear(8, 3), body=nn.Linear(6, 8))
+    with pytest.warns(pc.TicketWarning, match=r"'body\.weight' is left out of pruning, as its rows .* pass data="):
+        ticket = pc.find_ticket(module, "magnitude-init", 0.5, granularity="row")
+    assert list(ticket.masks) == ["head.weight"]
+
+
+@pytest.mark.parametrize("density", [0.25, 0.5])
+def test_wanda_keeps_the_same_share_of_every_row_beside_layers_of_other_widths(density):
+    module = seeded(lambda: nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 3)))
+    x = torch.randn(50, 20, generator=torch.Generator().manual_seed(1))
+    ticket = pc.find_ticket(module, "wanda", density, (x, torch.arange(50) % 3), cross_entropy, epochs=1)
+    for name, inputs in (("0.weight", 20), ("2.weight", 64)):
+        assert set(ticket.masks[name].sum(1).tolist()) == {int(density * inputs)}
+
+
+@pytest.mark.parametrize("method", ["snip", "wanda", "edge-popup"])
+@pytest.mark.parametrize("scope", ["global", "per-layer"])
+def test_layers_without_weights_are_left_out(method, scope):
+    module = Named(lambda m, x: m.head(x) + 0 * m.none(x).sum(), head=nn.Linear(6, 3), none=nn.Linear(6, 1))
+    module.none.weight, module.none.bias = nn.Parameter(torch.empty(0, 6)), nn.Parameter(torch.empty(0))
+    with pytest.warns(pc.TicketWarning, match="'none.weight' is left out of pruning, empty"):
+        ticket = pc.find_ticket(module, method, 0.5, (X, Y), cross_entropy, epochs=1, scope=scope)
+    assert list(ticket.masks) == ["head.weight"]

@@ -356,3 +356,98 @@ def test_what_cannot_be_copied_is_named():
         pc.PrecodeTypeError, match=r"'weight' of layer '0', which torch.*use that of .*parametrizations"
     ):
         pc.find_ticket(normed, "random", 0.5)
+
+
+class Tokens(nn.Module):
+    """A network of tokens whose classes are the second axis of its outputs."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 16, **options)
+        self.hidden, self.head = nn.Linear(16, 16), nn.Linear(16, 30)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.embedding(x)).relu()).mT
+
+
+def tokens():
+    generator = torch.Generator().manual_seed(0)
+    x, labels = (torch.randint(30, (24, 7), generator=generator) for _ in range(2))
+    labels[:12, 1:] = -100
+    return x, labels
+
+
+@pytest.mark.parametrize("order", [["labels", "ids"], ["ids", "labels"]])
+def test_of_several_tensors_batches_weigh_by_the_labels(order):
+    torch.manual_seed(0)
+    module, (x, labels) = Tokens(), tokens()
+    y = {"labels": labels, "ids": torch.arange(24)}
+    batches = [(x[part], {name: y[name][part] for name in order}) for part in (slice(12), slice(12, 24))]
+    ticket = pc.find_ticket(module, "snip", 0.2, batches, lambda output, y: cross_entropy(output, y["labels"]))
+    whole = pc.find_ticket(module, "snip", 0.2, (x, labels), cross_entropy)
+    assert all(torch.equal(mask, whole.masks[name]) for name, mask in ticket.masks.items())
+
+
+def test_tensors_of_labels_that_say_different_things_are_refused():
+    module, (x, labels) = Tokens(), tokens()
+    batches = [(x[part], (torch.arange(12), labels[part])) for part in (slice(12), slice(12, 24))]
+
+    def loss(output, y):
+        return cross_entropy(output, y[1])
+
+    with pytest.raises(pc.PrecodeValueError, match=r"\[12, 12\] labels in one batch and \[12, 84\].*weight="):
+        pc.find_ticket(module, "snip", 0.2, batches, loss)
+    # Tensors that say the same, with a last batch that is smaller.
+    same = [(x[part], (labels[part, 0], labels[part, :2])) for part in (slice(12, 20), slice(20, 24))]
+    pc.find_ticket(module, "snip", 0.2, same, lambda output, y: cross_entropy(output[..., :2], y[1]))
+    weighed = pc.find_ticket(module, "snip", 0.2, batches, loss, weight=lambda x, y: (y[1] != -100).sum())
+    whole = pc.find_ticket(module, "snip", 0.2, (x, labels), cross_entropy)
+    assert all(torch.equal(mask, whole.masks[name]) for name, mask in weighed.masks.items())
+
+
+def test_hooks_on_gradients_are_said_to_be_lost():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    module[0].weight.register_hook(lambda gradient: gradient * 0)
+    data = (torch.randn(12, 6), torch.arange(12) % 3)
+    with pytest.warns(pc.TicketWarning, match=r"gradients of '0\.weight' have hooks"):
+        pc.find_ticket(module, "magnitude", 0.5, data, cross_entropy, epochs=1)
+    pc.find_ticket(module, "magnitude-init", 0.5)
+
+
+def test_synaptic_flow_of_tokens_depends_on_no_token():
+    torch.manual_seed(0)
+    module, data = Tokens(padding_idx=1), tokens()
+    ticket = pc.find_ticket(module, "synflow", 0.3, data, cross_entropy)
+    # By hand in one round at a time: the flow into the first layer is the mean magnitude of the rows.
+    weights = {name: module.get_submodule(name).weight.detach().double() for name in ("hidden", "head")}
+    masks = {name: torch.ones_like(weight) for name, weight in weights.items()}
+    x = module.embedding.weight.detach().double().abs().mean(0)
+    for step in range(1, 101):
+        first, second = (weights[name].abs() * masks[name] for name in ("hidden", "head"))
+        scores = {"hidden": second.sum(0)[:, None] * first * x, "head": second * (first @ x)}
+        flat = torch.cat([score.flatten() for score in scores.values()])
+        least = flat.topk(round(0.3 ** (step / 100) * len(flat))).values[-1]
+        masks = {name: (score >= least).double() for name, score in scores.items()}
+    assert all(torch.equal(ticket.masks[f"{name}.weight"], mask.bool()) for name, mask in masks.items())
+
+
+def test_synaptic_flow_where_a_module_makes_tensors_of_its_own():
+    class Recurrent(nn.Module):
+        def __init__(self, kind=None):
+            super().__init__()
+            self.kind = kind
+            self.layer, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x):
+            start = torch.zeros(1, len(x), 8, dtype=self.kind)
+            return self.head(self.layer(x, (start, start))[0][:, -1])
+
+    data = (torch.randn(4, 5, 6), torch.arange(4) % 3)
+    assert pc.find_ticket(Recurrent(), "synflow", 0.5, data, cross_entropy, prunable="head").kept == 12
+    assert torch.get_default_dtype() == torch.float32
+    with pytest.raises(
+        pc.UnsupportedError, match=r"of ones in torch\.float64, which the module"
+    ):
+        pc.find_ticket(Recurrent(torch.float32), "synflow", 0.5, data, cross_entropy)
+    assert torch.get_default_dtype() == torch.float32

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,7 @@ class Batches:
             raise PrecodeTypeError(f"data is a {type(data).__name__}, which can be read only once: pass list(data)")
         self._data, self._device, self._seed, self._visited = data, device, seed, visited
         self._unpack, self._weight = unpack, weight
+        self._proportions: list[int] = []  # labels in each tensor of y, of the first batch that was asked for
         self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
         with self.isolated():
             self.first = next(self.epoch(0), None)
@@ -185,10 +186,23 @@ class Batches:
         """What the mean loss of a batch counts among the batches.
 
         By default the number of labels, so that the mean over all data is the same however they are cut into batches;
-        labels that `cross_entropy` ignores do not count.
+        labels that `cross_entropy` ignores do not count. Of several tensors it is the one named 'labels', or any if
+        they say the same.
+
+        Raises:
+            PrecodeTypeError: `weight` does not return a number.
+            PrecodeValueError: it returns a negative or infinite one, or the tensors of y say different things.
         """
         if self._weight is None:
-            return float(samples(x) if _tensor(y) is None else _labels(y))
+            counts = [count_labels(labels) for labels in _labels(y)] or [samples(x)]
+            first = self._proportions = self._proportions or counts
+            if any(a * first[0] != b * counts[0] for a, b in zip(counts, first, strict=False)):
+                raise PrecodeValueError(
+                    f"the tensors of y count {first} labels in one batch and {counts} in another, so that it is not "
+                    "known what the mean loss counts: make y a dictionary in which those of the loss are named "
+                    "'labels', or pass weight=, such as weight=lambda x, y: len(x)"
+                )
+            return float(counts[0])
         try:
             weight = float(self._weight(x, y))
         except (TypeError, ValueError, RuntimeError) as error:
@@ -225,23 +239,30 @@ def _no_pair(given: Any, unpacked: bool) -> str:
     return f"data must give pairs (x, y), not {type(given).__name__}: make them by unpack="
 
 
-def _tensor(value: Any) -> torch.Tensor | None:
-    """The first tensor in a value."""
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in a value."""
     if isinstance(value, torch.Tensor):
-        return value
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return next((found for item in inner if (found := _tensor(item)) is not None), None)
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(tensors, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(tensors, value))
+    elif is_dataclass(value):
+        yield from chain.from_iterable(tensors(getattr(value, field.name)) for field in fields(value))
 
 
-def _labels(y: Any) -> int:
-    """Number of labels of a batch that count in its mean loss."""
-    labels = _tensor(y)
-    if labels is None:
-        return 0
+def _labels(y: Any) -> list[torch.Tensor]:
+    """The tensors of y that may be the labels of the loss."""
+    named = y.get("labels") if isinstance(y, Mapping) else None
+    return list(tensors(y if named is None else named))
+
+
+def count_labels(labels: torch.Tensor) -> int:
+    """How many labels count in a mean loss."""
     return int((labels != IGNORED).sum()) if labels.dtype == torch.int64 else labels.numel()
 
 
 def samples(x: Any) -> int:
     """Number of samples of a batch, by the first tensor in it."""
-    first = _tensor(x)
+    first = next(tensors(x), None)
     return len(first) if first is not None and first.ndim else 1

@@ -17,7 +17,7 @@ from precode._internal.lazy import Lazy
 from precode._internal.progress import Progress, tracked
 from precode._internal.randomness import isolated, reseed
 from precode.modules import own
-from precode.modules.batches import Batches, Unpack, Weight, call
+from precode.modules.batches import Batches, Unpack, Weight, call, count_labels
 from precode.modules.copies import copied
 from precode.modules.learner import Learner, Loss
 from precode.modules.own import Score
@@ -119,7 +119,8 @@ def compare(
         data: batches to find tickets and to train on, as in `find_ticket`.
         loss: as in `find_ticket`.
         test: from a trained module in evaluation mode to a number, or data like `data` that the module classifies: then
-            the number is the part of the labels that the largest output names.
+            the number is the part of the labels that the largest output names. Labels of -100, which `cross_entropy`
+            ignores, do not count; where the loss ignores others, pass a function.
         train: as in `find_ticket`; it trains the tickets too.
         epochs: as in `find_ticket`.
         optimizer: as in `find_ticket`.
@@ -262,5 +263,7 @@ class _Bench:
                     f"outputs of shape {tuple(output.shape)} name classes of shape {tuple(output.argmax(1).shape)}, "
                     f"but labels have shape {tuple(y.shape)}: pass a function as test="
                 )
-            right, count = right + int((output.argmax(1) == y).sum()), count + y.numel()
+            right, count = right + int((output.argmax(1) == y).sum()), count + count_labels(y)
+        if not count:
+            raise PrecodeValueError("the test data have no label that counts: all are ignored")
         return right / count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ NOTHING = 1e-9
 class SynapticFlow:
     """A copy of a module that flow goes through: in evaluation mode, normalization without shift, in float64.
 
-    float32 on MPS devices, which have no other.
+    float32 on MPS devices, which have no other. Embeddings give the mean of the magnitudes of their rows, whatever the
+    token (ours). Buffers and weights that the module computes of others keep their signs.
 
     Args:
         network: the copy, which is changed.
@@ -41,6 +43,9 @@ class SynapticFlow:
         for name, buffer in self._network.named_buffers():
             if name.endswith("running_mean"):
                 buffer.zero_()
+        for layer in self._network.modules():
+            if isinstance(layer, nn.Embedding):
+                layer.register_forward_hook(_mean_row)
         self._buffers = Buffers(self._network)
 
     def gradients(self, at: Iterable[torch.Tensor]) -> Tensors:
@@ -55,6 +60,7 @@ class SynapticFlow:
         parameters = [slot.parameter for slot in self._slots.values()]
         with (
             isolated(self._device),
+            _default_type(self._kind),
             gradients.searchable(self._network),
             torch.inference_mode(False),
             torch.enable_grad(),
@@ -89,6 +95,11 @@ class SynapticFlow:
                 "(track_running_stats=False) has none: use another method, such as 'snip'"
             ) from error
         except Exception as error:
+            if isinstance(error, RuntimeError) and self._like is not None:
+                raise UnsupportedError(
+                    f"synaptic flow is that of one sample of ones in {self._kind}, which the module does not take "
+                    f"({str(error).partition(chr(10))[0]}): use another method, such as 'snip'"
+                ) from error
             if self._like is not None:
                 raise
             raise PrecodeValueError(
@@ -105,6 +116,22 @@ class SynapticFlow:
         if not isinstance(linear, nn.Linear):
             raise PrecodeValueError("the shape of the input is not known: pass data=, of which the shape alone is used")
         return torch.ones(1, linear.in_features, dtype=self._kind, device=self._device)
+
+
+def _mean_row(layer: nn.Embedding, _: Any, output: torch.Tensor) -> torch.Tensor:
+    """What an embedding gives of ones: no token in particular."""
+    return layer.weight.mean(0).expand_as(output)
+
+
+@contextmanager
+def _default_type(kind: torch.dtype) -> Iterator[None]:
+    """Within the block, tensors that a module makes are of the type of its weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _ones_like(x: Any, kind: torch.dtype) -> Any:

@@ -31,6 +31,12 @@ UNTRAINED = (
 )
 
 
+HOOKED = (
+    "gradients of '{}' have hooks (Tensor.register_hook), which copies do not have: what is searched is the training "
+    "without them; register them in train=, on the module that it is given"
+)
+
+
 class Learner:
     """A module and what it is to learn. Only copies of it are evaluated and trained.
 
@@ -90,6 +96,9 @@ class Learner:
             (name, value, name in prunable) for name, value in zip(self._names, self._out(initial), strict=True)
         ]
         self.said: list[str] = []  # doubts about the training
+        hooked = [name for name, slot in originals.items() if slot.parameter._backward_hooks]
+        if hooked and (batches is not None or train is not None):
+            self.said.append(HOOKED.format("', '".join(hooked)))
         self.steps_per_epoch = batches.steps if batches else 1
         if batches is not None and batches.has_single():
             self._check_single(batches)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import all_finite
-from precode.modules.batches import Batches, call
+from precode.modules.batches import Batches, call, tensors
 from precode.modules.copies import copied
 from precode.modules.layouts import is_transformers_linear
 from precode.tickets import masked
@@ -120,24 +122,49 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
 
 
 def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) -> Choice:
-    """The choice without the last layer, whose rows are the outputs of the module.
+    """The choice without the layers whose rows are the outputs of the module, unless that leaves nothing.
 
-    It is the one that is called last on a batch or, where there are no data, that stands last.
+    They are the layers that made what the module returns for a batch; where no layer did, as before a softmax, the one
+    that is called last. Where there are no data it is the one that stands last, which is said.
     """
-    if len(choice.names) == 1:
+    if batches is None:
+        outputs = [names for prefix, layer in masked.layers(module) if (names := _outputs(prefix, layer))][-1]
+        reason = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
+    else:
+        outputs = _made_outputs(copied(module), batches)
+        reason = "its rows are the outputs of the module"
+    names = [name for name in choice.names if name not in outputs]
+    spared = {name: reason for name in choice.names if name in outputs}
+    if not names:
         return choice
-    last = choice.names[-1]
-    if batches is not None and batches.first is not None:
-        network = copied(module)
-        calls: list[str] = []
-        for name, slot in masked.slots(network).items():
-            if name in choice.names:
-                slot.owner.register_forward_hook(lambda *_, name=name: calls.append(name))
-        with batches.isolated(), torch.no_grad():
-            call(network, batches.first[0])
-        last = calls[-1] if calls else last
-    names = [name for name in choice.names if name != last]
-    return replace(choice, names=names, spared={last: "its rows are the outputs of the module"})
+    if batches is None:
+        return replace(choice, names=names, left_out=choice.left_out | spared)
+    return replace(choice, names=names, spared=spared)
+
+
+def _made_outputs(network: nn.Module, batches: Batches) -> list[str]:
+    """Names of the weights of the layers that made what a module returns for a batch, or that were called last."""
+    made: list[tuple[list[str], Any]] = []
+    for prefix, layer in masked.layers(network):
+        if names := _outputs(prefix, layer):
+            layer.register_forward_hook(lambda _, x, output, names=names: made.append((names, output)))
+    # With gradients: without, fused kernels of transformers do not call the layers.
+    with batches.isolated(), torch.inference_mode(False), torch.enable_grad():
+        returned = _memory(call(network, batches.first[0] if batches.first else None))
+    last = [names for names, output in made if returned & _memory(output)] or [names for names, _ in made[-1:]]
+    return list(chain.from_iterable(last))
+
+
+def _outputs(prefix: str, layer: nn.Module) -> list[str]:
+    """Names of the weights of a layer whose rows are its outputs."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return [f"{prefix}out_proj.weight"]
+    return [f"{prefix}{attribute}" for attribute in layer_weights(layer)]
+
+
+def _memory(value: Any) -> set[int]:
+    """Where the tensors in a value lie, so that views of them are recognized."""
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors(value) if tensor.numel()}
 
 
 def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:
@@ -154,6 +181,8 @@ def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dic
             left_out[name] = f"shared with {', '.join(slot.tied)}"
         elif not slot.parameter.requires_grad:
             left_out[name] = "frozen"
+        elif not slot.parameter.numel():
+            left_out[name] = "empty"
         else:
             found.append(name)
     return found, left_out

@@ -53,8 +53,8 @@ fn weighed(objective: &mut dyn Objective) -> Result<(Vec<Tensor>, Cost)> {
     Ok((scores.collect::<Result<_>>()?, cost))
 }
 
-/// Scores by which every row keeps the same share of its weights, at any density: the share of the row that is no
-/// better than the weight, and, among weights of the same share, a smaller part for the better score.
+/// Scores by which every row keeps the same share of its weights, at any density: the share of the row that is worse
+/// than the weight, and, among weights of the same share, a smaller part for the better score.
 fn within_rows(scores: &Tensor) -> Result<Tensor> {
     let size = scores.size();
     let [rows, columns, inner] = matrix_shape(&size[1..]);
@@ -66,7 +66,7 @@ fn within_rows(scores: &Tensor) -> Result<Tensor> {
         for row in 0..rows {
             let here = row * inputs..(row + 1) * inputs;
             for (weight, rank) in here.clone().zip(places(network, here)) {
-                share[weight] = (rank + 1) as f64 / inputs as f64;
+                share[weight] = rank as f64 / inputs as f64;
             }
         }
         let between = 1.0 / (inputs * (weights + 1)) as f64;
