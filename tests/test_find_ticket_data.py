@@ -446,8 +446,6 @@ def test_synaptic_flow_where_a_module_makes_tensors_of_its_own():
     data = (torch.randn(4, 5, 6), torch.arange(4) % 3)
     assert pc.find_ticket(Recurrent(), "synflow", 0.5, data, cross_entropy, prunable="head").kept == 12
     assert torch.get_default_dtype() == torch.float32
-    with pytest.raises(
-        pc.UnsupportedError, match=r"of ones in torch\.float64, which the module"
-    ):
+    with pytest.raises(pc.UnsupportedError, match=r"of ones in torch\.float64, which the module"):
         pc.find_ticket(Recurrent(torch.float32), "synflow", 0.5, data, cross_entropy)
     assert torch.get_default_dtype() == torch.float32

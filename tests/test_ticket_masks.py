@@ -345,3 +345,119 @@ def test_parameters_are_in_their_old_places_when_masks_are_taken_off(layer, name
     for network in (copy.deepcopy(module), module):
         ticket.remove_(network)
         assert [name for name, _ in network.named_parameters()] == before
+
+
+class Writing(nn.Linear):
+    """A layer that clips its weight whenever it is called."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.weight.clamp_(-0.01, 0.01)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("width", [16, 256])
+def test_layers_that_edit_their_weight_when_they_are_called_are_refused(width):
+    layer = Writing(width, width)
+    pc.find_ticket(layer, "random", 0.5).apply_(layer)
+    with pytest.raises(pc.UnsupportedError, match="changed it in place when it was called"):
+        layer(torch.ones(1, width))
+    # What else is computed afterwards is not to blame.
+    plain = nn.Linear(width, width)
+    pc.find_ticket(plain, "random", 0.5).apply_(plain)
+    plain(torch.ones(1, width)).sum().backward()
+
+
+@pytest.mark.parametrize("option", [{"max_norm": 1.0}, {"sparse": True}])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_that_masks_do_not_go_with_are_refused(kind, option):
+    module = nn.Sequential(kind(10, 4, **option), nn.Linear(4, 3))
+    (name,) = option
+    with pytest.raises(pc.PrecodeValueError, match=rf"'0.weight' is of an embedding with {name}=.* make it without"):
+        pc.find_ticket(module, "random", 0.5, prunable=["auto", kind])
+    plain = nn.Sequential(kind(10, 4), nn.Linear(4, 3))
+    ticket = pc.find_ticket(plain, "random", 0.5, prunable=["auto", kind])
+    before = module[1].weight.clone()
+    with pytest.raises(pc.PrecodeValueError, match=name):
+        ticket.apply_(module)
+    assert torch.equal(module[1].weight, before)
+    pc.find_ticket(module, "random", 0.5).apply_(module)  # beside it
+
+
+def test_weights_in_one_memory_are_shared_weights():
+    module = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 4), nn.Linear(4, 10, bias=False))
+    module[2].weight.data = module[0].weight.data
+    with pytest.warns(pc.TicketWarning, match="'2.weight' is left out of pruning, in the memory of 0.weight"):
+        ticket = pc.find_ticket(module, "random", 0.5)
+    assert list(ticket.masks) == ["1.weight"]
+    with pytest.raises(pc.PrecodeValueError, match=r"'2\.weight' lies in the memory of 0\.weight"):
+        pc.find_ticket(module, "random", 0.5, prunable="2")
+    apart = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 4), nn.Linear(4, 10, bias=False))
+    values = module[0].weight.clone()
+    with pytest.raises(pc.PrecodeValueError, match=r"'2\.weight' lies in the memory of 0\.weight"):
+        pc.find_ticket(apart, "random", 0.5).apply_(module)
+    assert torch.equal(module[0].weight, values)
+    # Side by side in one storage is nobody else's memory.
+    flat = torch.randn(32)
+    beside = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    for place, layer in enumerate(beside):
+        layer.weight.data = flat[16 * place : 16 * (place + 1)].view(4, 4)
+    assert len(pc.find_ticket(beside, "random", 0.5).masks) == 2
+
+
+@pytest.mark.parametrize("width", [16, 256])
+def test_tensors_that_stand_in_for_trained_ones_are_left_as_they_are(width):
+    layer = nn.Linear(width, width, bias=False)
+    ticket = pc.find_ticket(layer, "random", 0.5)
+    ticket.apply_(layer)
+    x = torch.randn(2, width)
+    for module in (layer, copy.deepcopy(layer)):
+        mine = nn.Parameter(torch.ones(width, width))
+        named = {"parametrizations.weight.original": mine}
+        found = torch.func.functional_call(module, named, (x,))
+        assert torch.equal(mine, torch.ones(width, width))
+        torch.testing.assert_close(found, x @ ticket.masks["weight"].float().T)
+        module(x).sum().backward()
+        assert torch.equal(module.weight, ticket.start["weight"])
+
+
+def test_new_values_may_be_assigned_as_parameters():
+    module = nn.Sequential(nn.Linear(4, 3))
+    ticket = pc.find_ticket(module, "random", 0.5)
+    ticket.apply_(module)
+    trained = dict(module.named_parameters())["0.parametrizations.weight.original"]
+
+    def init(plain):
+        plain[0].weight = nn.Parameter(torch.full((3, 4), 2.0))
+
+    ticket.reinitialize_(module, init)
+    assert torch.equal(module[0].weight, 2.0 * ticket.masks["0.weight"])
+    assert dict(module.named_parameters())["0.parametrizations.weight.original"] is trained
+
+
+def at_two_places(wrap):
+    """A network with one layer at two places and another in a wrapper."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        twice = nn.Linear(8, 8)
+        return nn.Sequential(wrap(nn.Linear(6, 8)), twice, nn.Tanh(), twice, nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("by_torch", [False, True])
+@pytest.mark.parametrize(
+    "wrap", [lambda layer: layer, nn.DataParallel, lambda layer: torch.compile(layer, backend="eager")]
+)
+def test_plain_state_dicts_of_layers_at_two_places_and_in_wrappers(wrap, by_torch):
+    module, plain, other = at_two_places(wrap), at_two_places(wrap), at_two_places(wrap)
+    ticket = pc.find_ticket(module, "random", 0.5)
+    (ticket.to_torch_prune if by_torch else ticket.apply_)(module)
+    state = pc.plain_state_dict(module)
+    assert state.keys() == plain.state_dict().keys()
+    plain.load_state_dict(state)
+    inputs = x(2, 6)
+    torch.testing.assert_close(plain(inputs), module(inputs))
+    values = {name: value + 1 for name, value in other.state_dict().items()}
+    pc.load_plain_state_dict(module, values)
+    other.load_state_dict(values)
+    ticket.apply_(other, rewind=False)
+    torch.testing.assert_close(module(inputs), other(inputs))

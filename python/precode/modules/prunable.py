@@ -179,6 +179,8 @@ def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dic
             )
         elif slot.tied:
             left_out[name] = f"shared with {', '.join(slot.tied)}"
+        elif slot.overlapping:
+            left_out[name] = f"in the memory of {', '.join(slot.overlapping)}"
         elif not slot.parameter.requires_grad:
             left_out[name] = "frozen"
         elif not slot.parameter.numel():

@@ -18,6 +18,11 @@ REFUSED = (
     "change nothing: draw new values with ticket.reinitialize_(module, init), or assign to it, as layer.weight = values"
 )
 
+WRITTEN = (
+    "a layer whose weight has the mask of a ticket changed it in place when it was called, which would be lost: change "
+    "it outside of forward, by an assignment (layer.weight = values), or leave the layer out of prunable"
+)
+
 EXPORTED = (
     "this weight is computed from a trained tensor and the mask of a ticket, so that edits through DLPack would change "
     "nothing: export a copy, as weight.detach().clone(), and assign to it, as layer.weight = values"
@@ -103,6 +108,10 @@ class _Calls(threading.local):
 
     running = 0
 
+    def __init__(self) -> None:
+        self.read: list[tuple[torch.Tensor, int]] = []
+        """Weights that they read, and how often each had been changed before."""
+
 
 _calls = _Calls()
 
@@ -116,10 +125,21 @@ def is_called() -> bool:
 def called() -> Iterator[None]:
     """Within the block, a masked layer reads its weights to compute with them."""
     _calls.running += 1
+    before, _calls.read = _calls.read, []
     try:
         yield
+        if any(weight._version != version for weight, version in _calls.read):
+            raise UnsupportedError(WRITTEN)
     finally:
         _calls.running -= 1
+        _calls.read = before
+
+
+def watched(weight: torch.Tensor) -> torch.Tensor:
+    """A weight that a layer reads while it is called, and that it is not to change."""
+    if not (weight.is_inference() or torch._C._functorch.peek_interpreter_stack() is not None):
+        _calls.read.append((weight, weight._version))
+    return weight
 
 
 def guard(weight: torch.Tensor) -> torch.Tensor:
@@ -128,7 +148,9 @@ def guard(weight: torch.Tensor) -> torch.Tensor:
     It is as it is where its layer computes with it, which a guard would slow down, and where a compiler or a transform
     looks on.
     """
-    traced = is_called() or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if is_called() and not torch.compiler.is_compiling():
+        return watched(weight)
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if traced or type(weight) is not torch.Tensor or torch._C._functorch.peek_interpreter_stack() is not None:
         return weight
     return weight.as_subclass(ComputedWeight)

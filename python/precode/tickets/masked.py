@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Literal
 
 import torch
@@ -36,6 +37,7 @@ class Slot:
         pruned: what keeps its pruned weights at zero, if anything.
         mask: with zeros or False at pruned weights, if it is pruned.
         tied: other names of the same tensor.
+        overlapping: names of other tensors that lie in the same memory.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Slot:
     pruned: Literal["ticket", "torch"] | None
     mask: torch.Tensor | None
     tied: tuple[str, ...] = ()
+    overlapping: tuple[str, ...] = ()
 
     @torch.no_grad()
     def put(self, values: torch.Tensor) -> None:
@@ -151,8 +154,27 @@ def slots(module: nn.Module) -> dict[str, Slot]:
             else:
                 tied.setdefault(name, []).append(slot.name)
     for name, others in tied.items():
-        slot = found[name]
-        found[name] = Slot(name, slot.parameter, slot.owner, slot.attribute, slot.pruned, slot.mask, tied=tuple(others))
+        found[name] = replace(found[name], tied=tuple(others))
+    for name, others in _overlapping(found).items():
+        found[name] = replace(found[name], overlapping=tuple(others))
+    return found
+
+
+def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
+    """Names of parameters that lie in the memory of others, such as after ``b.data = a.data``, with those."""
+    places: dict[int, list[tuple[int, int, str]]] = {}
+    for name, slot in slots.items():
+        tensor = slot.parameter
+        if type(tensor) is nn.Parameter and tensor.numel():  # others have no memory of their own
+            last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+            start = tensor.data_ptr()
+            end = start + (last + 1) * tensor.element_size()
+            places.setdefault(tensor.untyped_storage().data_ptr(), []).append((start, end, name))
+    found: dict[str, list[str]] = {}
+    for several in places.values():
+        for (start, end, name), (other_start, other_end, other) in permutations(several, 2):
+            if start < other_end and other_start < end:
+                found.setdefault(name, []).append(other)
     return found
 
 
@@ -165,11 +187,24 @@ def check_free(slot: Slot) -> None:
     """Refuses a weight that cannot get a mask.
 
     Raises:
-        PrecodeValueError: it is pruned already, or shared with another layer.
+        PrecodeValueError: it is pruned already, or shared with another layer; its layer changes it when it is called,
+            or gives it sparse gradients.
     """
     if slot.pruned:
         remedy = "ticket.remove_(module)" if slot.pruned == "ticket" else "torch.nn.utils.prune.remove"
         raise PrecodeValueError(f"'{slot.name}' is pruned already: undo that first with {remedy}")
+    if slot.overlapping:
+        raise PrecodeValueError(
+            f"'{slot.name}' lies in the memory of {', '.join(slot.overlapping)}, which its mask would put to zero too: "
+            "make them one parameter (b.weight = a.weight), or give it memory of its own, as by weight.data.clone()"
+        )
+    if isinstance(slot.owner, nn.Embedding | nn.EmbeddingBag):
+        for option in ("max_norm", "sparse"):
+            if value := getattr(slot.owner, option):
+                raise PrecodeValueError(
+                    f"'{slot.name}' is of an embedding with {option}={value}, which masks do not go with: make it "
+                    f"without {option}, or leave it out of prunable"
+                )
     if slot.tied:
         raise PrecodeValueError(
             f"'{slot.name}' is shared with {', '.join(slot.tied)}: a mask would separate them; untie them, or leave "

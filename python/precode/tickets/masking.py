@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from precode._internal.errors import PrecodeShapeError, UnsupportedError
 from precode.tickets import in_place
-from precode.tickets.computed import called, guard, is_called, without_guard
+from precode.tickets.computed import called, guard, is_called, watched, without_guard
 
 
 class Masked(nn.Module):
@@ -26,19 +28,35 @@ class Masked(nn.Module):
     mask: torch.Tensor
     followers: tuple[str, ...] = ()
     """Parameters that came after the weight in its layer, so that it can return to its place."""
+    own: weakref.ref[torch.Tensor] | None = None
+    """The trained tensor."""
 
-    def __init__(self, mask: torch.Tensor, followers: Iterable[str] = ()) -> None:
+    def __init__(
+        self, mask: torch.Tensor, followers: Iterable[str] = (), own: weakref.ref[torch.Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
-        self.followers = tuple(followers)
+        self.followers, self.own = tuple(followers), own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Masked:
+        own = memo.get(id(self.own())) if self.own else None
+        copied = Masked(copy.deepcopy(self.mask, memo), self.followers, None if own is None else weakref.ref(own))
+        return copied.train(self.training)
+
+    def is_own(self, weight: torch.Tensor) -> bool:
+        """Whether a tensor is the trained one, and none that stands in for it, as in `torch.func.functional_call`."""
+        own = self.own() if self.own else None
+        if own is None:  # another took its place for good, as by `Module.to`
+            self.own = weakref.ref(weight)
+        return own is None or own is weight
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with zeros where the mask is False; unlike a product, also where a value is not finite.
 
         Of a large weight that a layer computes with it is the trained tensor itself, else a tensor of its own.
         """
-        if is_called() and in_place.is_possible(weight, self.mask):
-            return in_place.masked(weight, self.mask)
+        if is_called() and in_place.is_possible(weight, self.mask) and self.is_own(weight):
+            return watched(in_place.masked(weight, self.mask))
         return guard(torch.where(self.mask, weight, 0.0))
 
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
@@ -63,7 +81,8 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     with torch.inference_mode(False):  # in which a mask could not be trained with
         names = list(layer._parameters)
         followers = names[names.index(attribute) + 1 :] if attribute in names else ()
-        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True), followers).train(layer.training)
+        weight = layer.get_parameter(attribute)
+        masked = Masked(mask.to(weight.device, copy=True), followers, weakref.ref(weight)).train(layer.training)
     if parametrize.is_parametrized(layer):
         _own_class(layer)
     parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
@@ -224,6 +243,10 @@ def _assign(layer: nn.Module, name: str, value: Any) -> None:
                 f"'{name}' has a mask of shape {tuple(mask.shape)}, and was assigned values of shape "
                 f"{tuple(value.shape)}: assign values of the same shape, or call ticket.remove_ first"
             )
+        if name in layer._parameters:  # while masks are off
+            with torch.no_grad():
+                layer._parameters[name].copy_(value)  # type: ignore[union-attr]
+            return
         value = value.detach()
     nn.Module.__setattr__(layer, name, value)
 

@@ -35,14 +35,14 @@ def plain_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
         >>> int((plain.weight == 0).sum())
         4
     """
-    names, masks = _names(module)
+    pruned, masks = _pruned(module)
     found: dict[str, torch.Tensor] = {}
     for key, value in masked.unwrapped(module).state_dict().items():
-        if key not in masks.values():
-            found[names.get(key, key)] = value
-    slots = masked.slots(module)
-    for name in names.values():
-        found[name] = _zeroed(found[name], slots[name])
+        if key in pruned:
+            name, slot = pruned[key]
+            found[name] = _zeroed(value, slot)
+        elif key not in masks:
+            found[key] = value
     return found
 
 
@@ -70,10 +70,10 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
         >>> torch.equal(module.weight, other.weight * ticket.masks["weight"])
         True
     """
-    names, masks = _names(module)
-    network, slots = masked.unwrapped(module), masked.slots(module)
+    pruned, masks = _pruned(module)
+    network = masked.unwrapped(module)
     full = dict(network.state_dict())
-    keys = {names.get(key, key): key for key in full if key not in masks.values()}
+    keys = {pruned[key][0] if key in pruned else key: key for key in full if key not in masks}
     if keys.keys() != state.keys():
         sides = {"lacks": keys.keys() - state.keys(), "has also": state.keys() - keys.keys()}
         said = [f"{what} {', '.join(sorted(map(str, side))[:5])}" for what, side in sides.items() if side]
@@ -84,10 +84,10 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
                 f"'{name}' has shape {tuple(state[name].shape)} in the state dict and {tuple(full[key].shape)} in the "
                 "module: load it into a module of the same sizes"
             )
-        full[key] = _zeroed(state[name], slots[name]) if key in names else state[name]
+        full[key] = _zeroed(state[name], pruned[key][1]) if key in pruned else state[name]
     network.load_state_dict(full)
-    for name in names.values():  # layers that hold the product too
-        slots[name].put(slots[name].parameter)
+    for _, slot in pruned.values():  # layers that hold the product too
+        slot.put(slot.parameter)
     return module
 
 
@@ -96,13 +96,22 @@ def _zeroed(value: torch.Tensor, slot: masked.Slot) -> torch.Tensor:
     return value if slot.mask is None else torch.where(slot.mask.to(value.device) != 0, value, 0.0)
 
 
-def _names(module: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
-    """The plain names of pruned weights by their keys in the state dict, and the keys of their masks by these names."""
-    names, masks = {}, {}
-    for name, slot in masked.slots(module).items():
-        if slot.pruned == "ticket":
-            inner = f"{name.removesuffix(slot.attribute)}parametrizations.{slot.attribute}"
-            names[f"{inner}.original"], masks[name] = name, f"{inner}.0.mask"
-        elif slot.pruned == "torch":
-            names[f"{name}_orig"], masks[name] = name, f"{name}_mask"
-    return names, masks
+def _pruned(module: nn.Module) -> tuple[dict[str, tuple[str, masked.Slot]], set[str]]:
+    """The plain names and the slots of pruned weights by their keys in the state dict, and the keys of their masks.
+
+    A layer that stands at several places has keys for each, and wrappers within the module are parts of its names.
+    """
+    slots: dict[nn.Module, list[masked.Slot]] = {}
+    for slot in masked.slots(module).values():
+        if slot.pruned:
+            slots.setdefault(slot.owner, []).append(slot)
+    pruned, masks = {}, set()
+    for path, layer in masked.unwrapped(module).named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for slot in slots.get(layer, ()):
+            inner = f"{prefix}parametrizations.{slot.attribute}"
+            of_ticket = slot.pruned == "ticket"
+            key = f"{inner}.original" if of_ticket else f"{prefix}{slot.attribute}_orig"
+            pruned[key] = (f"{prefix}{slot.attribute}", slot)
+            masks.add(f"{inner}.0.mask" if of_ticket else f"{prefix}{slot.attribute}_mask")
+    return pruned, masks
