@@ -461,3 +461,79 @@ def test_plain_state_dicts_of_layers_at_two_places_and_in_wrappers(wrap, by_torc
     other.load_state_dict(values)
     ticket.apply_(other, rewind=False)
     torch.testing.assert_close(module(inputs), other(inputs))
+
+
+def hooked(layer, inputs):
+    weight, seen = layer.weight, []
+    weight.register_hook(seen.append)
+    (inputs @ weight.T).square().sum().backward()
+    return seen[0]
+
+
+def retained(layer, inputs):
+    weight = layer.weight
+    weight.retain_grad()
+    (inputs @ weight.T).square().sum().backward()
+    return weight.grad
+
+
+def asked_for(layer, inputs):
+    weight = layer.weight
+    return torch.autograd.grad((inputs @ weight.T).square().sum(), [weight])[0]
+
+
+def of_a_leaf(layer, inputs):
+    weight = layer.weight.detach().requires_grad_()
+    assert weight.is_leaf
+    (inputs @ weight.T).square().sum().backward()
+    return weight.grad
+
+
+def of_a_leaf_by_its_attribute(layer, inputs):
+    weight = layer.weight.detach()
+    weight.requires_grad = True
+    torch.autograd.backward((inputs @ weight.T).square().sum())
+    return weight.grad
+
+
+@pytest.mark.parametrize("ask", [hooked, retained, asked_for, of_a_leaf, of_a_leaf_by_its_attribute])
+@pytest.mark.parametrize("width", [6, 256])
+def test_gradients_at_a_weight_that_was_read_are_those_of_torch(ask, width):
+    layer = nn.Linear(width, width)
+    pc.find_ticket(layer, "random", 0.5).apply_(layer)
+    inputs = x(2, width)
+    plain = nn.Linear(width, width)
+    plain.load_state_dict(pc.plain_state_dict(layer))
+    torch.testing.assert_close(ask(layer, inputs), ask(plain, inputs))
+
+
+@pytest.mark.parametrize("part", [lambda w: w, lambda w: w[:4], lambda w: w.t()])
+def test_parameters_made_of_a_masked_weight_are_the_users_own(part):
+    layer = nn.Linear(6, 8, bias=False)
+    pc.find_ticket(layer, "random", 0.5).apply_(layer)
+    other = nn.Linear(1, 1, bias=False)
+    other.weight = nn.Parameter(part(layer.weight.detach()))
+    values = other.weight.clone().detach()
+    copied = copy.deepcopy(other)
+    assert type(copied.weight) is nn.Parameter
+    assert type(other.state_dict()["weight"]) is torch.Tensor
+    inputs = x(2, other.weight.shape[1])
+    for network in (other, copied):
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+        network(inputs).square().sum().backward()
+        optimizer.step()
+        assert not torch.equal(network.weight, values)
+    torch.testing.assert_close(other.weight.detach().clone(), copied.weight.detach().clone())
+    nn.init.ones_(other.weight)
+    assert torch.equal(other.weight.detach().clone(), torch.ones_like(values))
+    trained = pickle.loads(pickle.dumps(other))
+    assert type(trained.weight) is nn.Parameter
+    assert pc.find_ticket(other, "random", 0.5).kept == values.numel() // 2
+
+
+def test_another_memory_is_refused():
+    layer = nn.Linear(6, 8)
+    pc.find_ticket(layer, "random", 0.5).apply_(layer)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(pc.UnsupportedError, match="'set_' in place"):
+            layer.weight.set_(torch.zeros(8, 6))

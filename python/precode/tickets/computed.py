@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from precode._internal.errors import UnsupportedError
 
@@ -61,12 +62,45 @@ class ComputedWeight(torch.Tensor, metaclass=_AnyTensor):
             changed += first if isinstance(first, list | tuple) else [first]
         if name == "__dlpack__":
             raise UnsupportedError(EXPORTED)
-        if any(type(each) is cls for each in changed):
+        if any(_is_guarded(each) for each in changed):
             raise UnsupportedError(REFUSED.format(name))
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*_plain(args), **{key: _plain(value) for key, value in kwargs.items()})
         given = next((each for each in args if type(each) is cls), None)
-        return result if given is None else _guarded(result, given)
+        own = given is not None and not _is_guarded(given)
+        with torch._C.DisableTorchFunctionSubclass():
+            if given is not None and own and name in COPYING:
+                parameter = nn.Parameter(_plain(given).detach(), given.requires_grad)
+                return getattr(parameter, name)(*args[1:], **kwargs)
+            if name in ITSELF:
+                result = func(*args, **kwargs)
+            else:
+                result = func(*_plain(args), **{key: _plain(value) for key, value in kwargs.items()})
+        return result if given is None or own else _guarded(result, given)
+
+    def set_(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused as other operations in place, of which torch does not ask `__torch_function__`.
+
+        Raises:
+            UnsupportedError: the weight is computed.
+        """
+        if _is_guarded(self):
+            raise UnsupportedError(REFUSED.format("set_"))
+        return super().set_(*args, **kwargs)
+
+
+ITSELF = (
+    *("register_hook", "register_post_accumulate_grad_hook", "retain_grad", "requires_grad_"),
+    *("grad", "backward", "__get__", "__set__", "__delete__"),
+)
+"""Functions of a tensor's place in the graph, and its attributes, which another of the same values does not have."""
+
+
+COPYING = ("__deepcopy__", "__reduce_ex__")
+"""Functions of parameters that make others."""
+
+
+def _is_guarded(value: Any) -> bool:
+    """Whether a value is a computed weight, and no parameter of the user's own that was made of it."""
+    return type(value) is ComputedWeight and not getattr(value, "_is_param", False)
 
 
 ITEMS = ("__setitem__", "__delitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__ifloordiv__")
