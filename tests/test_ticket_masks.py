@@ -119,7 +119,7 @@ def test_new_random_values_under_the_same_masks(way):
     state = torch.get_rng_state()
     assert ticket.reinitialize_(module, seed=3) is module
     assert torch.equal(torch.get_rng_state(), state)
-    plain = Attention()
+    plain = [Attention() for _ in range(50)]
     again = ticket.reinitialize_(getattr(ticket, way)(Attention()), seed=3)
     for name in ATTENTION:
         owner, _, attribute = name.rpartition(".")
@@ -129,7 +129,7 @@ def test_new_random_values_under_the_same_masks(way):
         assert not torch.equal(now[mask], ticket.start[name][mask])
         assert torch.equal(now, getattr(again.get_submodule(owner), attribute))
         # Drawn by torch's own rule for the layer.
-        usual = getattr(plain.get_submodule(owner), attribute).detach().std()
+        usual = torch.stack([getattr(each.get_submodule(owner), attribute).detach() for each in plain]).std()
         assert float(now[mask].std() / usual) == pytest.approx(1, abs=0.25)
 
     def ones(network):
@@ -537,3 +537,16 @@ def test_another_memory_is_refused():
     for grad in (True, False):
         with torch.set_grad_enabled(grad), pytest.raises(pc.UnsupportedError, match="'set_' in place"):
             layer.weight.set_(torch.zeros(8, 6))
+
+
+def test_pruned_weights_are_zero_whatever_they_were_trained_to():
+    layer = nn.Linear(6, 8)
+    ticket = pc.find_ticket(layer, "random", 0.5)
+    ticket.apply_(layer)
+    with torch.no_grad():
+        layer.parametrizations.weight.original[~ticket.masks["weight"]] = torch.nan
+    assert not ticket.remove_(layer).weight[~ticket.masks["weight"]].any()
+    with torch.no_grad():
+        layer.weight[~ticket.masks["weight"]] = torch.inf
+    assert not ticket.apply_(layer, rewind=False).weight[~ticket.masks["weight"]].any()
+    assert not layer.parametrizations.weight.original[~ticket.masks["weight"]].any()

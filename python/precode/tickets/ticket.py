@@ -467,7 +467,8 @@ def _misfit(name: str, start: torch.Tensor, slot: masked.Slot) -> str:
 
 
 def _pruned(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return weight.detach() * mask.to(weight.device)
+    """Values with zeros where they are pruned; unlike a product, also where one is not finite."""
+    return torch.where(mask.to(weight.device), weight.detach(), 0.0)
 
 
 def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
