@@ -421,6 +421,38 @@ def test_tensors_that_stand_in_for_trained_ones_are_left_as_they_are(width):
         assert torch.equal(module.weight, ticket.start["weight"])
 
 
+@pytest.mark.parametrize("change", ["swap", "assign", "to_empty", "deepcopy", "double"])
+def test_large_masks_go_with_whatever_takes_the_place_of_a_trained_tensor(change):
+    layer = nn.Linear(256, 256)
+    ticket = pc.find_ticket(layer, "random", 0.5)
+    ticket.apply_(layer)
+    state, kind = {name: value.clone() for name, value in layer.state_dict().items()}, torch.float32
+    if change == "swap":
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            layer.double()
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+        kind = torch.float64
+    elif change == "assign":
+        layer.load_state_dict(state, assign=True)
+    elif change == "to_empty":
+        layer.to_empty(device="cpu").load_state_dict(state)
+    elif change == "deepcopy":
+        layer = copy.deepcopy(layer)
+    else:
+        layer, kind = layer.double(), torch.float64
+    trained = dict(layer.named_parameters())["parametrizations.weight.original"]
+    pruned = ~ticket.masks["weight"]
+    with torch.no_grad():
+        trained.add_(1)
+    layer(x(2, 256).to(kind)).square().sum().backward()
+    assert not trained.grad[pruned].any()
+    # A large trained tensor is put to zero in place.
+    assert not trained[pruned].any()
+    assert not hasattr(ticket.remove_(layer.float()).weight, "_masked_by")
+
+
 def test_new_values_may_be_assigned_as_parameters():
     module = nn.Sequential(nn.Linear(4, 3))
     ticket = pc.find_ticket(module, "random", 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -171,10 +171,14 @@ def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
             end = start + (last + 1) * tensor.element_size()
             places.setdefault(tensor.untyped_storage().data_ptr(), []).append((start, end, name))
     found: dict[str, list[str]] = {}
-    for several in places.values():
-        for (start, end, name), (other_start, other_end, other) in permutations(several, 2):
-            if start < other_end and other_start < end:
+    for several in map(sorted, places.values()):
+        for place, (_, end, name) in enumerate(several):
+            # By their starts, so that those after the first beyond the end lie beyond it too.
+            for start, _, other in islice(several, place + 1, None):
+                if start >= end:
+                    break
                 found.setdefault(name, []).append(other)
+                found.setdefault(other, []).append(name)
     return found
 
 

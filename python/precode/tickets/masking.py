@@ -16,6 +16,9 @@ from precode._internal.errors import PrecodeShapeError, UnsupportedError
 from precode.tickets import in_place
 from precode.tickets.computed import called, guard, is_called, watched, without_guard
 
+SIGN = "_masked_by"
+"""The attribute by which a mask knows its trained tensor."""
+
 
 class Masked(nn.Module):
     """The parametrization that keeps pruned weights at zero: a weight is its trained tensor where the mask is True.
@@ -28,27 +31,36 @@ class Masked(nn.Module):
     mask: torch.Tensor
     followers: tuple[str, ...] = ()
     """Parameters that came after the weight in its layer, so that it can return to its place."""
-    own: weakref.ref[torch.Tensor] | None = None
-    """The trained tensor."""
+    sign: weakref.ref[set[None]] | None = None
+    """What the trained tensor is known by: an attribute of it, since `torch.utils.swap_tensors` takes none that a weak
+    reference is to."""
+    place: int = 0
+    """The `id` of the trained tensor, as long as the sign is there."""
 
-    def __init__(
-        self, mask: torch.Tensor, followers: Iterable[str] = (), own: weakref.ref[torch.Tensor] | None = None
-    ) -> None:
+    def __init__(self, mask: torch.Tensor, followers: Iterable[str] = ()) -> None:
         super().__init__()
         self.register_buffer("mask", mask)
-        self.followers, self.own = tuple(followers), own
+        self.followers = tuple(followers)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Masked:
-        own = memo.get(id(self.own())) if self.own else None
-        copied = Masked(copy.deepcopy(self.mask, memo), self.followers, None if own is None else weakref.ref(own))
-        return copied.train(self.training)
+        copied = Masked(copy.deepcopy(self.mask, memo), self.followers).train(self.training)
+        if self.sign and self.sign() is not None and self.place in memo:
+            copied.know(memo[self.place])
+        return copied
 
     def is_own(self, weight: torch.Tensor) -> bool:
         """Whether a tensor is the trained one, and none that stands in for it, as in `torch.func.functional_call`."""
-        own = self.own() if self.own else None
-        if own is None:  # another took its place for good, as by `Module.to`
-            self.own = weakref.ref(weight)
-        return own is None or own is weight
+        sign = self.sign() if self.sign else None
+        if sign is None:  # at first, and after another took its place for good, as by `Module.to_empty`
+            self.know(weight)
+            return True
+        return getattr(weight, SIGN, None) is sign
+
+    def know(self, weight: torch.Tensor) -> None:
+        """Takes a tensor for the trained one, as long as it is there."""
+        sign: set[None] = set()
+        setattr(weight, SIGN, sign)
+        self.sign, self.place = weakref.ref(sign), id(weight)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with zeros where the mask is False; unlike a product, also where a value is not finite.
@@ -82,7 +94,8 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
         names = list(layer._parameters)
         followers = names[names.index(attribute) + 1 :] if attribute in names else ()
         weight = layer.get_parameter(attribute)
-        masked = Masked(mask.to(weight.device, copy=True), followers, weakref.ref(weight)).train(layer.training)
+        masked = Masked(mask.to(weight.device, copy=True), followers).train(layer.training)
+        masked.know(weight)
     if parametrize.is_parametrized(layer):
         _own_class(layer)
     parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
@@ -120,6 +133,7 @@ def take_off(layer: nn.Module, attribute: str) -> None:
         for name in RESETS:
             if name in vars(type(layer)):
                 delattr(type(layer), name)
+    original.__dict__.pop(SIGN, None)
     layer.register_parameter(attribute, original)
     # Optimizers name parameters by their places.
     for name in masked.followers if isinstance(masked, Masked) else ():
