@@ -448,8 +448,8 @@ def test_large_masks_go_with_whatever_takes_the_place_of_a_trained_tensor(change
         trained.add_(1)
     layer(x(2, 256).to(kind)).square().sum().backward()
     assert not trained.grad[pruned].any()
-    # A large trained tensor is put to zero in place.
-    assert not trained[pruned].any()
+    # A large trained tensor is put to zero in place, but for one that torch made another in the place of.
+    assert change == "swap" or not trained[pruned].any()
     assert not hasattr(ticket.remove_(layer.float()).weight, "_masked_by")
 
 

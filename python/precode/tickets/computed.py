@@ -16,7 +16,8 @@ from precode._internal.errors import UnsupportedError
 
 REFUSED = (
     "this weight is computed from a trained tensor and the mask of a ticket, so that '{}' in place would "
-    "change nothing: draw new values with ticket.reinitialize_(module, init), or assign to it, as layer.weight = values"
+    "change nothing: draw new values with ticket.reinitialize_(module, init), or assign to it, as layer.weight = "
+    "values; a tensor of your own is weight.detach().clone()"
 )
 
 WRITTEN = (
@@ -38,7 +39,24 @@ class _AnyTensor(type(torch.Tensor)):  # type: ignore[misc]
 
 
 class ComputedWeight(torch.Tensor, metaclass=_AnyTensor):
-    """A masked weight, or a part of it; operations in place are refused, and all others give what they give."""
+    """A masked weight, or a part of it; operations in place are refused, and all others give what they give.
+
+    Of a copy that autograd does not follow, the user may make a tensor of their own: a parameter, which is one as any
+    other, or a leaf that requires gradients, which may be changed. Neither is taken for the weight of the layer.
+    """
+
+    @property
+    def _is_param(self) -> bool:
+        """By this, `nn.Parameter` marks what it makes of tensors that are not plain ones."""
+        return False
+
+    @_is_param.setter
+    def _is_param(self, _: bool) -> None:
+        self.__class__ = nn.Parameter  # type: ignore[assignment]
+
+    def set_(self, *_: Any, **__: Any) -> Any:
+        """Refused here, since torch does not ask `__torch_function__`."""
+        raise UnsupportedError(REFUSED.format("set_"))
 
     @classmethod
     def __torch_function__(
@@ -62,49 +80,20 @@ class ComputedWeight(torch.Tensor, metaclass=_AnyTensor):
             changed += first if isinstance(first, list | tuple) else [first]
         if name == "__dlpack__":
             raise UnsupportedError(EXPORTED)
-        if any(_is_guarded(each) for each in changed):
+        if any(type(each) is cls and not _is_own(each) for each in changed):
             raise UnsupportedError(REFUSED.format(name))
-        given = next((each for each in args if type(each) is cls), None)
-        own = given is not None and not _is_guarded(given)
+        # Hooks, gradients and leaves are of this very tensor, so that it is not another that is handed on.
         with torch._C.DisableTorchFunctionSubclass():
-            if given is not None and own and name in COPYING:
-                parameter = nn.Parameter(_plain(given).detach(), given.requires_grad)
-                return getattr(parameter, name)(*args[1:], **kwargs)
-            if name in ITSELF:
-                result = func(*args, **kwargs)
-            else:
-                result = func(*_plain(args), **{key: _plain(value) for key, value in kwargs.items()})
-        return result if given is None or own else _guarded(result, given)
-
-    def set_(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused as other operations in place, of which torch does not ask `__torch_function__`.
-
-        Raises:
-            UnsupportedError: the weight is computed.
-        """
-        if _is_guarded(self):
-            raise UnsupportedError(REFUSED.format("set_"))
-        return super().set_(*args, **kwargs)
-
-
-ITSELF = (
-    *("register_hook", "register_post_accumulate_grad_hook", "retain_grad", "requires_grad_"),
-    *("grad", "backward", "__get__", "__set__", "__delete__"),
-)
-"""Functions of a tensor's place in the graph, and its attributes, which another of the same values does not have."""
-
-
-COPYING = ("__deepcopy__", "__reduce_ex__")
-"""Functions of parameters that make others."""
-
-
-def _is_guarded(value: Any) -> bool:
-    """Whether a value is a computed weight, and no parameter of the user's own that was made of it."""
-    return type(value) is ComputedWeight and not getattr(value, "_is_param", False)
+            result = func(*map(_plain, args), **kwargs) if name in OF_THE_TYPE else func(*args, **kwargs)
+        given = next((each for each in (*args, *kwargs.values()) if type(each) is cls), None)
+        return result if given is None else _guarded(result, given)
 
 
 ITEMS = ("__setitem__", "__delitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__ifloordiv__")
 """Operations in place whose names do not end as the others do."""
+
+OF_THE_TYPE = ("__deepcopy__", "__reduce_ex__", "__repr__", "__format__")
+"""Functions that go by the type of a tensor: copies and files of a computed weight are plain tensors."""
 
 
 def _in_place(name: str) -> bool:
@@ -114,14 +103,20 @@ def _in_place(name: str) -> bool:
     return name in ITEMS or (name.endswith("_") and not name.endswith("__"))
 
 
+def _is_own(weight: ComputedWeight) -> bool:
+    """Whether a tensor is the user's own: a leaf that gradients are asked of, which no computed weight is."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return weight.is_leaf and weight.requires_grad
+
+
 def _plain(value: Any) -> Any:
-    """An argument without guards."""
-    if type(value) is ComputedWeight:
-        with torch._C.DisableTorchFunctionSubclass():
-            return value.as_subclass(torch.Tensor)
-    if type(value) in (list, tuple):
-        return type(value)(map(_plain, value))
-    return value
+    """An argument without a guard."""
+    if type(value) is not ComputedWeight:
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        if value.is_leaf:
+            return value.detach().requires_grad_(value.requires_grad)
+        return value.as_subclass(torch.Tensor)
 
 
 def _guarded(result: Any, given: ComputedWeight) -> Any:
@@ -135,6 +130,19 @@ def _guarded(result: Any, given: ComputedWeight) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         shared = torch._C._is_alias_of(result, given)  # type: ignore[attr-defined]
         return result.as_subclass(ComputedWeight) if shared else result
+
+
+def refuse_as_parameter(name: str, value: Any) -> None:
+    """Refuses a computed weight where a layer registers a parameter.
+
+    Raises:
+        UnsupportedError: it is one.
+    """
+    if type(value) is ComputedWeight:
+        raise UnsupportedError(
+            f"'{name}' would be a parameter that is computed from a trained tensor and the mask of a ticket: call "
+            "ticket.remove_ first, or register nn.Parameter(weight.detach())"
+        )
 
 
 class _Calls(threading.local):
@@ -174,6 +182,13 @@ def watched(weight: torch.Tensor) -> torch.Tensor:
     if not (weight.is_inference() or torch._C._functorch.peek_interpreter_stack() is not None):
         _calls.read.append((weight, weight._version))
     return weight
+
+
+def was_assigned(trained: torch.Tensor) -> None:
+    """Says that a trained tensor was assigned to: unlike an edit of what is computed from it, that is not lost."""
+    if _calls.read:
+        shared = torch._C._is_alias_of  # type: ignore[attr-defined]
+        _calls.read = [(each, each._version if shared(each, trained) else version) for each, version in _calls.read]
 
 
 def guard(weight: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,15 @@ from torch.nn.utils import parametrize
 
 from precode._internal.errors import PrecodeShapeError, UnsupportedError
 from precode.tickets import in_place
-from precode.tickets.computed import called, guard, is_called, watched, without_guard
+from precode.tickets.computed import (
+    called,
+    guard,
+    is_called,
+    refuse_as_parameter,
+    was_assigned,
+    watched,
+    without_guard,
+)
 
 SIGN = "_masked_by"
 """The attribute by which a mask knows its trained tensor."""
@@ -32,8 +40,8 @@ class Masked(nn.Module):
     followers: tuple[str, ...] = ()
     """Parameters that came after the weight in its layer, so that it can return to its place."""
     sign: weakref.ref[set[None]] | None = None
-    """What the trained tensor is known by: an attribute of it, since `torch.utils.swap_tensors` takes none that a weak
-    reference is to."""
+    """What the trained tensor is known by: an attribute of it, since torch swaps no tensors that weak references are
+    to."""
     place: int = 0
     """The `id` of the trained tensor, as long as the sign is there."""
 
@@ -48,19 +56,16 @@ class Masked(nn.Module):
             copied.know(memo[self.place])
         return copied
 
-    def is_own(self, weight: torch.Tensor) -> bool:
-        """Whether a tensor is the trained one, and none that stands in for it, as in `torch.func.functional_call`."""
-        sign = self.sign() if self.sign else None
-        if sign is None:  # at first, and after another took its place for good, as by `Module.to_empty`
-            self.know(weight)
-            return True
-        return getattr(weight, SIGN, None) is sign
-
     def know(self, weight: torch.Tensor) -> None:
-        """Takes a tensor for the trained one, as long as it is there."""
+        """Takes a tensor for the trained one, which may be put to zero in place, until another takes its place."""
         sign: set[None] = set()
         setattr(weight, SIGN, sign)
         self.sign, self.place = weakref.ref(sign), id(weight)
+
+    def is_own(self, weight: torch.Tensor) -> bool:
+        """Whether a tensor is the trained one, and none that stands in for it, as in `torch.func.functional_call`."""
+        sign = self.sign() if self.sign else None
+        return sign is not None and getattr(weight, SIGN, None) is sign
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with zeros where the mask is False; unlike a product, also where a value is not finite.
@@ -74,6 +79,13 @@ class Masked(nn.Module):
     def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
         """What is kept when the weight is assigned to."""
         return weight
+
+
+def _remember(chain: nn.Module, _: Any = None) -> None:
+    """Notes the trained tensor of a weight, when it is put there and when a state dict is loaded by ``assign=True``."""
+    for masked in chain.children():
+        if isinstance(masked, Masked):
+            masked.know(chain.get_parameter("original"))
 
 
 RESETS = ("reset_parameters", "_reset_parameters")
@@ -93,13 +105,14 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     with torch.inference_mode(False):  # in which a mask could not be trained with
         names = list(layer._parameters)
         followers = names[names.index(attribute) + 1 :] if attribute in names else ()
-        weight = layer.get_parameter(attribute)
-        masked = Masked(mask.to(weight.device, copy=True), followers).train(layer.training)
-        masked.know(weight)
+        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True), followers).train(layer.training)
     if parametrize.is_parametrized(layer):
         _own_class(layer)
     parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
-    layer.get_submodule(f"parametrizations.{attribute}").training = layer.training
+    chain = layer.get_submodule(f"parametrizations.{attribute}")
+    chain.training = layer.training
+    chain.register_load_state_dict_post_hook(_remember)  # type: ignore[no-untyped-call]
+    _remember(chain)
     layer.get_submodule("parametrizations").training = layer.training
     for name in RESETS:
         if hasattr(layer, name):
@@ -107,6 +120,7 @@ def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     type(layer).__getstate__ = _refuse_pickling  # type: ignore[method-assign]
     type(layer).__prepare_scriptable__ = _refuse_scripting  # type: ignore[attr-defined]
     type(layer).__setattr__ = _assign  # type: ignore[assignment, method-assign]
+    type(layer).register_parameter = _register  # type: ignore[assignment, method-assign]
     if "forward" not in vars(type(layer)):
         type(layer).forward = without_guard(type(layer).forward)
     if isinstance(layer, nn.RNNBase) and _gather not in layer._forward_pre_hooks.values():
@@ -149,11 +163,17 @@ def take_off(layer: nn.Module, attribute: str) -> None:
 
 @contextmanager
 def off(layer: nn.Module) -> Iterator[None]:
-    """Within the block, a layer is as it was before it was pruned, with the trained tensors as its parameters."""
+    """Within the block, a layer is as it was before it was pruned, with the trained tensors as its parameters.
+
+    A parameter that takes the place of one gives it its values.
+
+    Raises:
+        PrecodeShapeError: it has another shape.
+    """
     weights, by_torch = trained(layer), _by_torch(layer)
     parametrized = type(layer)
     if weights:
-        kept = _without(parametrized, (*weights, *RESETS))
+        kept = _without(parametrized, (*weights, *RESETS, "__setattr__", "register_parameter"))
         layer.__class__ = type(parametrized.__name__, parametrized.__bases__, kept)
     for name in by_torch:
         layer.__dict__.pop(name, None)
@@ -161,10 +181,18 @@ def off(layer: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in weights | by_torch:
-            del layer._parameters[name]
+        assigned = {name: layer._parameters.pop(name, None) for name in weights | by_torch}
         layer.__class__ = parametrized
-        _compute(layer)
+        if weights and isinstance(layer, nn.RNNBase):
+            _scatter(layer)
+        try:
+            for name, original in (weights | by_torch).items():
+                if (values := assigned[name]) is not None and values is not original:
+                    _check_shape(name, original, values)
+                    with torch.no_grad():
+                        original.copy_(values)
+        finally:
+            _compute(layer)
 
 
 @contextmanager
@@ -250,19 +278,33 @@ def _resetting(name: str) -> Callable[[nn.Module], None]:
 
 
 def _assign(layer: nn.Module, name: str, value: Any) -> None:
-    """A parameter that is assigned to a masked weight gives the trained tensor its values, as any tensor does."""
+    """A parameter that is assigned to a masked weight gives the trained tensor its values, as any tensor does.
+
+    Torch would give it the memory of the user's tensor, in which pruned weights would be put to zero.
+    """
     if isinstance(value, torch.Tensor) and (mask := mask_of(layer, name)) is not None:
-        if value.shape != mask.shape:
-            raise PrecodeShapeError(
-                f"'{name}' has a mask of shape {tuple(mask.shape)}, and was assigned values of shape "
-                f"{tuple(value.shape)}: assign values of the same shape, or call ticket.remove_ first"
-            )
-        if name in layer._parameters:  # while masks are off
-            with torch.no_grad():
-                layer._parameters[name].copy_(value)  # type: ignore[union-attr]
-            return
-        value = value.detach()
-    nn.Module.__setattr__(layer, name, value)
+        _check_shape(name, mask, value)
+        original = trained(layer)[name]
+        with torch.no_grad():
+            original.copy_(value)
+        was_assigned(original)
+    else:
+        nn.Module.__setattr__(layer, name, value)
+
+
+def _check_shape(name: str, masked: torch.Tensor, values: torch.Tensor) -> None:
+    """Refuses values of another shape than that of a masked weight."""
+    if values.shape != masked.shape:
+        raise PrecodeShapeError(
+            f"'{name}' has a mask of shape {tuple(masked.shape)}, and was assigned values of shape "
+            f"{tuple(values.shape)}: assign values of the same shape, or call ticket.remove_ first"
+        )
+
+
+def _register(layer: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    """Computed weights are no parameters, which `torch.nn.utils.prune` would make of them."""
+    refuse_as_parameter(name, parameter)
+    nn.Module.register_parameter(layer, name, parameter)
 
 
 def _refuse_pickling(layer: nn.Module) -> Any:
