@@ -18,8 +18,11 @@ from precode.tickets import masking
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 """Modules that hold another as `module`, which a ticket is of."""
 
-INNER = ("_orig_mod", "_checkpoint_wrapped_module")
-"""The names under which `torch.compile` and torch's checkpoint wrapper hold it."""
+CHECKPOINT = "_checkpoint_wrapped_module"
+"""The name under which torch's checkpoint wrapper holds it."""
+
+INNER = ("_orig_mod", CHECKPOINT)
+"""The names under which `torch.compile` and the checkpoint wrapper hold it."""
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of values that a ticket can hold."""
@@ -165,11 +168,12 @@ def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
     places: dict[int, list[tuple[int, int, str]]] = {}
     for name, slot in slots.items():
         tensor = slot.parameter
-        if type(tensor) is nn.Parameter and tensor.numel():  # others have no memory of their own
+        memory = _memory(tensor)
+        if memory and tensor.numel():
             last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             start = tensor.data_ptr()
             end = start + (last + 1) * tensor.element_size()
-            places.setdefault(tensor.untyped_storage().data_ptr(), []).append((start, end, name))
+            places.setdefault(memory, []).append((start, end, name))
     found: dict[str, list[str]] = {}
     for several in map(sorted, places.values()):
         for place, (_, end, name) in enumerate(several):
@@ -180,6 +184,16 @@ def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
                 found.setdefault(name, []).append(other)
                 found.setdefault(other, []).append(name)
     return found
+
+
+def _memory(tensor: nn.Parameter) -> int:
+    """Where a parameter's storage lies; 0 if it has none, such as fake and freed tensors and those of `torch.vmap`."""
+    if not issubclass(type(tensor), nn.Parameter):  # unlike isinstance, which torch answers for fake tensors too
+        return 0
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # it stands for another, or for several
+        return 0
 
 
 def layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -99,7 +99,8 @@ def _zeroed(value: torch.Tensor, slot: masked.Slot) -> torch.Tensor:
 def _pruned(module: nn.Module) -> tuple[dict[str, tuple[str, masked.Slot]], set[str]]:
     """The plain names and the slots of pruned weights by their keys in the state dict, and the keys of their masks.
 
-    A layer that stands at several places has keys for each, and wrappers within the module are parts of its names.
+    A layer that stands at several places has keys for each, and wrappers within the module are parts of its names,
+    except torch's checkpoint wrapper, which leaves itself out of state dicts.
     """
     slots: dict[nn.Module, list[masked.Slot]] = {}
     for slot in masked.slots(module).values():
@@ -107,7 +108,7 @@ def _pruned(module: nn.Module) -> tuple[dict[str, tuple[str, masked.Slot]], set[
             slots.setdefault(slot.owner, []).append(slot)
     pruned, masks = {}, set()
     for path, layer in masked.unwrapped(module).named_modules(remove_duplicate=False):
-        prefix = f"{path}." if path else ""
+        prefix = f"{path}.".replace(f"{masked.CHECKPOINT}.", "") if path else ""
         for slot in slots.get(layer, ()):
             inner = f"{prefix}parametrizations.{slot.attribute}"
             of_ticket = slot.pruned == "ticket"
