@@ -278,11 +278,7 @@ def test_plain_state_dicts_that_lack_a_name_are_refused(make):
     assert same(module, before)
 
 
-# Rewinding
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+# Sparse gradients
 
 
 @pytest.mark.parametrize("way", WAYS)
