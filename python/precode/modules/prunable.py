@@ -125,21 +125,25 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
     """The choice without the layers whose rows are the outputs of the module, unless that leaves nothing.
 
     They are the layers that made what the module returns for a batch; where no layer did, as before a softmax, the one
-    that is called last. Where there are no data it is the one that stands last, which is said.
+    that is called last. Where there are no data it is the one that stands last, which is said unless layers are called
+    in their order.
     """
+    known = batches is not None or all(
+        type(layer).forward is nn.Sequential.forward for layer in module.modules() if list(layer.children())
+    )
     if batches is None:
         outputs = [names for prefix, layer in masked.layers(module) if (names := _outputs(prefix, layer))][-1]
-        reason = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
     else:
         outputs = _made_outputs(copied(module), batches)
-        reason = "its rows are the outputs of the module"
+    guess = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
+    reason = "its rows are the outputs of the module" if known else guess
     names = [name for name in choice.names if name not in outputs]
     spared = {name: reason for name in choice.names if name in outputs}
     if not names:
         return choice
-    if batches is None:
-        return replace(choice, names=names, left_out=choice.left_out | spared)
-    return replace(choice, names=names, spared=spared)
+    if known:
+        return replace(choice, names=names, spared=spared)
+    return replace(choice, names=names, left_out=choice.left_out | spared)
 
 
 def _made_outputs(network: nn.Module, batches: Batches) -> list[str]:
