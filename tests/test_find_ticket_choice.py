@@ -393,6 +393,17 @@ def test_without_data_the_layer_that_stands_last_is_taken_for_the_output_and_sai
     with pytest.warns(pc.TicketWarning, match=r"'body\.weight' is left out of pruning, as its rows .* pass data="):
         ticket = pc.find_ticket(module, "magnitude-init", 0.5, granularity="row")
     assert list(ticket.masks) == ["head.weight"]
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    with pytest.warns(pc.TicketWarning, match="pass data="):
+        pc.find_ticket(nn.Sequential(first, second, first), "magnitude-init", 0.5, granularity="row")
+    assert spared(nn.Sequential(first, second, first)) == {"0.weight": IS_OUTPUT}
+    chain = pc.find_ticket(nn.Sequential(first, nn.Sequential(second)), "magnitude-init", 0.5, granularity="row")
+    assert chain.config["left_out"] == {"1.0.weight": IS_OUTPUT}
+
+
+def test_a_module_that_returns_a_sparse_tensor_has_outputs_too():
+    module = Named(lambda m, x: m.head(m.body(x)).to_sparse(), body=nn.Linear(6, 8), head=nn.Linear(8, 3))
+    assert spared(module, lambda output, y: cross_entropy(output.to_dense(), y)) == {"head.weight": IS_OUTPUT}
 
 
 @pytest.mark.parametrize("density", [0.25, 0.5])

@@ -449,3 +449,33 @@ def test_synaptic_flow_where_a_module_makes_tensors_of_its_own():
     with pytest.raises(pc.UnsupportedError, match=r"of ones in torch\.float64, which the module"):
         pc.find_ticket(Recurrent(torch.float32), "synflow", 0.5, data, cross_entropy)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_labels_that_are_packed_count_by_their_elements():
+    module = nn.Linear(5, 3)
+    x, y = torch.randn(10, 5), torch.arange(10) % 3
+    lengths = ([3, 2], [4, 1])
+    parts = [(x[:5], y[:5], lengths[0]), (x[5:], y[5:], lengths[1])]
+    batches = [(x, pack_padded_sequence(y[None].expand(2, 5).T, lengths)) for x, y, lengths in parts]
+
+    def loss(output, packed):
+        return cross_entropy(output, packed.data)
+
+    ticket = pc.find_ticket(module, "snip", 0.4, batches, loss)
+    labels = [(x, packed.data) for x, packed in batches]
+    assert torch.equal(
+        ticket.masks["weight"], pc.find_ticket(module, "snip", 0.4, labels, cross_entropy).masks["weight"]
+    )
+
+
+def test_synaptic_flow_of_bags_depends_on_no_token():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.EmbeddingBag(30, 8, mode="sum"), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    data = (torch.randint(2, 30, (12, 4)), torch.arange(12) % 3)
+    ticket = pc.find_ticket(module, "synflow", 0.4, data, cross_entropy)
+    mean = nn.Sequential(*module[1:])
+    scaled = nn.Linear(8, 6)
+    with torch.no_grad():
+        scaled.weight.copy_(module[1].weight.abs() * module[0].weight.abs().mean(0))
+    by_hand = pc.find_ticket(nn.Sequential(scaled, *mean[1:]), "synflow", 0.4)
+    assert [mask.tolist() for mask in ticket.masks.values()] == [mask.tolist() for mask in by_hand.masks.values()]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
 from precode._internal.randomness import fingerprint, generators_in, isolated, reseed, reseed_generator
@@ -243,11 +244,13 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
     """All tensors in a value."""
     if isinstance(value, torch.Tensor):
         yield value
+    elif isinstance(value, PackedSequence):
+        yield value.data  # the others say where its parts belong
     elif isinstance(value, Mapping):
         yield from chain.from_iterable(map(tensors, value.values()))
     elif isinstance(value, list | tuple):
         yield from chain.from_iterable(map(tensors, value))
-    elif is_dataclass(value):
+    elif is_dataclass(value) and not isinstance(value, type):
         yield from chain.from_iterable(tensors(getattr(value, field.name)) for field in fields(value))
 
 

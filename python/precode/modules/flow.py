@@ -44,7 +44,7 @@ class SynapticFlow:
             if name.endswith("running_mean"):
                 buffer.zero_()
         for layer in self._network.modules():
-            if isinstance(layer, nn.Embedding):
+            if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
                 layer.register_forward_hook(_mean_row)
         self._buffers = Buffers(self._network)
 
@@ -118,7 +118,7 @@ class SynapticFlow:
         return torch.ones(1, linear.in_features, dtype=self._kind, device=self._device)
 
 
-def _mean_row(layer: nn.Embedding, _: Any, output: torch.Tensor) -> torch.Tensor:
+def _mean_row(layer: nn.Embedding | nn.EmbeddingBag, _: Any, output: torch.Tensor) -> torch.Tensor:
     """What an embedding gives of ones: no token in particular."""
     return layer.weight.mean(0).expand_as(output)
 

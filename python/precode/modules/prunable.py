@@ -128,9 +128,9 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
     that is called last. Where there are no data it is the one that stands last, which is said unless layers are called
     in their order.
     """
-    known = batches is not None or all(
-        type(layer).forward is nn.Sequential.forward for layer in module.modules() if list(layer.children())
-    )
+    several = [layer for _, layer in module.named_modules(remove_duplicate=False)]
+    chained = all(type(layer).forward is nn.Sequential.forward for layer in several if list(layer.children()))
+    known = batches is not None or (chained and len(several) == len(set(several)))
     if batches is None:
         outputs = [names for prefix, layer in masked.layers(module) if (names := _outputs(prefix, layer))][-1]
     else:
@@ -168,7 +168,7 @@ def _outputs(prefix: str, layer: nn.Module) -> list[str]:
 
 def _memory(value: Any) -> set[int]:
     """Where the tensors in a value lie, so that views of them are recognized."""
-    return {tensor.untyped_storage().data_ptr() for tensor in tensors(value) if tensor.numel()}
+    return set(map(masked.memory_of, tensors(value))) - {0}
 
 
 def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:

@@ -21,8 +21,9 @@ REFUSED = (
 )
 
 WRITTEN = (
-    "a layer whose weight has the mask of a ticket changed it in place when it was called, which would be lost: change "
-    "it outside of forward, by an assignment (layer.weight = values), or leave the layer out of prunable"
+    "a layer whose weight, of shape {}, has the mask of a ticket changed it in place when it was called, which would "
+    "be lost: change it outside of forward, by an assignment (layer.weight = values), or leave the layer out of "
+    "prunable"
 )
 
 EXPORTED = (
@@ -170,8 +171,9 @@ def called() -> Iterator[None]:
     before, _calls.read = _calls.read, []
     try:
         yield
-        if any(weight._version != version for weight, version in _calls.read):
-            raise UnsupportedError(WRITTEN)
+        for weight, version in _calls.read:
+            if weight._version != version:
+                raise UnsupportedError(WRITTEN.format(tuple(weight.shape)))
     finally:
         _calls.running -= 1
         _calls.read = before

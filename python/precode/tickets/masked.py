@@ -168,7 +168,8 @@ def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
     places: dict[int, list[tuple[int, int, str]]] = {}
     for name, slot in slots.items():
         tensor = slot.parameter
-        memory = _memory(tensor)
+        # Not by isinstance, which torch answers for fake tensors too.
+        memory = memory_of(tensor) if issubclass(type(tensor), nn.Parameter) else 0
         if memory and tensor.numel():
             last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             start = tensor.data_ptr()
@@ -186,10 +187,8 @@ def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
     return found
 
 
-def _memory(tensor: nn.Parameter) -> int:
-    """Where a parameter's storage lies; 0 if it has none, such as fake and freed tensors and those of `torch.vmap`."""
-    if not issubclass(type(tensor), nn.Parameter):  # unlike isinstance, which torch answers for fake tensors too
-        return 0
+def memory_of(tensor: torch.Tensor) -> int:
+    """Where a tensor's storage lies; 0 if it has none, such as sparse and freed tensors and those of `torch.vmap`."""
     try:
         return tensor.untyped_storage().data_ptr()
     except RuntimeError:  # it stands for another, or for several

@@ -117,21 +117,13 @@ impl<T: Copy + Into<f64>> Flat<'_, T> {
 
     /// The flat index and the score of the first weight that is alive and has no finite score.
     fn first_not_finite(&self) -> Option<(usize, f64)> {
-        let mut first = None;
-        for (part, scores) in self.scores.chunks(PART).enumerate() {
-            // Without a way out of the loop, which would forbid the compiler to look at several scores at once.
-            if scores.iter().fold(true, |finite, &score| finite & score.into().is_finite()) {
-                continue;
-            }
-            let start = part * PART;
-            let alive = |i: usize| self.alive.is_none_or(|alive| alive[i]);
-            let wrong = |&(i, score): &(usize, f64)| alive(i) && !score.is_finite();
-            first = scores.iter().enumerate().map(|(i, &score)| (start + i, score.into())).find(wrong);
-            if first.is_some() {
-                break;
-            }
-        }
-        first
+        // Without a way out of the loop, which would forbid the compiler to look at several scores at once.
+        let finite = |part: &[T]| part.iter().fold(true, |finite, &score| finite & score.into().is_finite());
+        let is_alive = |i: usize| self.alive.is_none_or(|alive| alive[i]);
+        self.scores.chunks(PART).enumerate().filter(|(_, part)| !finite(part)).find_map(|(number, part)| {
+            let scored = part.iter().enumerate().map(|(i, &score)| (number * PART + i, score.into()));
+            scored.filter(|&(i, _)| is_alive(i)).find(|(_, score)| !score.is_finite())
+        })
     }
 
     /// Rows or columns in place of weights: the mean score over the weights of each that are alive, and whether one is.
