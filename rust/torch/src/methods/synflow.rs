@@ -26,8 +26,8 @@ pub(super) const SYNFLOW: Record = Record {
     reference: "arXiv 2006.05467, algorithm 1",
     deviations: "Biases count as zero, where the official code adds their magnitudes; the input of ones \
                  is given to the first layer, after the embedding, but to |C0| where each network has a \
-                 projection of its own; nn.Embedding gives the mean of its rows; buffers keep their \
-                 signs; float64.",
+                 projection of its own; nn.Embedding and nn.EmbeddingBag give the mean of their \
+                 rows; buffers keep their signs; float64.",
     find: |objective, request| {
         let (values, epochs) = early(objective, request, 0)?;
         let densities = request.densities.iter();
