@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import precode as pc
 from precode import bench
-from precode.bench import engines, workload
+from precode.bench import engines, machine, workload
 from precode.bench.steps import TOLERANCE, check
 
 DEVICE = "cuda"
@@ -179,6 +179,156 @@ def test_what_is_kept_is_chosen_as_on_the_cpu(choice):
         for device in ("cpu", DEVICE)
     )
     assert {mask.device.type for mask in cuda.masks.values()} == {torch.device(DEVICE).type}
+    assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
+
+
+@pytest.mark.parametrize("scope", ["global", "per-layer", "erk"])
+@pytest.mark.parametrize("granularity", ["weight", "row", "column"])
+def test_equal_scores_are_told_apart_as_on_the_cpu(granularity, scope):
+    def ties(name, weight, gradient):
+        return (weight * 200).round().abs()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(32, 16), nn.Linear(16, 3))
+    options = dict(granularity=granularity, scope=scope, exclude="3")
+    for density in (0.1, 0.5, 0.77):
+        cpu, cuda = (
+            pc.find_ticket(copy.deepcopy(module).to(device), ties, density, **options) for device in ("cpu", DEVICE)
+        )
+        assert all(torch.equal(cuda.masks[name].cpu(), mask) for name, mask in cpu.masks.items())
+
+
+def test_what_cannot_be_chosen_is_refused_on_the_device():
+    module = logic()[0].to(DEVICE)
+    with pytest.raises(pc.PrecodeValueError, match=r"scores of '0\.weight' are not finite"):
+        pc.find_ticket(module, lambda name, weight, gradient: weight / 0 * 0, 0.5)
+    with torch.no_grad():
+        module[0].weight[0, 0] = torch.nan
+    with pytest.raises(pc.PrecodeValueError, match="not finite"):
+        pc.find_ticket(module, "magnitude-init", 0.5)
+
+
+MULTIPLES = {
+    "magnitude-init": 4, "random": 4, "snip": 4, "grasp": 5, "magnitude": 6, "imp": 6, "synflow": 9, "edge-popup": 12,
+    "early-bird": 9, "continuous-sparsification": 15, "gem-miner": 15,
+}  # fmt: skip
+"""Times the weights' memory that methods may take on the device, beside the module."""
+
+
+@pytest.mark.parametrize(("layers", "width"), [(4, 2000), (25, 800)])
+@pytest.mark.parametrize("method", MULTIPLES)
+def test_a_search_takes_so_many_times_the_memory_of_the_weights(method, layers, width):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(*[nn.Linear(width, width) for _ in range(layers)]).to(DEVICE)
+        x, y = torch.randn(32, width), torch.randint(10, (32,))
+    weights = 4 * sum(weight.numel() for weight in module.parameters())
+    grown = machine.growth(torch.device(DEVICE))
+    ticket = pc.find_ticket(module, method, 0.6, [(x, y)] * 3, cross_entropy, epochs=1)
+    assert 1 <= grown() / weights <= MULTIPLES[method]
+    assert sum(int(mask.sum()) for mask in ticket.masks.values()) == round(0.6 * layers * width**2)
+
+
+def test_a_search_that_does_not_fit_is_refused_before_any_work():
+    module = nn.Linear(2000, 2000).to(DEVICE)
+    everything = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 2**25) / everything)
+    try:
+        with pytest.raises(
+            pc.UnsupportedError, match=r"15 MiB of parameters on cuda:0 needs about .* of those that are"
+        ):
+            pc.find_ticket(module, "imp", 0.5, logic()[1:], cross_entropy)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "momentum", "adam", "fused"])
+def test_masked_training_is_that_of_weights_that_are_put_to_zero(kind):
+    module, x, y = logic()
+    make = {
+        "sgd": lambda all: torch.optim.SGD(all, 0.1),
+        "momentum": lambda all: torch.optim.SGD(all, 0.1, momentum=0.9, weight_decay=1e-2),
+        "adam": lambda all: torch.optim.Adam(all, 0.01),
+        "fused": lambda all: torch.optim.Adam(all, 0.01, fused=True),
+    }[kind]
+    module = module.to(DEVICE)
+    ticket = pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
+    own, plain = ticket.apply_(copy.deepcopy(module)), copy.deepcopy(module)
+    x, y = x.to(DEVICE), y.to(DEVICE)
+    optimizers = [make(each.parameters()) for each in (own, plain)]
+    for _ in range(5):
+        with torch.no_grad():
+            for name, mask in ticket.masks.items():
+                plain.get_parameter(name).mul_(mask)
+        for each, optimizer in zip((own, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            cross_entropy(each(x), y).backward()
+        for name, mask in ticket.masks.items():
+            plain.get_parameter(name).grad.mul_(mask)
+        for optimizer in optimizers:
+            optimizer.step()
+    with torch.no_grad():
+        for name, mask in ticket.masks.items():
+            plain.get_parameter(name).mul_(mask)
+    for name, value in ticket.remove_(own).state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-9, atol=1e-11)
+
+
+def test_masked_training_in_mixed_precision_and_on_a_stream():
+    module, x, y = logic()
+    module = module.float().to(DEVICE)
+    x, y = x.float().to(DEVICE), y.to(DEVICE)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        ticket = pc.find_ticket(module, "synflow", 0.3, (x, y), cross_entropy)
+        ticket.apply_(module)
+        optimizer, scaler = torch.optim.Adam(module.parameters(), 0.01), torch.amp.GradScaler()
+        for _ in range(5):
+            optimizer.zero_grad()
+            with torch.autocast("cuda", torch.float16):
+                loss = cross_entropy(module(x), y)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    side.synchronize()
+    for name, value in ticket.remove_(module).state_dict().items():
+        assert torch.isfinite(value).all()
+        if name in ticket.masks:
+            assert not value[~ticket.masks[name]].any()
+
+
+def test_a_ticket_goes_through_compile_and_a_graph():
+    module, x, _ = logic()
+    module = module.float().to(DEVICE).eval()
+    x = x.float().to(DEVICE)
+    pc.find_ticket(module, "magnitude-init", 0.5).apply_(module)
+    with torch.no_grad():
+        expected = module(x)
+        torch.testing.assert_close(torch.compile(module)(x), expected)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            module(x)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = module(x)
+        graph.replay()
+    torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("method", ["snip", "synflow", "grasp"])
+def test_tokens_and_bags(method):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+        x, y = torch.randint(20, (64, 3)), torch.randint(2, (64,))
+    cpu, cuda = (
+        pc.find_ticket(copy.deepcopy(module).to(device), method, 0.4, (x, y), cross_entropy)
+        for device in ("cpu", DEVICE)
+    )
     assert sum(int((cuda.masks[name].cpu() != mask).sum()) for name, mask in cpu.masks.items()) <= 2
 
 

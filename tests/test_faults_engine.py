@@ -182,7 +182,7 @@ def test_the_estimate_for_modules_is_enough(method):
         pc.find_ticket(module, {method!r}, .1, **(options | dict(data=(x, y))))
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         needed = []
-        search.memory.check = lambda bytes_, what, remedy: needed.append(bytes_)
+        search.memory.check = lambda bytes_, what, remedy, device: needed.append(bytes_)
         search._check_memory({method!r}, search.masked.slots(module), [.1])
         print(grown / (4 * module.weight.numel()), needed[0] / (4 * module.weight.numel()))
     """

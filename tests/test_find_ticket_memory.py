@@ -53,14 +53,22 @@ def search(width):
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = of_process("VmRSS")
-    pc.find_ticket(module, {method!r}, 0.6, [(x, y)] * 3, torch.nn.functional.cross_entropy, epochs=1)
+    pc.find_ticket(module, {method}, {density}, [(x, y)] * 3, torch.nn.functional.cross_entropy, {options})
     return (of_process("VmHWM") - before) / (4 * sum(weight.numel() for weight in module.parameters()))
 
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
-search(50)  # libraries that are loaded when they are first used
+search(48)  # libraries that are loaded when they are first used
 print(search({width}))
 """
+
+
+def multiple(method, layers, width, density=0.6, options="epochs=1"):
+    """Times the memory of its weights that a search in a module takes."""
+    code = SEARCH.format(method=method, layers=layers, width=width, density=density, options=options)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    return float(child.stdout)
 
 
 # Layers of 64, 16 and 4 MB: the allocator would keep the two smaller ones, and goes on keeping the smallest.
@@ -70,7 +78,19 @@ print(search({width}))
     [("magnitude-init", 4), ("random", 4), ("snip", 4), ("grasp", 5), ("magnitude", 6), ("imp", 6.5)],
 )
 def test_a_search_takes_so_many_times_the_memory_of_the_weights(method, most, layers, width):
-    code = SEARCH.format(method=method, layers=layers, width=width)
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
-    assert 1 <= float(child.stdout) <= most
+    assert 1 <= multiple(repr(method), layers, width) <= most
+
+
+@pytest.mark.parametrize(
+    ("method", "density", "options"),
+    [
+        ("'snip'", 0.6, "scope='erk'"),
+        ("'snip'", 0.6, "granularity='row'"),
+        ("'snip'", 0.6, "granularity='column'"),
+        ("'snip'", 0.5, "granularity='2:4'"),
+        ("lambda name, weight, gradient: (weight * gradient).abs()", 0.6, ""),
+    ],
+    ids=["erk", "row", "column", "pattern", "own"],
+)
+def test_other_choices_take_no_more(method, density, options):
+    assert 1 <= multiple(method, 4, 2000, density, options) <= 4

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import torch
 
 from precode._internal.errors import UnsupportedError
 
@@ -36,20 +37,35 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 """Where control groups are mounted (Linux)."""
 
 
-def free() -> tuple[int, str]:
+def free(device: torch.device | None = None) -> tuple[int, str]:
     """Bytes that this process may still take, and what sets this limit.
 
     The least of what the machine has, what the control groups (of a container, a batch system, a service) allow, and
-    what ``ulimit -v`` and ``ulimit -d`` allow.
+    what ``ulimit -v`` and ``ulimit -d`` allow. On a CUDA device, the least of what is free there, with what torch holds
+    and does not use, and what `torch.cuda.set_per_process_memory_fraction` allows.
+
+    Args:
+        device: where; None for the memory of the CPU, as on devices that do not say what is free.
 
     Example:
         >>> bytes_, limit = free()
         >>> bytes_ > 0, isinstance(limit, str)
         (True, True)
     """
-    rooms = [(psutil.virtual_memory().available, "are free"), *control_groups(), *_resource_limits()]
+    if device is not None and device.type == "cuda":
+        rooms = [*_on_cuda(device)]
+    else:
+        rooms = [(psutil.virtual_memory().available, "are free"), *control_groups(), *_resource_limits()]
     room, limit = min(rooms)
     return max(room, 0), limit
+
+
+def _on_cuda(device: torch.device) -> Iterator[tuple[int, str]]:
+    there, everything = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    yield there + torch.cuda.memory_reserved(device) - allocated, f"are free on {device}"
+    allowed = torch.cuda.get_per_process_memory_fraction(device)
+    yield int(allowed * everything) - allocated, f"are left on {device} by torch.cuda.set_per_process_memory_fraction"
 
 
 def control_groups(membership: Path = MEMBERSHIP, mount: Path = CONTROL_GROUPS) -> Iterator[tuple[int, str]]:
@@ -106,20 +122,21 @@ def _resource_limits() -> Iterator[tuple[int, str]]:
             yield soft - taken - threads, f"are left by the limit {name} (ulimit -{option})"
 
 
-def check(needed: int, what: str, remedy: str) -> None:
+def check(needed: int, what: str, remedy: str, device: torch.device | None = None) -> None:
     """Compares an estimate with the memory that is free.
 
     Args:
         needed: estimated peak, bytes.
         what: the work, for the message.
         remedy: what to do instead, for the message.
+        device: where it is needed, as in `free`.
 
     Raises:
         UnsupportedError: it does not fit.
     """
     if needed < 2**20:
         return
-    room, limit = free()
+    room, limit = free(device)
     room = int(room * SHARE)
     if needed > room:
         raise UnsupportedError(

@@ -12,7 +12,7 @@ import torch
 
 from precode._internal.errors import UnsupportedError
 from precode.bench.contest import Entry
-from precode.bench.machine import forget_peak, resident, return_memory, wait
+from precode.bench.machine import growth, wait
 from precode.bench.workload import SEED, Workload
 from precode.formulas.datasets import Dataset
 from precode.networks.training import Runs, train
@@ -133,18 +133,12 @@ def peak_bytes(workload: Workload, networks: int, contestant: Contestant) -> int
     That is what the process grows by during the call: for few networks, mostly threads and code. Of a training on a
     CUDA device, it is what torch has allocated there.
     """
-    if contestant.engine == "libtorch" and workload.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(workload.device)
-        run(workload, networks, contestant.engine, 1, masks=workload.masks(networks, contestant.density))
-        return torch.cuda.max_memory_allocated(workload.device) // networks
-    data = sum(item.nbytes for item in workload.sets(networks))
+    on_device = contestant.engine == "libtorch" and workload.device.type != "cpu"
+    data = 0 if on_device else sum(item.nbytes for item in workload.sets(networks))
     masks = workload.masks(networks, contestant.density)
     gc.collect()
-    return_memory()
-    before = resident("VmRSS")
-    if before is None or not forget_peak():
-        return None
+    grown = growth(workload.device if on_device else torch.device("cpu"))
     with forced(contestant.forced):
         run(workload, networks, contestant.engine, 1, masks=masks)
-    most = resident("VmHWM")
-    return None if most is None else (data + max(most - before, 0)) // networks
+    most = grown()
+    return None if most is None else (data + most) // networks

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,34 @@ def sgemm(device: torch.device) -> list[Entry]:
     ]
 
 
-def resident(field: str) -> int | None:
-    """Bytes of this process: ``"VmRSS"`` now, or ``"VmHWM"`` at most since `forget_peak`; None off Linux."""
+def growth(device: torch.device) -> Callable[[], int | None]:
+    """Starts to count memory; what it returns says how much more was taken since at most, bytes.
+
+    On the CPU it is of the whole process, and None where nobody counts it (off Linux); on a CUDA device, of what torch
+    allocates there.
+
+    Example:
+        >>> grown = growth(torch.device("cpu"))
+        >>> (grown() or 0) >= 0
+        True
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        allocated = torch.cuda.memory_allocated(device)
+        return lambda: torch.cuda.max_memory_allocated(device) - allocated
+    _return_memory()
+    before = _resident("VmRSS")
+    counts = before is not None and _forget_peak()
+
+    def grown() -> int | None:
+        most = _resident("VmHWM") if counts else None
+        return None if before is None or most is None else max(most - before, 0)
+
+    return grown
+
+
+def _resident(field: str) -> int | None:
+    """Bytes of this process: ``"VmRSS"`` now, or ``"VmHWM"`` at most since `_forget_peak`; None off Linux."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -120,7 +147,7 @@ def resident(field: str) -> int | None:
     return 1024 * int(found[0]) if found else None
 
 
-def return_memory() -> None:
+def _return_memory() -> None:
     """Gives memory that was freed back to the system, where the C library can."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -128,7 +155,7 @@ def return_memory() -> None:
         return
 
 
-def forget_peak() -> bool:
+def _forget_peak() -> bool:
     """Starts the count of ``VmHWM`` anew; False where the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")

@@ -18,8 +18,9 @@ from torch.nn.functional import cross_entropy
 
 from precode import _precode
 from precode._internal.errors import PrecodeError, PrecodeValueError, TicketWarning
-from precode.bench.machine import forget_peak, resident, return_memory
+from precode.bench.machine import growth, wait
 from precode.modules.search import find_ticket
+from precode.networks.settings import resolve_device
 
 DENSITY = 0.5
 """What tickets keep."""
@@ -95,6 +96,7 @@ def modules(
     networks: Mapping[str, Network] | None = None,
     *,
     methods: Sequence[str] | None = None,
+    device: str | torch.device = "cpu",
     report: Report | None = None,
 ) -> pd.DataFrame:
     """Finds a ticket of each network by each method, once: half of the weights, 2 epochs of 2 batches a training.
@@ -103,16 +105,19 @@ def modules(
         networks: by name; `NETWORKS` if None. Those of packages that are not installed, or do not work, are rows with
             a note.
         methods: names; all of `precode.methods` if None.
+        device: where the modules are; their data come from the CPU.
         report: told what is going on.
 
     Returns:
         One row a network and method, with `COLUMNS`: seconds of the search, CPU seconds of all its threads,
-        mebibytes that the process grew by meanwhile (missing off Linux), the cost in gradients on all data and in
+        mebibytes that the process grew by meanwhile (missing off Linux), or on a CUDA device those that torch allocated
+        there beside the module, the cost in gradients on all data and in
         epochs, and why a method refuses.
 
     Raises:
-        PrecodeValueError: an unknown method.
+        PrecodeValueError: an unknown method, or a device that torch does not see.
     """
+    place = resolve_device(device)
     known = [record["name"] for record in _precode.methods()]
     if unknown := [name for name in methods or () if name not in known]:
         raise PrecodeValueError(f"method {unknown[0]!r} is unknown: precode.methods() lists all")
@@ -126,6 +131,7 @@ def modules(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 module, batch = network.make()
+                module = module.to(place)
         except (ImportError, RuntimeError) as error:  # torchvision beside another torch gives RuntimeError
             what = str(error).strip().partition("\n")[0]
             lines.append(_line(name, note=f"cannot be made with the {network.package} installed: {what}"))
@@ -134,7 +140,7 @@ def modules(
         data = [batch(generator) for _ in range(BATCHES)]
         for method in methods or known:
             tell(f"{name}: {method}")
-            lines.append(_found(module, data, method, _line(name, module, method)))
+            lines.append(_found(module, data, method, place, _line(name, module, method)))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -144,21 +150,19 @@ def _line(name: str, module: nn.Module | None = None, method: str = "", note: st
     return {"network": name, "parameters": size, "method": method, "note": note} | missing
 
 
-def _found(module: nn.Module, data: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+def _found(module: nn.Module, data: Any, method: str, device: torch.device, line: dict[str, Any]) -> dict[str, Any]:
     """A row with what a method takes, or why it refuses."""
     gc.collect()
-    return_memory()
-    before = resident("VmRSS")
-    counts = before is not None and forget_peak()
+    grown = growth(device)
     began, worked = time.perf_counter(), time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TicketWarning)
             ticket = find_ticket(module, method, DENSITY, data, cross_entropy, epochs=EPOCHS)
+        wait(device)
     except PrecodeError as error:
         return line | {"note": str(error).partition("\n")[0]}
     line |= {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - worked}
-    most = resident("VmHWM") if counts else None
-    if before is not None and most is not None:
-        line["peak_mib"] = max(most - before, 0) / 2**20
+    if (most := grown()) is not None:
+        line["peak_mib"] = most / 2**20
     return line | {"gradients": ticket.cost["gradients"], "epochs": ticket.cost["epochs"]}

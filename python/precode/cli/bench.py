@@ -16,7 +16,7 @@ from precode.cli.output import as_json, check_folder
 
 OTHER_TABLES = {
     "pairs": ("pairs", "repeats", "json_file"),
-    "modules": ("modules", "json_file"),
+    "modules": ("modules", "device", "markdown", "json_file"),
     "sampling": ("sampling", "variables", "clauses", "samples", "repeats", "json_file"),
 }
 """Options that measure something else than training, with the options that go with them."""
@@ -63,7 +63,7 @@ OTHER_TABLES = {
     "--device",
     default="cpu",
     show_default=True,
-    help="Where the libtorch engine and other libraries train, such as cuda; the fused engine runs on the CPU.",
+    help="Where the libtorch engine, other libraries and modules are, such as cuda; the fused engine runs on the CPU.",
 )
 @click.option("--markdown", is_flag=True, help="Print the table as that of the documentation.")
 @click.option(
@@ -125,7 +125,7 @@ def bench_command(
         if pairs:
             table = bench.pairs(repeats=repeats, report=tell)
         elif modules:
-            table = bench.modules(report=tell)
+            table = bench.modules(device=device, report=tell)
         elif sampling:
             drawn = [
                 bench.Cell(variables=n, clauses=count, samples=samples, batch=1)

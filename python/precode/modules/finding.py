@@ -96,9 +96,9 @@ class Search:
         found = self._found(wanted) if self._score is None else self._found_by(self._score)
         masks = found.masks
         if masks is None or not wanted.plain:
-            sign = -1 if self._control == "invert" else 1
-            scores = {name: sign * score for name, score in found.scores.items()}
-            masks = selection.choose(scores, layouts, wanted)
+            inverted = {name: -score for name, score in found.scores.items()} if self._control == "invert" else None
+            masks = selection.choose(inverted or found.scores, layouts, wanted)
+            del inverted
         said = doubts.of_choice(self._choice.left_out)
         if self._has_scores and not self._control and wanted.pattern is None:
             compared = selection.compared(found.scores, layouts, wanted.granularity)

@@ -156,13 +156,12 @@ class Pruner(Steps):
                     f"scores of '{name}' are not finite after {self.steps} steps: the training diverged, or the method "
                     "divides by zero"
                 )
-            scores[name] = score.masked_fill(~masks[name], -torch.inf)
         if self._scope == "per-layer":
             chosen: Tensors = {}
             for name, score in scores.items():
-                chosen |= selection.largest({name: score}, density)
+                chosen |= selection.largest({name: score}, density, masks)
         else:
-            chosen = selection.largest(scores, density)
+            chosen = selection.largest(scores, density, masks)
         for name, slot in held.items():
             masks[name].copy_(chosen[name])
             slot.put(torch.where(masks[name], slot.parameter, 0.0))

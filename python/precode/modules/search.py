@@ -378,14 +378,21 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
     remembered = 0  # outcomes
     if len(densities) > 1:
         remembered = 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)
-    copies = given_back if _large(slots) and memory.can_return() else kept
-    weights = needed = 0
+    allocated: dict[torch.device, tuple[int, int]] = {}  # of the weights, and of what is needed
     for slot in slots.values():
-        weights += slot.parameter.numel() * slot.parameter.element_size()
+        device = slot.parameter.device
+        # Other devices use again what was freed there.
+        frees = device.type != "cpu" or (_large(slots) and memory.can_return())
+        copies = (given_back if frees else kept) + remembered
+        weights, needed = allocated.get(device, (0, 0))
+        size, count = slot.parameter.element_size(), slot.parameter.numel()
         # What is computed with is of four bytes a number at least.
-        needed += slot.parameter.numel() * max(slot.parameter.element_size(), 4) * (copies + remembered)
-    memory.check(
-        needed,
-        f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters",
-        "free memory, prune a smaller module" + (", or use a method of one shot, such as 'snip'" if trains else ""),
-    )
+        allocated[device] = (weights + count * size, needed + count * max(size, 4) * copies)
+    for device, (weights, needed) in allocated.items():
+        where = "" if device.type == "cpu" else f" on {device}"
+        memory.check(
+            needed,
+            f"finding a ticket by {method!r} in a module with {weights / 2**20:.0f} MiB of parameters{where}",
+            "free memory, prune a smaller module" + (", or use a method of one shot, such as 'snip'" if trains else ""),
+            device,
+        )

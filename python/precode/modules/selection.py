@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from precode import _precode
 from precode._internal.check import fraction
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
-from precode._internal.parts import exact
+from precode._internal.parts import all_finite, exact
 from precode.modules.layouts import Layout
 
 Tensors = dict[str, torch.Tensor]
@@ -156,38 +157,34 @@ def choose(scores: Tensors, layouts: Mapping[str, Layout], wanted: Wanted) -> Te
     Raises:
         PrecodeValueError: a score that is not finite; a density that keeps nothing, by layer.
     """
-    scores = {name: score.detach().cpu() for name, score in scores.items()}
     for name, score in scores.items():
-        if not bool(torch.isfinite(score).all()):
+        if not all_finite(score):
             raise PrecodeValueError(f"scores of '{name}' are not finite: a score must be a finite number")
     if wanted.pattern:
         return {name: _of_each(score, *wanted.pattern) for name, score in scores.items()}
-    units = {name: _units(score, layouts.get(name, Layout()), wanted.granularity) for name, score in scores.items()}
     if wanted.scope == "per-layer":
         masks: Tensors = {}
         for name, score in scores.items():
             density = wanted.density if wanted.layers is None else wanted.layers[name]
-            masks |= _best({name: score}, units, density, f"'{name}'")
+            masks |= _best({name: score}, layouts, wanted.granularity, density, f"'{name}'")
         return masks
-    return _best(scores, units, wanted.density, "the module")
+    return _best(scores, layouts, wanted.granularity, wanted.density, "the module")
 
 
-def largest(scores: Tensors, density: float) -> Tensors:
-    """The masks of single weights of the largest scores over all tensors, as `choose` finds them, in linear time.
+def largest(scores: Tensors, density: float, alive: Tensors | None = None) -> Tensors:
+    """The masks of single weights of the largest scores over all tensors, as `choose` finds them.
+
+    Args:
+        scores: finite numbers.
+        density: the fraction of all weights that is kept.
+        alive: the weights that may be kept; all if None.
 
     Raises:
-        PrecodeValueError: the density keeps nothing.
+        PrecodeValueError: the density keeps nothing, or more than is alive.
     """
-    total = sum(score.numel() for score in scores.values())
-    kept = kept_of(density, total, "the module")
-    device = next(iter(scores.values())).device
-    flat = torch.cat([score.flatten().to(device) for score in scores.values()])
-    least = flat.kthvalue(total - kept + 1).values
-    mask = flat > least
-    ties = (flat == least).nonzero().flatten()
-    mask[ties[: kept - int(mask.sum())]] = True
-    parts = torch.split(mask, [score.numel() for score in scores.values()])
-    return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    kept_of(density, sum(score.numel() for score in scores.values()), "the module")
+    living = None if alive is None else [alive[name] for name in scores]
+    return dict(zip(scores, _precode.best_weights(list(scores.values()), density, living), strict=True))
 
 
 def kept_of(density: float, total: int, where: str) -> int:
@@ -206,19 +203,10 @@ def kept_of(density: float, total: int, where: str) -> int:
 
 def compared(scores: Tensors, layouts: Mapping[str, Layout], granularity: str) -> Tensors:
     """For each weight what is compared with others: its score, or the mean score of its row or column."""
-    found = {}
-    for name, score in scores.items():
-        score = score if granularity == "weight" else exact(score)
-        unit = _units(score, layouts.get(name, Layout()), granularity)
-        found[name] = score if unit is None else _means(score, unit)[0][unit]
-    return found
-
-
-def _means(score: torch.Tensor, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean score and the number of weights of each row or column."""
-    members, flat = unit.flatten(), exact(score).flatten()
-    count = torch.bincount(members)
-    return torch.zeros(len(count), dtype=torch.float64, device=flat.device).index_add_(0, members, flat) / count, count
+    if granularity == "weight":
+        return scores
+    units = {name: Units.of(score.shape, layouts.get(name, Layout()), granularity) for name, score in scores.items()}
+    return {name: units[name].spread(units[name].means(score)) for name, score in scores.items()}
 
 
 def _of_each(score: torch.Tensor, kept: int, of: int) -> torch.Tensor:
@@ -230,37 +218,55 @@ def _of_each(score: torch.Tensor, kept: int, of: int) -> torch.Tensor:
     return (mask.movedim(-1, 1) if score.ndim > 1 else mask).contiguous()
 
 
-def _units(score: torch.Tensor, layout: Layout, granularity: str) -> torch.Tensor | None:
-    """The number of the row or column that each weight is in; None where each is its own."""
-    if granularity == "weight":
-        return None
-    outputs, inputs = score.shape[0], score.shape[1] if score.ndim > 1 else 1
-    shape = (-1,) + (1,) * (score.ndim - 1)
-    rows = torch.arange(outputs, device=score.device).reshape(shape)
-    if granularity == "row" or score.ndim == 1:
-        return rows.expand(score.shape)
-    # Each group of a convolution has input channels of its own.
-    groups = rows // (outputs // layout.groups)
-    columns = torch.arange(inputs, device=score.device).reshape(1, -1, *(1,) * (score.ndim - 2))
-    return (groups * inputs + columns).expand(score.shape)
+@dataclass(frozen=True)
+class Units:
+    """How the rows or columns of a tensor stand in it.
+
+    Attributes:
+        shape: of the tensor.
+        axes: its entries as four axes, of which the first and the third tell the unit.
+    """
+
+    shape: torch.Size
+    axes: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, shape: torch.Size, layout: Layout, granularity: str) -> Units:
+        """Rows or columns of a tensor; each group of a convolution has input channels of its own."""
+        outputs, inputs, window = shape[0], shape[1] if len(shape) > 1 else 1, shape[2:].numel()
+        if granularity == "row" or len(shape) == 1:
+            return cls(shape, (outputs, 1, 1, inputs * window))
+        return cls(shape, (layout.groups, outputs // layout.groups, inputs, window))
+
+    @property
+    def size(self) -> int:
+        """Weights of a unit."""
+        return self.axes[1] * self.axes[3]
+
+    def means(self, score: torch.Tensor) -> torch.Tensor:
+        """The mean score of each unit, in float64. Equal units have equal ones: each is added up in one order."""
+        return exact(score).reshape(self.axes).transpose(1, 2).reshape(-1, self.size).mean(1)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """The value of each unit at all of its weights."""
+        first, _, third, _ = self.axes
+        return values.reshape(first, 1, third, 1).expand(self.axes).reshape(self.shape)
 
 
-def _best(scores: Tensors, units: Mapping[str, torch.Tensor | None], density: float, where: str) -> Tensors:
+def _best(scores: Tensors, layouts: Mapping[str, Layout], granularity: str, density: float, where: str) -> Tensors:
     """The masks of the best units of some tensors, compared with one another."""
-    means, sizes = [], []
-    for name, score in scores.items():
-        unit, flat = units[name], score.double().flatten()
-        mean, count = (flat, torch.ones_like(flat, dtype=torch.int64)) if unit is None else _means(score, unit)
-        means.append(mean)
-        sizes.append(count)
-    total = sum(score.numel() for score in scores.values())
-    target = kept_of(density, total, where)
+    target = kept_of(density, sum(score.numel() for score in scores.values()), where)
+    if granularity == "weight":
+        return largest(scores, density)
+    units = {name: Units.of(score.shape, layouts.get(name, Layout()), granularity) for name, score in scores.items()}
+    means = [units[name].means(score).cpu() for name, score in scores.items()]
+    sizes = [torch.full(mean.shape, unit.size) for mean, unit in zip(means, units.values(), strict=True)]
     order = torch.cat(means).argsort(descending=True, stable=True)
     kept = torch.cat(sizes)[order].cumsum(0)
     most = int((kept - target).abs().argmin()) + 1
     chosen = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, order[:most], True)
-    masks = {}
-    for (name, score), part in zip(scores.items(), torch.split(chosen, [len(mean) for mean in means]), strict=True):
-        unit = units[name]
-        masks[name] = part.reshape(score.shape) if unit is None else part[unit]
-    return masks
+    parts = torch.split(chosen, [len(mean) for mean in means])
+    return {
+        name: units[name].spread(part.to(score.device))
+        for (name, score), part in zip(scores.items(), parts, strict=True)
+    }

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyType;
 
+use crate::streams::Streams;
 use crate::tasks;
 
 /// How often a running computation is interrupted for signals and the progress callback.
@@ -178,7 +179,7 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
     callback: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(&Progress) -> Result<T, E> + Send,
 ) -> PyResult<T> {
-    let pool = pool(py)?;
+    let (pool, streams) = (pool(py)?, Streams::of_this_thread(py)?);
     let (progress, finished) = (Progress::default(), Finished::default());
     let callback = callback.map(|callback| callback.clone().unbind());
     // Signals first, then the progress so far.
@@ -192,7 +193,8 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
         pool.in_place_scope(|scope| {
             scope.spawn(|_| {
                 // The work does not outlive a panic, so nothing of it is seen half done.
-                outcome = Some(catch_unwind(AssertUnwindSafe(|| work(&progress))));
+                let in_streams = || streams.enter().map(|()| work(&progress));
+                outcome = Some(catch_unwind(AssertUnwindSafe(in_streams)));
                 finished.set();
             });
             while !finished.wait(POLL) {
@@ -209,8 +211,9 @@ pub fn run<T: Send, E: Into<precode_torch::Error> + Send>(
     let interruption = interruption.or_else(|| poll(py).err());
     match (interruption, outcome) {
         (Some(error), _) => Err(error),
-        (None, Some(Ok(Ok(value)))) => Ok(value),
-        (None, Some(Ok(Err(error)))) => Err(raise(py, error)),
+        (None, Some(Ok(Ok(Ok(value))))) => Ok(value),
+        (None, Some(Ok(Ok(Err(error))))) => Err(raise(py, error)),
+        (None, Some(Ok(Err(error)))) => Err(error),
         (None, Some(Err(panic))) => Err(internal_error(py, panic.as_ref())),
         (None, None) => Err(internal_error(py, &"the work was never begun")),
     }

@@ -11,6 +11,7 @@ mod methods;
 mod module_objective;
 mod pairs;
 mod recovery;
+mod streams;
 mod tasks;
 mod tickets;
 mod training;
@@ -40,7 +41,7 @@ mod _precode {
     #[pymodule_export]
     use super::tasks::{Formula, Samples, sample_all};
     #[pymodule_export]
-    use super::tickets::{load_ticket, save_ticket, zero_pruned};
+    use super::tickets::{best_weights, load_ticket, save_ticket, zero_pruned};
     #[pymodule_export]
     use super::training::{evaluate, linear_init, memory_needed, projection_init, train};
 

@@ -10,10 +10,11 @@ use precode_torch::methods::{Batch, FeaturePair, Objective, Outcome, Parameter, 
 use precode_torch::{Error, Result};
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
-use tch::{Cuda, Device, Tensor};
+use tch::Tensor;
 
 use crate::boundary::{POLL, PyTensor, internal_error, new_pool, raise};
 use crate::methods::{NamedRequest, Tickets};
+use crate::streams::Streams;
 use crate::tasks::{self, SignedClauses};
 
 /// Something to do with the object on the thread that the user called from.
@@ -77,19 +78,9 @@ impl ModuleObjective {
         question: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = channel();
-        // The two threads may work on different streams of a device.
-        let device = self.parameters.first().map_or(Device::Cpu, |parameter| parameter.initial.device());
-        let synchronize = move || {
-            if let Device::Cuda(index) = device {
-                Cuda::synchronize(index as i64);
-            }
-        };
-        synchronize();
         let asked = self.questions.send(Box::new(move |object| {
-            let said = question(object);
-            synchronize();
             // Nobody listens any more only where the method is over.
-            let _ = answer.send(said);
+            let _ = answer.send(question(object));
         }));
         match asked.ok().and_then(|()| answered.recv().ok()) {
             Some(Ok(answer)) => return Ok(answer),
@@ -293,6 +284,7 @@ pub fn find_module_ticket<'py>(
     };
     // Threads of its own: the user's code may use the others, while the method waits for it on one of these.
     let (pool, progress, objective) = (new_pool(py)?, Progress::default(), objective.unbind());
+    let streams = Streams::of_this_thread(py)?;
     // The lock is released to the end of the scope: the last tensors of the method may need it to be dropped.
     let (interruption, outcome) = py.detach(move || {
         let (mut interruption, mut outcome) = (None, None);
@@ -300,7 +292,8 @@ pub fn find_module_ticket<'py>(
             scope.spawn(|_| {
                 let mut asks = asks;
                 // The method does not outlive a panic, so nothing of it is seen half done.
-                let found = catch_unwind(AssertUnwindSafe(|| request.find(&mut asks, &progress)));
+                let search = || streams.enter().map(|()| request.find(&mut asks, &progress));
+                let found = catch_unwind(AssertUnwindSafe(search));
                 outcome = Some((asks.raised.take(), found));
                 // The end of the questions ends the loop below.
                 drop(asks);
@@ -328,8 +321,9 @@ pub fn find_module_ticket<'py>(
     });
     match (interruption, outcome) {
         (Some(error), _) | (None, Some((Some(error), _))) => Err(error),
-        (None, Some((None, Ok(Ok((parameters, found)))))) => Tickets::new(py, parameters, found),
-        (None, Some((None, Ok(Err(error))))) => Err(raise(py, error)),
+        (None, Some((None, Ok(Ok(Ok((parameters, found))))))) => Tickets::new(py, parameters, found),
+        (None, Some((None, Ok(Ok(Err(error)))))) => Err(raise(py, error)),
+        (None, Some((None, Ok(Err(error))))) => Err(error),
         (None, Some((None, Err(panic)))) => Err(internal_error(py, panic.as_ref())),
         (None, None) => Err(internal_error(py, &"the search was never begun")),
     }

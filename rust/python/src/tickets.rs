@@ -1,10 +1,11 @@
-//! Files of tickets, and their masks at work.
+//! Files of tickets, and their masks: the choice of the best weights, and pruning at work.
 
 use std::path::PathBuf;
 
 use precode_core::ticket::file::{self, Dtype, NamedTensor};
+use precode_core::ticket::mask::Density;
 use precode_core::{Error, error};
-use precode_torch::zeroing;
+use precode_torch::{methods, zeroing};
 use pyo3::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -65,6 +66,21 @@ pub fn load_ticket(py: Python<'_>, path: PathBuf) -> PyResult<(NamedTensors, Str
         Ok((tensors.map_err(|error: precode_torch::Error| unfit(error.to_string()))?, manifest))
     };
     run(py, None, |_| read())
+}
+
+/// The masks of the largest scores over all tensors, among those that are alive, on the devices of the scores.
+#[pyfunction]
+pub fn best_weights(
+    py: Python<'_>,
+    scores: Vec<PyTensor>,
+    density: f64,
+    alive: Option<Vec<PyTensor>>,
+) -> PyResult<Vec<PyTensor>> {
+    let tensors = |tensors: Vec<PyTensor>| tensors.into_iter().map(|tensor| tensor.0).collect::<Vec<_>>();
+    let (scores, alive) = (tensors(scores), alive.map(tensors));
+    // On this thread, whose stream of a device the scores were made on.
+    let found = py.detach(move || methods::best(&scores, alive.as_deref(), Density::new(density)?));
+    Ok(found.map_err(|error| raise(py, error))?.into_iter().map(PyTensor).collect())
 }
 
 /// Sets values to zero where a mask prunes, in place, on at most so many threads.

@@ -13,7 +13,7 @@ use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
 use super::objective::ScorePlan;
-use super::{Batch, Cost, Objective, Parameter, Request};
+use super::{Batch, Cost, Objective, Parameter, Request, threshold};
 use crate::error::{Result, value_error};
 
 /// What a learner learns besides the mask.
@@ -273,6 +273,10 @@ pub(super) fn cosine(step: u64, steps: u64) -> f64 {
 
 /// The `k`-th largest of each row, (R, 1), with k in 1..=columns.
 pub(super) fn kth_largest(scores: &Tensor, k: i64) -> Result<Tensor> {
+    if matches!(scores.device(), Device::Cuda(_)) {
+        // There one row is the work of a single block.
+        return threshold::least_kept(&[scores.f_detach()?], None, k);
+    }
     let columns = scores.size()[1];
     Ok(scores.f_kthvalue(columns - k + 1, 1, true)?.0)
 }

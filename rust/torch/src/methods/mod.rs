@@ -20,6 +20,7 @@ mod select;
 mod sparsegpt;
 mod stack;
 mod synflow;
+mod threshold;
 mod wanda;
 
 use precode_core::Progress;
@@ -30,6 +31,7 @@ pub use control::Control;
 pub use feed::SCORING_SAMPLES;
 pub use objective::{Batch, FeaturePair, Objective, Outcome, Parameter, Plan, ScorePlan};
 pub use registry::{Method, all};
+pub use select::best;
 pub use sparsegpt::MOST_SPARSEGPT_INPUTS;
 pub use stack::StackObjective;
 

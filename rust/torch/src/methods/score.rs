@@ -205,14 +205,14 @@ fn grasp(objective: &mut dyn Objective, request: &Request) -> Result<(Vec<Tensor
     Ok((products(objective, values, product)?, Cost { gradients: 3.0, epochs }))
 }
 
-/// Element by element, of the prunable parameters alone, in float64 on the CPU: not all devices have it. Nothing else of
+/// Element by element, of the prunable parameters alone, in float64, on the CPU where the device has none. Nothing else of
 /// their size is kept in float64, and factors go as soon as they are used.
 pub(super) fn products(objective: &dyn Objective, a: Vec<Tensor>, b: Vec<Tensor>) -> Result<Vec<Tensor>> {
     let pairs = prunable(objective, a).into_iter().zip(prunable(objective, b));
     pairs.map(|(a, b)| product(&a, &b, exact_like(&a)?)).collect()
 }
 
-/// As [`products`], in the memory of `b` where that is in float64 on the CPU already.
+/// As [`products`], in the memory of `b` where that is in float64 already.
 pub(super) fn products_in_place(
     objective: &dyn Objective,
     a: Vec<Tensor>,
@@ -220,19 +220,20 @@ pub(super) fn products_in_place(
 ) -> Result<Vec<Tensor>> {
     let pairs = prunable(objective, a).into_iter().zip(prunable(objective, b));
     let place = |b: &Tensor| {
-        let fits = b.f_kind()? == Kind::Double && b.device() == Device::Cpu && b.is_contiguous();
+        let fits = b.f_kind()? == Kind::Double && b.is_contiguous();
         if fits { Ok(b.f_detach()?) } else { exact_like(b) }
     };
     pairs.map(|(a, b)| product(&a, &b, place(&b)?)).collect()
 }
 
 fn exact_like(tensor: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::f_empty(tensor.size(), (Kind::Double, Device::Cpu))?)
+    let device = if tensor.device() == Device::Mps { Device::Cpu } else { tensor.device() };
+    Ok(Tensor::f_empty(tensor.size(), (Kind::Double, device))?)
 }
 
 /// The product of two tensors, part by part, written to a third, which may be one of the two.
 fn product(a: &Tensor, b: &Tensor, to: Tensor) -> Result<Tensor> {
-    let exact = |part: &Tensor| part.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
+    let exact = |part: &Tensor| part.f_to_device(to.device())?.f_to_kind(Kind::Double);
     let parts = |tensor: &Tensor| tensor.f_detach()?.f_reshape([-1])?.f_split(PART, 0);
     for ((mut to, a), b) in parts(&to)?.into_iter().zip(parts(a)?).zip(parts(b)?) {
         to.f_copy_(&exact(&a)?.f_mul(&exact(&b)?)?)?;
@@ -276,7 +277,7 @@ pub(super) fn one_shot(
     })
 }
 
-/// Masks on the devices of the parameters: scores are often on the CPU, and [`select`] leaves masks where scores are.
+/// Masks on the devices of the parameters: scores may be on the CPU, and [`select`] leaves masks where scores are.
 pub(super) fn beside(masks: Vec<Tensor>, parameters: &[Tensor]) -> Result<Vec<Tensor>> {
     masks
         .into_iter()

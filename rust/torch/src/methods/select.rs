@@ -2,12 +2,40 @@
 
 use ndarray::{Array3, ArrayView3};
 use precode_core::error::in_parallel;
-use precode_core::ticket::mask::{self, Density, Scores};
+use precode_core::ticket::mask::{self, Density, Granularity, Scope, Scores};
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
-use super::Request;
+use super::{Request, threshold};
 use crate::error::{Result, shape_error, value_error};
+
+/// The masks that keep exactly `density` of one network's weights, those of the largest `scores` over all tensors; of
+/// equal scores those that come first.
+///
+/// Scores are one tensor of any shape for each prunable parameter, and so are `alive`, Boolean, which of them may be kept;
+/// masks have the same shapes and devices.
+///
+/// ```
+/// use precode_core::ticket::mask::Density;
+/// use precode_torch::methods::best;
+/// use tch::Tensor;
+/// let scores = [Tensor::from_slice(&[1f32, 3.0]), Tensor::from_slice(&[2f32, 3.0])];
+/// let masks = best(&scores, None, Density::new(0.5)?)?;
+/// assert_eq!(Vec::<bool>::try_from(&masks[0])?, [false, true]);
+/// assert_eq!(Vec::<bool>::try_from(&masks[1])?, [false, true]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`mask::select`]; tensors of different shapes.
+pub fn best(scores: &[Tensor], alive: Option<&[Tensor]>, density: Density) -> Result<Vec<Tensor>> {
+    let stacked = |tensors: &[Tensor]| -> Result<Vec<Tensor>> {
+        tensors.iter().map(|tensor| Ok(tensor.f_unsqueeze(0)?)).collect()
+    };
+    let alive = alive.map(stacked).transpose()?;
+    let masks = of_stacks(&stacked(scores)?, alive.as_deref(), density, Granularity::Weight, Scope::Global)?;
+    masks.iter().map(|mask| Ok(mask.f_squeeze_dim(0)?)).collect()
+}
 
 /// The masks that keep exactly the requested density of each network's weights, those of the largest
 /// `scores` (with [`Request::invert`], of the smallest) among the `alive` ones: one Boolean tensor for each
@@ -21,6 +49,22 @@ pub(crate) fn select(
     density: Density,
     request: &Request,
 ) -> Result<Vec<Tensor>> {
+    let (granularity, scope) = (request.granularity, request.scope);
+    if !request.invert {
+        return of_stacks(scores, alive, density, granularity, scope);
+    }
+    let inverted: Vec<Tensor> = scores.iter().map(|scores| Ok(scores.f_neg()?)).collect::<Result<_>>()?;
+    of_stacks(&inverted, alive, density, granularity, scope)
+}
+
+/// As [`select`], of the largest scores.
+pub(super) fn of_stacks(
+    scores: &[Tensor],
+    alive: Option<&[Tensor]>,
+    density: Density,
+    granularity: Granularity,
+    scope: Scope,
+) -> Result<Vec<Tensor>> {
     let sizes: Vec<Vec<i64>> = scores.iter().map(Tensor::size).collect();
     let devices: Vec<Device> = scores.iter().map(Tensor::device).collect();
     let Some(networks) = sizes.first().and_then(|size| size.first().copied()) else {
@@ -29,29 +73,34 @@ pub(crate) fn select(
     if let Some(size) = sizes.iter().find(|size| size.first() != Some(&networks)) {
         return Err(shape_error!("scores of shape {size:?} beside others of {networks} networks"));
     }
-    // Not all devices have float64. Scores in float32 are looked at as they are: large layers have many.
-    let single = scores.iter().all(|scores| scores.f_kind().is_ok_and(|kind| kind == Kind::Float));
-    let kind = if single { Kind::Float } else { Kind::Double };
+    // Large layers have many scores: those in float32 are looked at as they are, and shorter ones lose nothing in it.
+    let double = scores.iter().any(|scores| scores.f_kind().is_ok_and(|kind| kind == Kind::Double));
+    let kind = if double { Kind::Double } else { Kind::Float };
     let scores: Vec<Tensor> = scores
         .iter()
         .map(|scores| {
-            let scores = scores.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
-            Ok(if request.invert { scores.f_neg()? } else { scores })
+            // Not all devices have float64.
+            let on_cpu = double && scores.device() == Device::Mps;
+            Ok(place(&scores.f_detach()?, on_cpu)?.f_to_kind(kind)?)
         })
         .collect::<Result<_>>()?;
-    let alive: Option<Vec<Tensor>> = alive
-        .map(|alive| {
-            alive
-                .iter()
-                .map(|alive| Ok(alive.f_to_device(Device::Cpu)?.f_contiguous()?))
-                .collect::<Result<_>>()
-        })
-        .transpose()?;
+    let on_cuda = devices.iter().all(|device| matches!(device, Device::Cuda(_)));
+    if on_cuda && granularity == Granularity::Weight {
+        // What cannot be chosen is looked at once more on the CPU, and refused by name.
+        if let Some(masks) = threshold::kept(&scores, alive, density, scope)? {
+            return Ok(masks);
+        }
+    }
+    let on_cpu = |tensor: &Tensor| Ok(place(tensor, true)?.f_contiguous()?);
+    let scores: Vec<Tensor> = scores.iter().map(on_cpu).collect::<Result<_>>()?;
+    let alive: Option<Vec<Tensor>> =
+        alive.map(|alive| alive.iter().map(on_cpu).collect::<Result<_>>()).transpose()?;
     let shapes: Vec<[usize; 3]> = sizes.iter().map(|size| matrix_shape(&size[1..])).collect();
-    let masks = if single {
-        of_networks::<f32>(&scores, alive.as_deref(), &shapes, networks as usize, density, request)?
+    let networks = networks as usize;
+    let masks = if double {
+        of_networks::<f64>(&scores, alive.as_deref(), &shapes, networks, density, granularity, scope)?
     } else {
-        of_networks::<f64>(&scores, alive.as_deref(), &shapes, networks as usize, density, request)?
+        of_networks::<f32>(&scores, alive.as_deref(), &shapes, networks, density, granularity, scope)?
     };
     let mut masks: Vec<_> = masks.into_iter().map(Vec::into_iter).collect();
     sizes
@@ -72,6 +121,11 @@ pub(crate) fn select(
         .collect()
 }
 
+/// A tensor where it is, or on the CPU.
+fn place(tensor: &Tensor, on_cpu: bool) -> Result<Tensor> {
+    Ok(tensor.f_to_device(if on_cpu { Device::Cpu } else { tensor.device() })?)
+}
+
 /// The masks of every network: (networks, prunable parameters). Scores are contiguous on the CPU, and so is `alive`.
 fn of_networks<T: Element + Copy + Into<f64> + Sync>(
     scores: &[Tensor],
@@ -79,7 +133,8 @@ fn of_networks<T: Element + Copy + Into<f64> + Sync>(
     shapes: &[[usize; 3]],
     networks: usize,
     density: Density,
-    request: &Request,
+    granularity: Granularity,
+    scope: Scope,
 ) -> Result<Vec<Vec<Array3<bool>>>> {
     let scores: Vec<&[T]> = scores.iter().map(elements).collect::<Result<_>>()?;
     let alive: Option<Vec<&[bool]>> =
@@ -98,12 +153,13 @@ fn of_networks<T: Element + Copy + Into<f64> + Sync>(
                 })
             })
             .collect::<Result<_>>()?;
-        mask::select(&tensors, density, request.granularity, request.scope).map_err(|error| match error {
+        mask::select(&tensors, density, granularity, scope).map_err(|error| match error {
             precode_core::Error::Value(message) => value_error!("network {network}: {message}"),
             other => other.into(),
         })
     };
-    in_parallel(networks, of_network)
+    // One network needs no threads, which a forked process may not have.
+    if networks == 1 { Ok(vec![of_network(0)?]) } else { in_parallel(networks, of_network) }
 }
 
 /// The elements of a contiguous tensor on the CPU, in place.
