@@ -173,3 +173,16 @@ def test_labels_that_the_loss_ignores_are_not_wrong_answers():
     assert given["dense_accuracy"].tolist() == pytest.approx(by_hand["dense_accuracy"].tolist())
     with pytest.raises(pc.PrecodeValueError, match="no label that counts"):
         pc.compare(module, ["random"], [0.5], (x, y), cross_entropy, test=(x, torch.full_like(y, -100)), **options)
+
+
+def test_classes_along_two_axes_are_no_accuracy():
+    x, y = torch.randn(40, 3, 10), torch.randint(3, (40, 3))
+
+    def loss(output, y):
+        return cross_entropy(output.flatten(0, 1), y.flatten())
+
+    def model():
+        return nn.Linear(10, 3)
+
+    with pytest.raises(pc.PrecodeValueError, match=r"shape \(40, 3, 3\) may have their classes along the second or"):
+        pc.compare(model, ["random"], [0.5], (x, y), loss, test=(x, y), epochs=1)

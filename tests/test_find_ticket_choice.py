@@ -423,3 +423,12 @@ def test_layers_without_weights_are_left_out(method, scope):
     with pytest.warns(pc.TicketWarning, match="'none.weight' is left out of pruning, empty"):
         ticket = pc.find_ticket(module, method, 0.5, (X, Y), cross_entropy, epochs=1, scope=scope)
     assert list(ticket.masks) == ["head.weight"]
+
+
+@pytest.mark.parametrize("granularity", ["row", "column"])
+def test_a_number_is_a_row_of_its_own(granularity):
+    module = nn.Linear(4, 3, bias=False)
+    module.scale = nn.Parameter(torch.tensor(50.0))
+    ticket = pc.find_ticket(module, "magnitude-init", 0.5, prunable=["weight", "scale"], granularity=granularity)
+    assert bool(ticket.masks["scale"])
+    assert ticket.masks["weight"].sum() in (4, 6)

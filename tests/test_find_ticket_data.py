@@ -479,3 +479,68 @@ def test_synaptic_flow_of_bags_depends_on_no_token():
         scaled.weight.copy_(module[1].weight.abs() * module[0].weight.abs().mean(0))
     by_hand = pc.find_ticket(nn.Sequential(scaled, *mean[1:]), "synflow", 0.4)
     assert [mask.tolist() for mask in ticket.masks.values()] == [mask.tolist() for mask in by_hand.masks.values()]
+
+
+class Stream:
+    """Batches that are there once only, although an iterator can be made again and again."""
+
+    def __init__(self):
+        samples, labels = data()
+        self._batches = iter([(samples[:16], labels[:16]), (samples[16:], labels[16:])])
+
+    def __iter__(self):
+        yield from self._batches
+
+
+class SizedStream(Stream):
+    def __len__(self):
+        return 2
+
+
+@pytest.mark.parametrize("stream", [Stream, SizedStream])
+@pytest.mark.parametrize("method", ["snip", "grasp", "magnitude", "imp", "early-bird", "edge-popup", "wanda", "obs"])
+def test_data_that_are_there_once_only_are_refused(method, stream):
+    with pytest.raises(
+        pc.PrecodeValueError, match=r"data has [12] batches and gave [01] .*: pass|fewer batches than at"
+    ):
+        pc.find_ticket(mlp(), method, 0.5, stream(), cross_entropy, epochs=3)
+
+
+class Editing(nn.Module):
+    """A layer that edits its input in place."""
+
+    def forward(self, x):
+        return x.mul_(0.5)
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp", "imp", "synflow", "wanda", "obs", "edge-popup"])
+def test_modules_that_edit_their_input_leave_the_data_alone(method):
+    samples, labels = data()
+    given = samples.clone(), labels.clone()
+    found = [
+        pc.find_ticket(nn.Sequential(first, *mlp()), method, 0.5, given, cross_entropy, epochs=3)
+        for first in (Editing(), Editing(), Halved())
+    ]
+    assert torch.equal(given[0], samples)
+    assert found[0].masks.keys() == {"1.weight", "3.weight"}
+    for other in found[1:]:
+        assert_same(other, found[0].masks)
+
+
+class Halved(nn.Module):
+    """The same, in memory of its own."""
+
+    def forward(self, x):
+        return x * 0.5
+
+
+def test_losses_that_edit_the_labels_leave_the_data_alone():
+    samples, labels = data()
+
+    def loss(output, y):
+        return cross_entropy(output, y.add_(1).remainder_(3))
+
+    kept = labels.clone()
+    ticket = pc.find_ticket(mlp(), "imp", 0.5, (samples, labels), loss, epochs=2)
+    assert torch.equal(labels, kept)
+    assert_same(ticket, pc.find_ticket(mlp(), "imp", 0.5, (samples, (labels + 1) % 3), cross_entropy, epochs=2).masks)

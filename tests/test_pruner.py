@@ -247,3 +247,42 @@ def test_a_training_that_diverges_is_not_pruned():
             module[2].parametrizations.weight.original[1, 1] = float("nan")
         with pytest.raises(pc.PrecodeValueError, match=r"'2\.weight' are not finite after 1 steps"):
             pruner.step()
+
+
+def stepping_in_backward(module):
+    optimizers = {parameter: torch.optim.SGD([parameter], 0.1) for parameter in module.parameters()}
+
+    def update(parameter):
+        optimizers[parameter].step()
+        parameter.grad = None
+
+    for parameter in module.parameters():
+        parameter.register_post_accumulate_grad_hook(update)
+
+
+def test_optimizers_that_step_within_backward_are_counted_by_the_user():
+    schedule = pc.Schedule("linear", density=0.2, start=2, end=8, every=2)
+    module = mlp()
+    stepping_in_backward(module)
+    with (
+        pytest.raises(
+            pc.UnsupportedError, match=r"steps within backward\(\).*call begin\(\) before the loop, step\(\)"
+        ),
+        pc.Pruner(module, schedule),
+    ):
+        nn.functional.cross_entropy(module(X), Y).backward()
+    module = mlp()
+    stepping_in_backward(module)
+    pruner = pc.Pruner(module, schedule)
+    pruner.begin()
+    for _ in range(8):
+        nn.functional.cross_entropy(module(X), Y).backward()
+        pruner.step()
+    pruner.end()
+    plain = mlp()
+    optimizer = torch.optim.SGD(plain.parameters(), 0.1)
+    with pc.Pruner(plain, schedule) as other:
+        for _ in range(8):
+            step(plain, optimizer)
+    assert pruner.table().equals(other.table())
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in module.state_dict().items())

@@ -582,3 +582,48 @@ def test_pruned_weights_are_zero_whatever_they_were_trained_to():
         layer.weight[~ticket.masks["weight"]] = torch.inf
     assert not ticket.apply_(layer, rewind=False).weight[~ticket.masks["weight"]].any()
     assert not layer.parametrizations.weight.original[~ticket.masks["weight"]].any()
+
+
+def two_tickets(module):
+    """A ticket, and another whose mask is a part of the first's."""
+    wide = made(module, "0.weight", density=0.8)
+    narrow = {"0.weight": wide.masks["0.weight"] & made(module, "0.weight", seed=1).masks["0.weight"]}
+    start = {**wide.start, "0.weight": wide.start["0.weight"] * narrow["0.weight"]}
+    return wide, pc.Ticket(narrow, start, method="random", density=0.4)
+
+
+@pytest.mark.parametrize("put_on", ["apply_", "to_torch_prune"])
+def test_a_ticket_does_not_rewind_what_another_keeps(put_on):
+    module = mlp()
+    wide, narrow = two_tickets(module)
+    getattr(wide, put_on)(module)
+    step(module, torch.optim.SGD(module.parameters(), 0.1), x(4, 6))
+    state = copy.deepcopy(module.state_dict())
+    for call in (narrow.rewind_, narrow.reinitialize_, narrow.remove_):
+        with pytest.raises(pc.PrecodeValueError, match=r"'0\.weight' has (the mask of another|no mask of a) ticket"):
+            call(module)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    wide.rewind_(module)
+    assert torch.equal(module[0].weight, wide.start["0.weight"])
+
+
+def test_a_ticket_rewinds_a_module_that_keeps_a_part_of_it():
+    module = mlp()
+    wide, narrow = two_tickets(module)
+    narrow.apply_(module)
+    step(module, torch.optim.SGD(module.parameters(), 0.1), x(4, 6))
+    wide.rewind_(module)
+    assert torch.equal(module[0].weight, narrow.start["0.weight"])
+    with pytest.raises(pc.PrecodeValueError, match=r"the mask of another ticket: use that one, or Ticket\.from_param"):
+        wide.remove_(module)
+    pc.Ticket.from_parametrized(module).remove_(module)
+    assert torch.equal(module[0].weight, narrow.start["0.weight"])
+
+
+def test_expanded_parameters_are_refused_by_name():
+    module = mlp()
+    module[0].bias = nn.Parameter(torch.zeros(1).expand(8))
+    with pytest.raises(pc.PrecodeValueError, match=r"'0\.bias' is an expanded tensor.*weight\.data\.clone"):
+        pc.find_ticket(module, "magnitude-init", 0.5)
+    module[0].bias = nn.Parameter(torch.zeros(1).expand(8).clone())
+    pc.find_ticket(module, "magnitude-init", 0.5).apply_(module)

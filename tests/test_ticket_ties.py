@@ -158,19 +158,11 @@ def fake():
         return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
 
 
-def expanded():
-    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    for parameter in module.parameters():
-        parameter.data = parameter.data.new_zeros(()).expand(parameter.shape)
-    return module
-
-
 APART = {
     "side by side": lambda: flat((4, 4), (4, 4), (4, 8)),
     "empty": lambda: flat((4, 4), (0, 4), (4, 0), (4, 4)),
     "freed": freed,
     "fake": fake,
-    "expanded": expanded,
     "recurrent": lambda: nn.LSTM(4, 5, num_layers=2, bidirectional=True),
     "in shared memory": lambda: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).share_memory(),
     "one parameter": lambda: Words("parameter"),

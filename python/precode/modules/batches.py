@@ -58,8 +58,17 @@ def is_named(value: Any) -> bool:
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
+def owned(value: Any) -> Any:
+    """Copies of tensors, also within collections."""
+    return value.clone() if isinstance(value, torch.Tensor) else mapped(owned, value)
+
+
 def call(module: nn.Module, x: Any) -> Any:
-    """What a module makes of a batch: x itself, or the several arguments in a list, a tuple or a mapping."""
+    """What a module makes of a batch: x itself, or the several arguments in a list, a tuple or a mapping.
+
+    The module is given copies of the tensors: it may edit them in place, and they are the user's.
+    """
+    x = owned(x)
     try:
         if isinstance(x, Mapping):
             return module(**x)
@@ -101,7 +110,7 @@ class Batches:
 
     Raises:
         PrecodeTypeError: no such data.
-        PrecodeValueError: no batch.
+        PrecodeValueError: no batch, also in a later epoch.
     """
 
     def __init__(
@@ -126,6 +135,7 @@ class Batches:
         self._unpack, self._weight = unpack, weight
         self._proportions: list[int] = []  # labels in each tensor of y, of the first batch that was asked for
         self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
+        self._is_sized, self.steps = hasattr(data, "__len__"), 0  # as long as they are counted
         with self.isolated():
             self.first = next(self.epoch(0), None)
             self.steps = self._count()
@@ -147,6 +157,7 @@ class Batches:
         try:
             return len(self._data)  # type: ignore[arg-type]
         except TypeError:
+            self._is_sized = False
             return sum(1 for _ in self.epoch(0))
 
     def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
@@ -158,12 +169,17 @@ class Batches:
             try:
                 given = next(drawn)
             except StopIteration:
+                if step < self.steps and (self._is_sized or not step):
+                    raise PrecodeValueError(
+                        f"data has {self.steps} batches and gave {step} when it was read again: pass what can be read "
+                        "as often as wanted, such as list(data), and has the length that it says"
+                    ) from None
                 return
             pair = given if self._unpack is None else self._unpack(given)
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise PrecodeTypeError(_no_pair(pair, self._unpack is not None))
-            x, y = (to_device(item, self._device) for item in pair)
-            yield x, y
+            x, y = pair
+            yield to_device(x, self._device), owned(to_device(y, self._device))
             self._visited()
 
     def step(self, number: int) -> tuple[Any, Any]:

@@ -263,6 +263,11 @@ class _Bench:
                     f"outputs of shape {tuple(output.shape)} name classes of shape {tuple(output.argmax(1).shape)}, "
                     f"but labels have shape {tuple(y.shape)}: pass a function as test="
                 )
+            if output.ndim > 2 and output.argmax(-1).shape == y.shape:
+                raise PrecodeValueError(
+                    f"outputs of shape {tuple(output.shape)} may have their classes along the second or the last "
+                    "axis: pass a function as test="
+                )
             right, count = right + int((output.argmax(1) == y).sum()), count + count_labels(y)
         if not count:
             raise PrecodeValueError("the test data have no label that counts: all are ignored")

@@ -72,7 +72,8 @@ class Pruner(Steps):
     Raises:
         PrecodeTypeError, PrecodeValueError: as `find_ticket` does; scores that are not finite, as of a training that
             diverged.
-        UnsupportedError: a method that trains, or reads codes.
+        UnsupportedError: a method that trains, or reads codes; an optimizer that steps within ``backward()``, once it
+            does.
 
     Example:
         >>> module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -134,6 +135,11 @@ class Pruner(Steps):
         self._follow()
 
     def _counted(self) -> None:
+        if torch._C._current_graph_task_id() >= 0:
+            raise UnsupportedError(
+                "an optimizer steps within backward(), which still needs the weights that would be pruned: leave the "
+                "with block out, call begin() before the loop, step() after each backward() and end() after the loop"
+            )
         self._follow()
 
     def _follow(self) -> None:

@@ -116,7 +116,7 @@ def _check_pattern(kept: int, of: int, density: float, scope: str, shapes: Mappi
     if scope == "erk":
         raise PrecodeValueError(f"granularity '{kept}:{of}' has the same density in every layer: leave scope out")
     for name, shape in shapes.items():
-        inputs = shape[1] if len(shape) > 1 else shape[0]
+        inputs = shape[1] if len(shape) > 1 else shape.numel()
         if inputs % of:
             raise PrecodeValueError(
                 f"'{name}' has {inputs} inputs, which are not in groups of {of}: leave it out, as by exclude='{name}'"
@@ -233,8 +233,9 @@ class Units:
     @classmethod
     def of(cls, shape: torch.Size, layout: Layout, granularity: str) -> Units:
         """Rows or columns of a tensor; each group of a convolution has input channels of its own."""
-        outputs, inputs, window = shape[0], shape[1] if len(shape) > 1 else 1, shape[2:].numel()
-        if granularity == "row" or len(shape) == 1:
+        outputs, inputs = (*shape[:2], 1, 1)[:2]
+        window = shape[2:].numel()
+        if granularity == "row" or len(shape) < 2:
             return cls(shape, (outputs, 1, 1, inputs * window))
         return cls(shape, (layout.groups, outputs // layout.groups, inputs, window))
 

@@ -135,7 +135,7 @@ def slots(module: nn.Module) -> dict[str, Slot]:
 
     Raises:
         PrecodeTypeError: not a module, or a parameter that is not a dense tensor of floats.
-        PrecodeValueError: a parameter without values yet.
+        PrecodeValueError: a parameter without values yet, or an expanded one.
     """
     check_module(module)
     found: dict[str, Slot] = {}
@@ -150,6 +150,12 @@ def slots(module: nn.Module) -> dict[str, Slot]:
                 raise PrecodeTypeError(
                     f"'{slot.name}' is a tensor of {parameter.dtype} on {parameter.device} ({parameter.layout}): "
                     "expected dense float16, bfloat16, float32 or float64 values in memory"
+                )
+            axes = zip(parameter.shape, parameter.stride(), strict=True)
+            if parameter.numel() and any(size > 1 and not stride for size, stride in axes):
+                raise PrecodeValueError(
+                    f"'{slot.name}' is an expanded tensor, of which several entries are one number in memory: give it "
+                    "memory of its own, as by weight.data = weight.data.clone(memory_format=torch.contiguous_format)"
                 )
             name = first.setdefault(id(parameter), slot.name)
             if name == slot.name:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
@@ -20,13 +19,11 @@ from precode._internal.check import KEY, fraction, integer
 from precode._internal.errors import (
     PrecodeError,
     PrecodeFileError,
-    PrecodeShapeError,
     PrecodeTypeError,
     PrecodeValueError,
-    TicketWarning,
 )
 from precode._internal.randomness import isolated, reseed
-from precode.tickets import contents, masked, masking, pretrained
+from precode.tickets import contents, fitting, masked, masking, pretrained
 
 
 def _versions() -> dict[str, str]:
@@ -215,10 +212,10 @@ class Ticket:
                 or shared; with ``strict=False``, no masked weight that fits.
             PrecodeShapeError: another shape or type. In each case nothing is changed.
         """
-        slots = self._fit(module, free=True, strict=strict)
+        slots = fitting.fit(self, module, free=True, strict=strict)
         for name, slot in slots.items():
             if rewind or name in self.masks:
-                slot.put(self.start[name] if rewind else _pruned(slot.parameter, self.masks[name]))
+                slot.put(self.start[name] if rewind else fitting.pruned(slot.parameter, self.masks[name]))
         for name, mask in self.masks.items():
             if name in slots:
                 slots[name].prune(mask)
@@ -238,16 +235,17 @@ class Ticket:
             The module.
 
         Raises:
-            PrecodeValueError: the ticket is not applied to this module; nothing is changed.
+            PrecodeValueError: the ticket is not applied to this module, or another one is; nothing is changed.
             PrecodeShapeError: as for `apply_`.
         """
-        slots = self._fit(module, strict=strict)
+        slots = fitting.fit(self, module, strict=strict)
         masks = {name: mask for name, mask in self.masks.items() if name in slots}
-        for name in masks:
+        for name, mask in masks.items():
             if slots[name].pruned != "ticket":
                 raise PrecodeValueError(f"'{name}' has no mask of a ticket: apply_ comes before remove_")
+            fitting.check_mask(name, slots[name], mask, exact=True)
         for name, mask in masks.items():
-            slots[name].put(_pruned(slots[name].parameter, mask))
+            slots[name].put(fitting.pruned(slots[name].parameter, mask))
             slots[name].unprune()
         return module
 
@@ -262,9 +260,13 @@ class Ticket:
             The module.
 
         Raises:
-            PrecodeValueError, PrecodeShapeError: as for `apply_`.
+            PrecodeValueError: other parameters, or masks that keep weights whose start values the ticket does not have.
+            PrecodeShapeError: as for `apply_`. In each case nothing is changed.
         """
-        slots = self._fit(module, strict=strict)
+        slots = fitting.fit(self, module, strict=strict)
+        for name, mask in self.masks.items():
+            if name in slots:
+                fitting.check_mask(name, slots[name], mask)
         for name, slot in slots.items():
             slot.put(self.start[name])
         if any(slot.pruned == "torch" for slot in slots.values()):
@@ -287,7 +289,8 @@ class Ticket:
             The module. Pruned weights are zero, and biases, normalization and all else that `init` draws are new.
 
         Raises:
-            PrecodeValueError: a masked weight that is not pruned, or that `init` leaves as it was.
+            PrecodeValueError: a masked weight that is not pruned, whose mask keeps what the ticket prunes, or that
+                `init` leaves as it was.
             PrecodeShapeError: as for `apply_`.
 
         Example:
@@ -299,10 +302,11 @@ class Ticket:
             True
         """
         seed = integer(seed, "seed", 0, KEY)
-        slots = {name: slot for name, slot in self._fit(module, strict=strict).items() if name in self.masks}
+        slots = {name: slot for name, slot in fitting.fit(self, module, strict=strict).items() if name in self.masks}
         for name, slot in slots.items():
             if not slot.pruned:
                 raise PrecodeValueError(f"'{name}' is not pruned: apply_ or to_torch_prune comes first")
+            fitting.check_mask(name, slot, self.masks[name])
         device = next(iter(slots.values())).parameter.device
         before = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
         with isolated(device), torch.no_grad():
@@ -317,7 +321,7 @@ class Ticket:
                     if init is masking.reset
                     else f"'{name}' has the values that it had: init= must draw new ones for the module it is given"
                 )
-            slot.put(_pruned(slot.parameter, self.masks[name]))
+            slot.put(fitting.pruned(slot.parameter, self.masks[name]))
         return module
 
     def to_torch_prune(self, module: nn.Module, *, rewind: bool = True, strict: bool = True) -> nn.Module:
@@ -337,7 +341,7 @@ class Ticket:
         Raises:
             PrecodeValueError, PrecodeShapeError: as for `apply_`.
         """
-        slots = self._fit(module, free=True, strict=strict)
+        slots = fitting.fit(self, module, free=True, strict=strict)
         if rewind:
             for name, slot in slots.items():
                 slot.put(self.start[name])
@@ -383,47 +387,6 @@ class Ticket:
             raise PrecodeValueError("the masks keep no weight: a ticket keeps at least one")
         return cls(kept, start, method=method, density=density)
 
-    def _fit(self, module: nn.Module, *, free: bool = False, strict: bool = True) -> dict[str, masked.Slot]:
-        """The module's parameters, if they are those of the ticket; with `free`, if none has a mask yet.
-
-        Without `strict`, those of the ticket's names, shapes and types.
-        """
-        slots = masked.slots(module)
-        other = self.start.keys() ^ slots.keys()
-        if strict and other:
-            places = {"the ticket": self.start.keys() - slots, "the module": slots.keys() - self.start}
-            only = [f"only {place} has {', '.join(sorted(names)[:5])}" for place, names in places.items() if names]
-            raise PrecodeValueError(
-                f"the ticket is of another module ({'; '.join(only)}): apply it to one with the parameters it was "
-                f"found for{self._within(slots)}, or take what fits with strict=False"
-            )
-        problems = {name: _misfit(name, self.start[name], slot) for name, slot in slots.items() if name in self.start}
-        problems = {name: problem for name, problem in problems.items() if problem}
-        if strict:
-            for problem in problems.values():
-                raise PrecodeShapeError(problem)
-        fitting = {name: slot for name, slot in slots.items() if name in self.start and name not in problems}
-        if not self.masks.keys() & fitting:
-            raise PrecodeValueError(
-                "no masked weight of the ticket fits the module: names, shapes and types must be the same"
-                + self._within(slots)
-            )
-        if left := sorted(other | problems.keys()):
-            warnings.warn(f"parameters that do not fit keep what they have: {', '.join(left)}", TicketWarning, 3)
-        for name, slot in fitting.items():
-            if free and name in self.masks:
-                masked.check_free(slot)
-        return fitting
-
-    def _within(self, slots: dict[str, masked.Slot]) -> str:
-        """A hint at the part of a module that has the ticket's weights, or nothing."""
-        first = next(iter(self.masks))
-        for name in slots:
-            prefix = name.removesuffix(f".{first}")
-            if prefix != name and all(f"{prefix}.{mask}" in slots for mask in self.masks):
-                return f", such as its part '{prefix}'"
-        return ""
-
     # Comparison and display
 
     def __eq__(self, other: object) -> bool:
@@ -448,27 +411,6 @@ class Ticket:
         )
         head = "<tr><th>tensor</th><th>shape</th><th>kept</th><th>density</th></tr>"
         return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
-
-
-def _misfit(name: str, start: torch.Tensor, slot: masked.Slot) -> str:
-    """What keeps a start value from being that of a parameter, and the remedy; nothing if it fits."""
-    now = slot.parameter
-    if start.shape != now.shape:
-        return (
-            f"'{name}' has shape {tuple(start.shape)} in the ticket and {tuple(now.shape)} in the module: "
-            "apply it to a module of the same sizes, or take what fits with strict=False"
-        )
-    if start.dtype != now.dtype:
-        return (
-            f"'{name}' has type {start.dtype} in the ticket and {now.dtype} in the module: convert the module, "
-            f"as by module.to({start.dtype})"
-        )
-    return ""
-
-
-def _pruned(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Values with zeros where they are pruned; unlike a product, also where one is not finite."""
-    return torch.where(mask.to(weight.device), weight.detach(), 0.0)
 
 
 def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
