@@ -2,6 +2,7 @@
 
 import copy
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -432,3 +433,20 @@ def test_a_number_is_a_row_of_its_own(granularity):
     ticket = pc.find_ticket(module, "magnitude-init", 0.5, prunable=["weight", "scale"], granularity=granularity)
     assert bool(ticket.masks["scale"])
     assert ticket.masks["weight"].sum() in (4, 6)
+
+
+def test_kinds_of_layers_are_excluded():
+    module = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Flatten(), nn.Linear(16, 4), nn.Linear(4, 3))
+    found = pc.find_ticket(module, "magnitude-init", 0.5, exclude=nn.Conv1d)
+    assert found.masks.keys() == {"2.weight", "3.weight"}
+    found = pc.find_ticket(module, "magnitude-init", 0.5, exclude=[nn.Conv1d, "3"])
+    assert found.masks.keys() == {"2.weight"}
+    module[3].weight = module[2].weight
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of the shared weight, which is left out on purpose
+        found = pc.find_ticket(module, "magnitude-init", 0.5, exclude=nn.Linear)
+    assert found.masks.keys() == {"0.weight"}
+    with pytest.raises(pc.PrecodeValueError, match="no plain weights of a layer LSTM, which exclude names"):
+        pc.find_ticket(module, "magnitude-init", 0.5, exclude=nn.LSTM)
+    with pytest.raises(pc.PrecodeTypeError, match="exclude must be names or kinds of layers, not int"):
+        pc.find_ticket(module, "magnitude-init", 0.5, exclude=[1])

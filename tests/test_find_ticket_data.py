@@ -286,7 +286,7 @@ def test_a_loss_of_the_original_modules_parameters():
     assert float(scale.grad) == 7
     layer = module[0]
     module.forward = lambda x: module[2](torch.relu(layer(x)))  # a forward that is not the copy's
-    with pytest.raises(pc.PrecodeValueError, match="must use self"):
+    with pytest.raises(pc.PrecodeValueError, match="its forward too, must use the layer they are given"):
         pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
 
 
@@ -544,3 +544,43 @@ def test_losses_that_edit_the_labels_leave_the_data_alone():
     ticket = pc.find_ticket(mlp(), "imp", 0.5, (samples, labels), loss, epochs=2)
     assert torch.equal(labels, kept)
     assert_same(ticket, pc.find_ticket(mlp(), "imp", 0.5, (samples, (labels + 1) % 3), cross_entropy, epochs=2).masks)
+
+
+class Closing(nn.Module):
+    """A module with a function that uses a layer of it, which copies of the module then use too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.function = lambda x: self.second(x)
+
+    def forward(self, x):
+        return self.function(self.first(x).relu())
+
+
+def test_a_training_that_takes_gradients_in_the_module_itself_is_refused():
+    module, (samples, labels) = Closing(), data()
+    module.first.weight.grad = held = torch.ones(8, 6)
+
+    def train(network):
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            cross_entropy(network(samples), labels).backward()
+            optimizer.step()
+
+    with pytest.raises(pc.PrecodeValueError, match=r"gradients in 'second\.weight' of the module that find_ticket was"):
+        pc.find_ticket(module, "magnitude", 0.5, train=train, epochs=3)
+    assert module.second.weight.grad is None
+    assert module.first.weight.grad is held
+    assert torch.equal(held, torch.ones(8, 6))
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+def test_a_pruner_refuses_gradients_in_the_module_itself(method):
+    module, (samples, labels) = Closing(), data()
+    pruner = pc.Pruner(
+        module, pc.Schedule("one-shot", density=0.5, start=0), method, data=(samples, labels), loss=cross_entropy
+    )
+    with pytest.raises(pc.PrecodeValueError, match=r"'second\.weight' of the very module"):
+        pruner.begin()

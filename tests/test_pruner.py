@@ -286,3 +286,11 @@ def test_optimizers_that_step_within_backward_are_counted_by_the_user():
             step(plain, optimizer)
     assert pruner.table().equals(other.table())
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+def test_a_layer_that_loses_all_is_named():
+    module = mlp()
+    with torch.no_grad():
+        module[2].weight.mul_(1e-6)
+    with pytest.warns(pc.TicketWarning, match=r"nothing is kept of '2\.weight'"):
+        pc.Pruner(module, pc.Schedule("one-shot", density=0.5, start=0)).begin()

@@ -627,3 +627,25 @@ def test_expanded_parameters_are_refused_by_name():
         pc.find_ticket(module, "magnitude-init", 0.5)
     module[0].bias = nn.Parameter(torch.zeros(1).expand(8).clone())
     pc.find_ticket(module, "magnitude-init", 0.5).apply_(module)
+
+
+class Soft(nn.Module):
+    """A layer of one's own with names that `torch.nn.utils.prune` uses too."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight_orig = nn.Parameter(torch.randn(3, 6))
+        self.register_buffer("weight_mask", torch.full((3, 6), 0.5))
+
+    def forward(self, x):
+        return x @ (self.weight_orig * self.weight_mask).T
+
+
+def test_names_alone_do_not_make_a_pruned_weight():
+    module = nn.Sequential(Soft(), nn.Linear(3, 2))
+    ticket = pc.find_ticket(module, "magnitude-init", 0.5, prunable=["auto", "0.weight_orig"])
+    assert ticket.masks.keys() == {"0.weight_orig", "1.weight"}
+    assert pc.plain_state_dict(module).keys() == module.state_dict().keys()
+    prune.l1_unstructured(module[1], "weight", 0.5)
+    prune.random_unstructured(module[1], "weight", 0.3)
+    assert pc.Ticket.from_torch_prune(module).masks.keys() == {"1.weight"}

@@ -127,6 +127,10 @@ class Learner:
                     "tickets are found on copies, and start from the values that it had"
                 )
 
+    def belongs_to(self, module: nn.Module) -> None:
+        """Says of what other module of the user's this one is a copy, whose parameters no loss may depend on either."""
+        self._originals |= {id(slot.parameter): name for name, slot in masked.slots(module).items()}
+
     def copy(self) -> nn.Module:
         """A copy of the module, in the modes that it is trained in."""
         return self._network([value for _, value, _ in self.parameters], None)
@@ -149,13 +153,20 @@ class Learner:
             reseed(self._device, self._seed)
             before = {name: value.detach().clone() for name, value in network.named_parameters()}
             try:
-                returned = self._train(network)
+                with self._without_gradients() as used:
+                    returned = self._train(network)
             finally:
                 changed = self._restore_original()
             if changed:
                 raise PrecodeValueError(
                     "train trained the module that find_ticket was called with, which has its values again, and not "
                     "the one that it was given: it must train its argument, a copy, in place"
+                )
+            if used:
+                raise PrecodeValueError(
+                    f"train took gradients in '{used[0]}' of the module that find_ticket was called with: it must "
+                    "train its argument, a copy, and detach what it takes from the module itself; functions and hooks "
+                    "that the module holds must use the layer they are given"
                 )
             training.check_returned(network, returned)
             if not training.is_moved(network, before) and UNTRAINED not in self.said:
@@ -220,6 +231,24 @@ class Learner:
         memory.trim()
         return network
 
+    @contextmanager
+    def _without_gradients(self) -> Iterator[list[str]]:
+        """Within the block, the user's module has no gradients; afterwards it has its own again.
+
+        The list has the names of those that got some.
+        """
+        slots, used = masked.slots(self._original), list[str]()
+        held = {name: slot.parameter.grad for name, slot in slots.items()}
+        for slot in slots.values():
+            slot.parameter.grad = None
+        try:
+            yield used
+        finally:
+            for name, slot in slots.items():
+                if slot.parameter.grad is not None:
+                    used.append(name)
+                slot.parameter.grad = held[name]
+
     def _restore_original(self) -> bool:
         """Gives the user's module back the values it had; whether it had others."""
         slots, changed = masked.slots(self._original), False
@@ -270,7 +299,7 @@ class Learner:
                 raise PrecodeValueError(
                     f"the loss depends on '{name}' of the very module that was passed in, while gradients are taken "
                     "on copies: let the loss take a third argument, as loss=lambda output, y, module: ..., and "
-                    "use its parameters; a forward function of the module must use self"
+                    "use its parameters; functions that the module holds, its forward too, must use the layer they are given"
                 )
         return others
 

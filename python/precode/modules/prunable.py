@@ -23,8 +23,11 @@ from precode.tickets.masked import Slot
 AUTO = "auto"
 """Stands for the weights of all layers that are known."""
 
-Prunable = str | type[nn.Module] | Iterable[str | type[nn.Module]] | None
-"""Names, patterns of names, kinds of layers, and `AUTO`."""
+Names = str | type[nn.Module] | Iterable[str | type[nn.Module]]
+"""Names, patterns of names, and kinds of layers."""
+
+Prunable = Names | None
+"""The same, and `AUTO`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def layer_weights(layer: nn.Module) -> list[str]:
     return [name for name in own if name.startswith("weight_")] if recurrent else []
 
 
-def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclude: Iterable[str] | str) -> Choice:
+def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclude: Names) -> Choice:
     """The parameters to prune.
 
     Args:
@@ -79,29 +82,21 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
     for slot in slots.values():
         if slot.pruned:
             masked.check_free(slot)
-    wanted: list[str | type[nn.Module]]
-    wanted = [AUTO] if prunable is None else [prunable] if isinstance(prunable, str | type) else list(prunable)
+    wanted, excluded = _listed(AUTO if prunable is None else prunable, "prunable"), _listed(exclude, "exclude")
     named: dict[str, str] = {}  # with the entry of `wanted` that named it
     left_out: dict[str, str] = {}
     for entry in wanted:
-        if isinstance(entry, type) and issubclass(entry, nn.Module):
-            found = [name for name, slot in slots.items() if isinstance(slot.owner, entry) and slot.parameter.ndim > 1]
-            if not found:
-                raise PrecodeValueError(f"the module has no plain weights of a layer {entry.__name__}")
-            named |= dict.fromkeys(found, entry.__name__)
-        elif entry == AUTO:
+        if isinstance(entry, str) and entry == AUTO:
             known, left_out = automatic(module, slots)
             named |= dict.fromkeys(known, AUTO)
-        elif isinstance(entry, str):
-            named |= dict.fromkeys(_matching(entry, slots, "prunable"), entry)
         else:
-            raise PrecodeTypeError(f"prunable must be names or kinds of layers, not {type(entry).__name__}")
-    excluded = [exclude] if isinstance(exclude, str) else list(exclude)
-    for pattern in excluded:
-        hit = [name for name in left_out if isinstance(pattern, str) and _matches(pattern, name)]
-        for name in hit or _matching(pattern, slots, "exclude"):
+            called = entry if isinstance(entry, str) else getattr(entry, "__name__", "")
+            named |= dict.fromkeys(_matching(entry, slots, "prunable"), called)
+    layers = dict(masked.layers(module))
+    for entry in excluded:
+        for name in [name for name in left_out if _means(entry, name, layers)] or _matching(entry, slots, "exclude"):
             left_out.pop(name, None)
-        named = {name: entry for name, entry in named.items() if not _matches(pattern, name)}
+        named = {name: other for name, other in named.items() if not _matches(entry, name, slots[name].owner)}
     if not named:
         raise PrecodeValueError(_nothing(wanted, left_out, bool(excluded)))
     for name in named:
@@ -201,24 +196,44 @@ def _weights(module: nn.Module) -> Iterator[str]:
             yield f"{prefix}{attribute}"
 
 
-def _matching(pattern: str, slots: dict[str, Slot], argument: str) -> list[str]:
-    """The parameters that a name, the name of their layer, or a pattern with * means."""
-    if not isinstance(pattern, str):
-        raise PrecodeTypeError(f"{argument} must be names, not {type(pattern).__name__}")
-    found = [name for name, slot in slots.items() if any(_matches(pattern, each) for each in (name, *slot.tied))]
-    if argument == "prunable" and pattern not in slots and "*" not in pattern:
-        # A layer's name means its weights, not its biases.
+def _listed(names: Names, argument: str) -> list[str | type[nn.Module]]:
+    listed = [names] if isinstance(names, str | type) else list(names)
+    for entry in listed:
+        if not isinstance(entry, str) and not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+            raise PrecodeTypeError(f"{argument} must be names or kinds of layers, not {type(entry).__name__}")
+    return listed
+
+
+def _matching(entry: str | type[nn.Module], slots: dict[str, Slot], argument: str) -> list[str]:
+    """The parameters that a name, the name of their layer, a pattern with *, or a kind of layers means."""
+    found = [
+        name for name, slot in slots.items() if any(_matches(entry, each, slot.owner) for each in (name, *slot.tied))
+    ]
+    is_name = isinstance(entry, str) and (entry in slots or "*" in entry)
+    if argument == "prunable" and not is_name:
+        # A layer means its weights, not its biases.
         found = [name for name in found if slots[name].parameter.ndim > 1]
-    if not found:
-        raise PrecodeValueError(
-            f"'{pattern}' is not a plain parameter of the module (is it parametrized?): {argument} can name "
-            f"{_some(list(slots))}, or a layer, or several with *"
-        )
-    return found
+    if found:
+        return found
+    if not isinstance(entry, str):
+        raise PrecodeValueError(f"the module has no plain weights of a layer {entry.__name__}, which {argument} names")
+    raise PrecodeValueError(
+        f"'{entry}' is not a plain parameter of the module (is it parametrized?): {argument} can name "
+        f"{_some(list(slots))}, or a layer, or several with *"
+    )
 
 
-def _matches(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+def _means(entry: str | type[nn.Module], name: str, layers: dict[str, nn.Module]) -> bool:
+    """Whether an entry means a weight of one of some layers, by their prefixes."""
+    path, dot, _ = name.rpartition(".")
+    return _matches(entry, name, layers[path + dot])
+
+
+def _matches(entry: str | type[nn.Module], name: str, layer: nn.Module) -> bool:
+    """Whether an entry means a parameter of a layer."""
+    if isinstance(entry, str):
+        return fnmatchcase(name, entry) or name.startswith(f"{entry}.")
+    return isinstance(layer, entry)
 
 
 def _nothing(wanted: list[str | type[nn.Module]], left_out: dict[str, str], excluded: bool) -> str:

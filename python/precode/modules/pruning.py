@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from precode._internal.check import KEY, integer
-from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
 from precode._internal.lazy import Lazy
-from precode.modules import own, selection
+from precode.modules import doubts, own, selection
 from precode.modules.batches import Batches
 from precode.modules.copies import copied
 from precode.modules.finding import Search
@@ -19,7 +20,7 @@ from precode.modules.gradients import searchable
 from precode.modules.learner import Loss
 from precode.modules.objective import ModuleObjective
 from precode.modules.own import Score
-from precode.modules.prunable import AUTO, Prunable, choose
+from precode.modules.prunable import AUTO, Names, Prunable, choose
 from precode.modules.schedules import Schedule
 from precode.modules.steps import Steps
 from precode.modules.training import adam
@@ -75,6 +76,9 @@ class Pruner(Steps):
         UnsupportedError: a method that trains, or reads codes; an optimizer that steps within ``backward()``, once it
             does.
 
+    Warns:
+        TicketWarning: a layer of which nothing is kept.
+
     Example:
         >>> module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
         >>> optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
@@ -96,7 +100,7 @@ class Pruner(Steps):
         method: str | Score = MAGNITUDE,
         *,
         prunable: Prunable = AUTO,
-        exclude: str | Iterable[str] = (),
+        exclude: Names = (),
         scope: str = "global",
         data: Any = None,
         loss: Loss | None = None,
@@ -127,6 +131,7 @@ class Pruner(Steps):
         self._start = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
         self._moments = frozenset(schedule.steps)
         self._rows: list[dict[str, float]] = []
+        self._said: set[str] = set()
         for name in self._choice.names:
             slots[name].prune(torch.ones_like(slots[name].parameter, dtype=torch.bool))
 
@@ -171,6 +176,9 @@ class Pruner(Steps):
         for name, slot in held.items():
             masks[name].copy_(chosen[name])
             slot.put(torch.where(masks[name], slot.parameter, 0.0))
+        for said in set(doubts.of_masks(masks)) - self._said:
+            self._said.add(said)
+            warnings.warn(said, TicketWarning, stacklevel=4)
         kept = sum(int(mask.sum()) for mask in masks.values())
         self._rows.append({"step": self.steps, "density": density, "kept": kept})
 
@@ -197,6 +205,7 @@ class Pruner(Steps):
             batches = None if self._data is None else Batches(self._data, device, self._seed, lambda: None)
             names, loss, seed = self._choice.names, self._loss, self._seed
             objective = ModuleObjective(plain, names, batches, loss, None, 1, adam, seed, None, 200.0, False)
+            objective.belongs_to(self._module)
             search = Search(objective, self._method, None, None, False, None, seed, self._choice)
             found = search.scores(selection.Wanted(density, "weight", self._scope))
         return {name: score.to(weights[name].device) for name, score in found.items()}

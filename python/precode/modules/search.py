@@ -24,7 +24,7 @@ from precode.modules.learner import Loss
 from precode.modules.objective import LARGE, ModuleObjective
 from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
-from precode.modules.prunable import AUTO, Prunable, choose, without_outputs
+from precode.modules.prunable import AUTO, Names, Prunable, choose, without_outputs
 from precode.modules.training import OptimizerFactory, adam
 from precode.tickets import masked, registry
 from precode.tickets.masked import Slot
@@ -70,7 +70,7 @@ def find_ticket(
     epochs: int = 20,
     optimizer: OptimizerFactory = adam,
     prunable: Prunable = AUTO,
-    exclude: str | Iterable[str] = (),
+    exclude: Names = (),
     granularity: str = "weight",
     scope: str = "global",
     at: int | None = None,
@@ -95,7 +95,7 @@ def find_ticket(
     epochs: int = 20,
     optimizer: OptimizerFactory = adam,
     prunable: Prunable = AUTO,
-    exclude: str | Iterable[str] = (),
+    exclude: Names = (),
     granularity: str = "weight",
     scope: str = "global",
     at: int | None = None,
@@ -120,7 +120,7 @@ def find_ticket(
     epochs: int = 20,
     optimizer: OptimizerFactory = adam,
     prunable: Prunable = AUTO,
-    exclude: str | Iterable[str] = (),
+    exclude: Names = (),
     granularity: str = "weight",
     scope: str = "global",
     at: int | None = None,
@@ -168,7 +168,7 @@ def find_ticket(
             ``"auto"`` stands for the weights of all linear, (transposed) convolutional, attention and recurrent layers
             and of the Conv1D of Hugging Face's transformers. It leaves out those that are shared, frozen or
             parametrized, and names them in a warning.
-        exclude: names or patterns of what is not pruned, likewise.
+        exclude: names, patterns or kinds of layers of what is not pruned, likewise.
         granularity: what is kept or pruned as one: weight, row (neuron, filter) or column (input, input channel). Rows
             and columns are kept in the order of their mean scores, as many as come closest to `density` of the weights;
             with ``prunable="auto"``, rows of the last layer are the outputs of the module, and all kept. ``"N:M"``,

@@ -72,7 +72,7 @@ def _own(layer: nn.Module, prefix: str) -> Iterator[Slot]:
     """The parameters of one layer, without those of its children."""
     for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
         base = name.removesuffix("_orig")
-        mask = layer._buffers.get(f"{base}_mask") if base != name else None
+        mask = masking.mask_by_torch(layer, base) if base != name else None
         if mask is None:
             yield Slot(prefix + name, parameter, layer, name, None, None)
         else:

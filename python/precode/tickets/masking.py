@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
 from precode._internal.errors import PrecodeShapeError, UnsupportedError
 from precode.tickets import in_place
@@ -224,12 +224,20 @@ def refresh(module: nn.Module, _: Any) -> None:
         _compute(layer)
 
 
+def mask_by_torch(layer: nn.Module, name: str) -> torch.Tensor | None:
+    """The mask that `torch.nn.utils.prune` put on a weight of a layer, which has a hook of its own for it, or None."""
+    hooks = layer._forward_pre_hooks.values()
+    pruned = any(isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == name for hook in hooks)
+    return layer._buffers.get(f"{name}_mask") if pruned else None
+
+
 def _by_torch(layer: nn.Module) -> dict[str, nn.Parameter]:
     """The trained tensors behind the weights of a layer that `torch.nn.utils.prune` pruned, by name."""
+    found = {name.removesuffix("_orig"): value for name, value in layer._parameters.items() if name.endswith("_orig")}
     return {
-        name.removesuffix("_orig"): parameter
-        for name, parameter in layer._parameters.items()
-        if parameter is not None and name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in layer._buffers
+        name: parameter
+        for name, parameter in found.items()
+        if parameter is not None and mask_by_torch(layer, name) is not None
     }
 
 
