@@ -2,6 +2,7 @@
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import precode as pc
+from precode.modules.comparing import Comparison
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -186,3 +188,41 @@ def test_classes_along_two_axes_are_no_accuracy():
 
     with pytest.raises(pc.PrecodeValueError, match=r"shape \(40, 3, 3\) may have their classes along the second or"):
         pc.compare(model, ["random"], [0.5], (x, y), loss, test=(x, y), epochs=1)
+
+
+def test_one_logit_names_no_class():
+    x, y = data()
+
+    def loss(output, y):
+        return nn.functional.binary_cross_entropy_with_logits(output[:, 0], y.float())
+
+    with pytest.raises(pc.PrecodeValueError, match=r"outputs of shape \(96, 1\) name one class: pass a function"):
+        pc.compare(lambda: nn.Linear(6, 1), ["random"], [0.5], (x, y), loss, test=(x, y), epochs=1)
+
+
+def test_seeds_count_once_and_columns_have_one_name():
+    x, y = data()
+
+    def compared(**options):
+        return pc.compare(make, ["random"], [0.5], (x, y), cross_entropy, test=lambda network: 0.5, epochs=1, **options)
+
+    assert compared(seeds=[3, 3, 1]).table["seed"].tolist() == [3, 1]
+    for metric in ("seed", "density", "gain", "dense_accuracy", 3):
+        with pytest.raises(pc.PrecodeValueError, match="choose a name that is no other column"):
+            compared(metric=metric)
+
+
+def test_what_is_missing_of_a_seed_is_missing_in_the_summary():
+    table = pd.DataFrame(
+        {
+            "method": ["random"] * 2 + ["snip"] * 4,
+            "density": [0.5, 0.5, 0.5, 0.5, 0.2, 0.2],
+            "seed": [0, 1] * 3,
+            "accuracy": [0.5, 0.7, 0.8, float("nan"), 0.6, 0.8],
+        }
+    )
+    summary = Comparison(table, "accuracy").summary()
+    assert summary["mean"].isna().tolist() == [False, True, False]
+    assert summary["low"].isna().tolist() == [False, True, False]
+    assert summary["gain"].isna().tolist() == [False, True, True]
+    assert summary["mean"][2] == pytest.approx(0.7)

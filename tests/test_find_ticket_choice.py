@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrizations
 
 import precode as pc
 
@@ -363,6 +364,34 @@ def test_rows_of_the_outputs_are_those_of_the_layer_that_makes_them(end):
     assert spared(head_first) == {"head.weight": IS_OUTPUT}
 
 
+HEADS = {
+    "auxiliary": lambda m, x: (lambda y: (m.other(x), y)[1])(m.head(m.body(x).relu()).softmax(1)),
+    "cosine": lambda m, x: 10 * nn.functional.linear(m.body(x).relu(), nn.functional.normalize(m.head.weight)),
+    "not called": lambda m, x: m.head.forward(m.body.forward(x).relu()),
+    "scaled": lambda m, x: m.scale * m.head(m.body(x).relu()).tanh() + m.shift,
+    "no gradients of inputs": lambda m, x: (m.head(m.body((x > 0).float()).relu())).softmax(1),
+    "edited in place": lambda m, x: m.head(m.body(x.mul_(2)).relu_()).sigmoid(),
+    "several heads": lambda m, x: torch.cat([m.head(m.body(x).relu())[:, :2], m.head(m.body(x).relu())[:, 2:]], 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("forward", HEADS)
+def test_rows_of_the_outputs_are_those_that_they_are_computed_from(forward):
+    module = Named(HEADS[forward], head=nn.Linear(8, 3, bias=False), body=nn.Linear(6, 8), other=nn.Linear(6, 3))
+    module.scale, module.shift = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.zeros(3))
+    assert spared(module) == {"head.weight": IS_OUTPUT}
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_rows_of_hidden_layers_are_not_spared_behind_a_head_whose_weight_is_computed(norm):
+    module = Named(lambda m, x: m.head(m.body(x).relu()).softmax(1), body=nn.Linear(6, 8), head=nn.Linear(8, 3))
+    norm(module.head)
+    with pytest.warns(pc.TicketWarning, match=r"'head\.weight' is left out of pruning, computed from other"):
+        assert spared(module).keys() == {"head.weight"}
+
+
 def test_rows_of_all_heads_are_outputs():
     heads = Named(
         lambda m, x: (m.first(m.body(x).relu()), {"second": m.second(m.body(x).relu())}),
@@ -448,5 +477,7 @@ def test_kinds_of_layers_are_excluded():
     assert found.masks.keys() == {"0.weight"}
     with pytest.raises(pc.PrecodeValueError, match="no plain weights of a layer LSTM, which exclude names"):
         pc.find_ticket(module, "magnitude-init", 0.5, exclude=nn.LSTM)
-    with pytest.raises(pc.PrecodeTypeError, match="exclude must be names or kinds of layers, not int"):
-        pc.find_ticket(module, "magnitude-init", 0.5, exclude=[1])
+    for wrong, kind in (([1], "int"), (1, "int"), (module[0], "Conv1d")):
+        for argument in ("exclude", "prunable"):
+            with pytest.raises(pc.PrecodeTypeError, match=f"{argument} must be names or kinds of layers, not {kind}"):
+                pc.find_ticket(module, "magnitude-init", 0.5, **{argument: wrong})

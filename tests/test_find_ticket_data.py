@@ -584,3 +584,59 @@ def test_a_pruner_refuses_gradients_in_the_module_itself(method):
     )
     with pytest.raises(pc.PrecodeValueError, match=r"'second\.weight' of the very module"):
         pruner.begin()
+
+
+def test_what_is_no_optimizer_is_refused():
+    with pytest.raises(pc.PrecodeTypeError, match="optimizer returned NoneType: pass a function of parameters"):
+        pc.find_ticket(mlp(), "imp", 0.5, data(), cross_entropy, optimizer=lambda parameters: None)
+
+
+class Jittered(Dataset):
+    """Data that are drawn anew whenever they are read."""
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, number):
+        samples, labels = data()
+        return samples[number] + torch.randn(6), labels[number]
+
+
+def test_workers_that_stand_by_give_the_same_batches_and_serve_the_users_loop():
+    def loader(**options):
+        return DataLoader(Jittered(), 8, **options)
+
+    standing = loader(num_workers=1, persistent_workers=True)
+    first = pc.find_ticket(mlp(), "snip", 0.3, standing, cross_entropy)
+    for other in (standing, loader(num_workers=1)):
+        assert_same(pc.find_ticket(mlp(), "snip", 0.3, other, cross_entropy), first.masks)
+    count = 0
+    for _ in standing:
+        count += 1
+        pc.find_ticket(mlp(), "snip", 0.3, standing, cross_entropy)
+    assert count == 4
+
+
+class ByName(nn.Module):
+    """A layer that is called by the names of its arguments."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(input=x)
+
+
+@pytest.mark.parametrize("method", ["wanda", "obs", "sparsegpt", "obs-loss"])
+def test_layers_that_are_called_by_name(method):
+    module, (samples, labels) = mlp(), data()
+    named = nn.Sequential(ByName(module[0]), module[1], ByName(module[2]))
+    expected = pc.find_ticket(module, method, 0.5, (samples, labels), cross_entropy, epochs=1)
+    found = pc.find_ticket(named, method, 0.5, (samples, labels), cross_entropy, epochs=1)
+    assert_same(found, {name.replace(".", ".layer."): mask for name, mask in expected.masks.items()})
+
+
+def test_all_is_no_method_of_ones_own():
+    with pytest.raises(pc.PrecodeValueError, match="method 'all' cannot be registered"):
+        pc.register_method("all", lambda name, weight, gradient: weight)

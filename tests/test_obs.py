@@ -379,7 +379,7 @@ def test_moments_that_there_are_not_are_refused(runs, options, message):
 
 
 def test_hessians_that_do_not_fit_are_refused_before_any_training(monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda: (2**28, "are free"))
+    monkeypatch.setattr(memory, "free", lambda device: (2**28, "are free"))
     module, data = nn.Linear(4000, 2), (torch.randn(4, 4000), torch.arange(4) % 2)
     with pytest.raises(pc.UnsupportedError, match="a Hessian for each layer, of up to 4000 inputs, needs"):
         pc.find_ticket(

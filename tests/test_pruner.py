@@ -175,6 +175,7 @@ def test_the_ticket_starts_where_the_training_did():
     assert torch.equal(first[0].weight, ticket.start["0.weight"])
 
 
+@pytest.mark.filterwarnings("ignore:nothing was pruned after the start:precode.TicketWarning")
 @pytest.mark.parametrize("stop", [0, 3, 4, 12])
 def test_a_training_goes_on_from_a_checkpoint(stop):
     def part(module, optimizer, pruner, steps):
@@ -294,3 +295,45 @@ def test_a_layer_that_loses_all_is_named():
         module[2].weight.mul_(1e-6)
     with pytest.warns(pc.TicketWarning, match=r"nothing is kept of '2\.weight'"):
         pc.Pruner(module, pc.Schedule("one-shot", density=0.5, start=0)).begin()
+
+
+def test_a_ticket_of_an_earlier_checkpoint_says_what_it_keeps():
+    module = mlp()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    states = []
+    with pc.Pruner(module, pc.Schedule("linear", density=0.25, start=1, end=4)) as pruner:
+        for _ in range(5):
+            step(module, optimizer)
+            states.append({name: value.clone() for name, value in module.state_dict().items()})
+            ticket = pruner.ticket()
+            assert ticket.density == pruner.schedule.at(pruner.steps)
+            assert ticket.kept == round(ticket.density * TOTAL)
+    module.load_state_dict(states[1])
+    ticket = pruner.ticket()
+    assert ticket.density == ticket.kept / TOTAL == round(pruner.schedule.at(2) * TOTAL) / TOTAL
+
+
+def test_a_block_without_steps_of_the_module_warns():
+    module, other = mlp(), mlp()
+    with (
+        pytest.warns(pc.TicketWarning, match="nothing was pruned after the start.*is it one of a copy"),
+        pc.Pruner(module, pc.Schedule("cubic", density=0.5, end=3)),
+    ):
+        step(other, torch.optim.SGD(other.parameters(), 0.1))
+
+
+def test_a_ticket_of_a_module_that_was_converted():
+    module = mlp()
+    with pc.Pruner(module, pc.Schedule("one-shot", density=0.5, start=1)) as pruner:
+        step(module, torch.optim.SGD(module.parameters(), 0.1))
+    start = pruner.ticket().start
+    module.double()
+    ticket = pruner.ticket()
+    assert {value.dtype for value in (*ticket.start.values(), *ticket.final.values())} == {torch.float64}
+    assert all(torch.equal(value, start[name].double()) for name, value in ticket.start.items())
+
+
+@pytest.mark.parametrize("state", [None, {}, {"steps": 3}, [1]])
+def test_what_is_no_checkpoint_is_refused(state):
+    with pytest.raises(pc.PrecodeTypeError, match=r"state must be what Pruner\.state_dict returned"):
+        pc.Pruner(mlp(), pc.Schedule("one-shot", density=0.5)).load_state_dict(state)

@@ -113,6 +113,8 @@ def test_state_dicts_go_each_way(kind, way):
         ({name: value for name, value in state.items() if name != first}, pc.PrecodeValueError, "it lacks"),
         (state | {"more": torch.ones(1)}, pc.PrecodeValueError, "it has also more"),
         (state | {first: torch.ones(1, 1)}, pc.PrecodeShapeError, "load it into a module of the same sizes"),
+        (state | {first: state[first].numpy()}, pc.PrecodeTypeError, "must be a tensor, not ndarray"),
+        (list(state), pc.PrecodeTypeError, "state must be a state dict, not list"),
     ):
         with pytest.raises(error, match=match):
             pc.load_plain_state_dict(module, wrong)

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -643,9 +645,83 @@ class Soft(nn.Module):
 
 def test_names_alone_do_not_make_a_pruned_weight():
     module = nn.Sequential(Soft(), nn.Linear(3, 2))
-    ticket = pc.find_ticket(module, "magnitude-init", 0.5, prunable=["auto", "0.weight_orig"])
-    assert ticket.masks.keys() == {"0.weight_orig", "1.weight"}
+    assert pc.find_ticket(module, "magnitude-init", 0.5, prunable="0.weight_orig").masks.keys() == {"0.weight_orig"}
     assert pc.plain_state_dict(module).keys() == module.state_dict().keys()
     prune.l1_unstructured(module[1], "weight", 0.5)
-    prune.random_unstructured(module[1], "weight", 0.3)
     assert pc.Ticket.from_torch_prune(module).masks.keys() == {"1.weight"}
+
+
+def test_weights_parametrized_after_their_mask_are_refused_by_name():
+    module = mlp()
+    ticket = made(module, "0.weight", "2.weight")
+    ticket.apply_(module)
+    parametrizations.spectral_norm(module[0])
+    for call in (pc.plain_state_dict, pc.Ticket.from_parametrized, ticket.rewind_, ticket.remove_):
+        with pytest.raises(pc.PrecodeValueError, match=r"'0\.weight' was parametrized once more after its mask"):
+            call(module)
+    parametrize.remove_parametrizations(module[0], "weight")
+    assert pc.Ticket.from_parametrized(module).masks.keys() == {"2.weight"}
+
+
+def test_what_follows_the_trained_tensor_stays():
+    # Such as DistributedDataParallel, which waits for the node that a gradient ends in.
+    module = mlp()
+    weight = module[0].weight
+    node = weight.view_as(weight).grad_fn.next_functions[0][0]
+    ticket = made(module, "0.weight")
+    for call in (ticket.apply_, ticket.rewind_, ticket.remove_, ticket.apply_):
+        call(module)
+        assert weight.view_as(weight).grad_fn.next_functions[0][0] is node
+
+
+RANK = """
+import copy, sys, warnings, torch
+from torch import nn
+import torch.distributed as dist
+import precode as pc
+
+warnings.simplefilter("ignore")
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(0)
+module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+x, y = torch.randn(32, 6), torch.randint(3, (32,))
+ticket = pc.find_ticket(module, "magnitude-init", 0.4)
+loss = nn.functional.cross_entropy
+
+def trained(network, x, y, wrapped=None):
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss((wrapped or network)(x), y).backward()
+        optimizer.step()
+    return pc.plain_state_dict(network)
+
+expected = trained(ticket.apply_(copy.deepcopy(module)), x, y)
+half = slice(16 * rank, 16 * rank + 16)
+for when in ("before", "after", "pruner"):
+    network = copy.deepcopy(module)
+    if when == "after":
+        ticket.apply_(network)
+    wrapped = nn.parallel.DistributedDataParallel(network)
+    if when == "before":
+        ticket.apply_(wrapped)
+    if when == "pruner":
+        with pc.Pruner(wrapped, pc.Schedule("one-shot", density=0.4)):
+            found = trained(network, x[half], y[half], wrapped)
+    else:
+        found = trained(network, x[half], y[half], wrapped)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+dist.destroy_process_group()
+"""
+
+
+def test_distributed_training_of_a_module_that_is_pruned_before_or_after_it_is_wrapped(tmp_path):
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        _, said = rank.communicate(timeout=120)
+        assert rank.returncode == 0, said.decode()

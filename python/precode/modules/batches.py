@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
 from precode._internal.randomness import fingerprint, generators_in, isolated, reseed, reseed_generator
@@ -131,7 +133,7 @@ class Batches:
             )
         if isinstance(data, Iterator):
             raise PrecodeTypeError(f"data is a {type(data).__name__}, which can be read only once: pass list(data)")
-        self._data, self._device, self._seed, self._visited = data, device, seed, visited
+        self._data, self._device, self._seed, self._visited = _without_standing_workers(data), device, seed, visited
         self._unpack, self._weight = unpack, weight
         self._proportions: list[int] = []  # labels in each tensor of y, of the first batch that was asked for
         self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
@@ -155,7 +157,7 @@ class Batches:
     def _count(self) -> int:
         """Batches of an epoch; loaders of a stream have a length that cannot be asked for."""
         try:
-            return len(self._data)  # type: ignore[arg-type]
+            return len(self._data)
         except TypeError:
             self._is_sized = False
             return sum(1 for _ in self.epoch(0))
@@ -236,6 +238,18 @@ class Batches:
         if not isinstance(size, int) or not hasattr(dataset, "__len__") or getattr(self._data, "drop_last", False):
             return False
         return size == 1 or len(dataset) % size == 1  # type: ignore[arg-type]
+
+
+def _without_standing_workers(data: Any) -> Any:
+    """A loader whose workers start anew in each epoch, with its random states; else the data themselves.
+
+    Workers that stand by keep random states of their own, and serve one loop at a time: that of the user would end.
+    """
+    if not (isinstance(data, DataLoader) and data.persistent_workers):
+        return data
+    loader = copy.copy(data)
+    vars(loader).update(persistent_workers=False, _iterator=None)
+    return loader
 
 
 def _no_pair(given: Any, unpacked: bool) -> str:

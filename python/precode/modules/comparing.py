@@ -35,6 +35,9 @@ else:
 Model = nn.Module | Callable[[], nn.Module]
 """A module with its initial values, or a function that draws a new one."""
 
+TAKEN = ("method", "density", "seed", "kept", "total", "gradients", "epochs", "seconds", "mean", "low", "high", "gain")
+"""Columns that no metric may be called as."""
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
@@ -56,16 +59,18 @@ class Comparison:
         """Means over the seeds, one row a method and density, with 95 % intervals where there are several seeds.
 
         Columns: method, density, mean, low, high, and gain: the mean difference to ``random`` with the same seed, where
-        that is among the methods.
+        that is among the methods. Where what was tested is missing (NaN) for a seed, so is what is made of it.
         """
         from precode._internal.statistics import interval
 
         rows = []
         for (method, density), group in self.table.groupby(["method", "density"], sort=False):
-            low, high = interval(group[self.metric]) if len(group) > 1 else (float("nan"), float("nan"))
+            known = len(group) > 1 and group[self.metric].notna().all()
+            low, high = interval(group[self.metric]) if known else (float("nan"), float("nan"))
             null = self.table.query("method == 'random' and density == @density").set_index("seed")[self.metric]
-            gain = (group.set_index("seed")[self.metric] - null).mean() if len(null) else float("nan")
-            row = {"method": method, "density": density, "mean": group[self.metric].mean(), "low": low, "high": high}
+            values = group.set_index("seed")[self.metric]
+            gain = (values - null).mean(skipna=False) if len(null) else float("nan")
+            row = {"method": method, "density": density, "mean": values.mean(skipna=False), "low": low, "high": high}
             rows.append({**row, "gain": gain})
         return pd.DataFrame(rows)
 
@@ -162,8 +167,12 @@ def compare(
             raise PrecodeValueError(f"two methods are called {name!r}: give each its name by pc.register_method")
     kept = list(dict.fromkeys(fractions(densities, "densities")))
     chosen = (
-        list(range(integer(seeds, "seeds", 1, COUNT))) if isinstance(seeds, int) else integers(seeds, "seeds", 0, KEY)
+        list(range(integer(seeds, "seeds", 1, COUNT)))
+        if isinstance(seeds, int)
+        else list(dict.fromkeys(integers(seeds, "seeds", 0, KEY)))
     )
+    if not isinstance(metric, str) or metric in TAKEN or metric.startswith("dense_"):
+        raise PrecodeValueError(f"metric = {metric!r}: choose a name that is no other column, such as 'accuracy'")
     if not named or not chosen:
         raise PrecodeValueError("there is nothing to compare: name at least one method and one seed")
     if not isinstance(model, nn.Module) and not callable(model):
@@ -262,6 +271,11 @@ class _Bench:
                 raise PrecodeValueError(
                     f"outputs of shape {tuple(output.shape)} name classes of shape {tuple(output.argmax(1).shape)}, "
                     f"but labels have shape {tuple(y.shape)}: pass a function as test="
+                )
+            if output.shape[1] == 1:
+                raise PrecodeValueError(
+                    f"outputs of shape {tuple(output.shape)} name one class: pass a function as test=, such as one "
+                    "that asks which logits are above 0"
                 )
             if output.ndim > 2 and output.argmax(-1).shape == y.shape:
                 raise PrecodeValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -78,12 +79,12 @@ class Watch:
         for name, layer in self._layers.items():
             self._calls[name] = []
 
-            def seen(layer: nn.Module, given: Any, output: torch.Tensor, name: str = name) -> torch.Tensor:
-                self._calls[name].append((given[0], output))
+            def seen(layer: nn.Module, given: Any, named: Any, output: torch.Tensor, name: str = name) -> torch.Tensor:
+                self._calls[name].append((next(chain(given, named.values())), output))
                 # What is watched is left alone by operations in place.
                 return output.clone()
 
-            self._hooks.append(layer.register_forward_hook(seen))
+            self._hooks.append(layer.register_forward_hook(seen, with_kwargs=True))
         return self
 
     def __exit__(

@@ -299,7 +299,8 @@ class Learner:
                 raise PrecodeValueError(
                     f"the loss depends on '{name}' of the very module that was passed in, while gradients are taken "
                     "on copies: let the loss take a third argument, as loss=lambda output, y, module: ..., and "
-                    "use its parameters; functions that the module holds, its forward too, must use the layer they are given"
+                    "use its parameters; functions that the module holds, its forward too, must use the layer they are "
+                    "given"
                 )
         return others
 

@@ -44,7 +44,7 @@ def register_method(name: str, method: Score) -> Score:
     """
     if not isinstance(name, str) or not callable(method):
         raise PrecodeTypeError(f"a method is a name and a function, not {type(name).__name__}, {type(method).__name__}")
-    if name in records() or ":" in name or not name:
+    if name in (*records(), "all") or ":" in name or not name:
         raise PrecodeValueError(f"method {name!r} cannot be registered: choose a name that is free and has no colon")
     _registered[name] = method
     return method

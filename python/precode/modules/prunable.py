@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import chain
-from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import all_finite
-from precode.modules.batches import Batches, call, tensors
-from precode.modules.copies import copied
 from precode.modules.layouts import is_transformers_linear
 from precode.tickets import masked
 from precode.tickets.masked import Slot
@@ -116,56 +111,6 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
     return Choice(names, left_out, min(share, 1.0))
 
 
-def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) -> Choice:
-    """The choice without the layers whose rows are the outputs of the module, unless that leaves nothing.
-
-    They are the layers that made what the module returns for a batch; where no layer did, as before a softmax, the one
-    that is called last. Where there are no data it is the one that stands last, which is said unless layers are called
-    in their order.
-    """
-    several = [layer for _, layer in module.named_modules(remove_duplicate=False)]
-    chained = all(type(layer).forward is nn.Sequential.forward for layer in several if list(layer.children()))
-    known = batches is not None or (chained and len(several) == len(set(several)))
-    if batches is None:
-        outputs = [names for prefix, layer in masked.layers(module) if (names := _outputs(prefix, layer))][-1]
-    else:
-        outputs = _made_outputs(copied(module), batches)
-    guess = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
-    reason = "its rows are the outputs of the module" if known else guess
-    names = [name for name in choice.names if name not in outputs]
-    spared = {name: reason for name in choice.names if name in outputs}
-    if not names:
-        return choice
-    if known:
-        return replace(choice, names=names, spared=spared)
-    return replace(choice, names=names, left_out=choice.left_out | spared)
-
-
-def _made_outputs(network: nn.Module, batches: Batches) -> list[str]:
-    """Names of the weights of the layers that made what a module returns for a batch, or that were called last."""
-    made: list[tuple[list[str], Any]] = []
-    for prefix, layer in masked.layers(network):
-        if names := _outputs(prefix, layer):
-            layer.register_forward_hook(lambda _, x, output, names=names: made.append((names, output)))
-    # With gradients: without, fused kernels of transformers do not call the layers.
-    with batches.isolated(), torch.inference_mode(False), torch.enable_grad():
-        returned = _memory(call(network, batches.first[0] if batches.first else None))
-    last = [names for names, output in made if returned & _memory(output)] or [names for names, _ in made[-1:]]
-    return list(chain.from_iterable(last))
-
-
-def _outputs(prefix: str, layer: nn.Module) -> list[str]:
-    """Names of the weights of a layer whose rows are its outputs."""
-    if isinstance(layer, nn.MultiheadAttention):
-        return [f"{prefix}out_proj.weight"]
-    return [f"{prefix}{attribute}" for attribute in layer_weights(layer)]
-
-
-def _memory(value: Any) -> set[int]:
-    """Where the tensors in a value lie, so that views of them are recognized."""
-    return set(map(masked.memory_of, tensors(value))) - {0}
-
-
 def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:
     """The weights of all known layers, and those that cannot be pruned, with the reasons."""
     found, left_out = [], {}
@@ -197,7 +142,7 @@ def _weights(module: nn.Module) -> Iterator[str]:
 
 
 def _listed(names: Names, argument: str) -> list[str | type[nn.Module]]:
-    listed = [names] if isinstance(names, str | type) else list(names)
+    listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str | type | nn.Module) else [names]
     for entry in listed:
         if not isinstance(entry, str) and not (isinstance(entry, type) and issubclass(entry, nn.Module)):
             raise PrecodeTypeError(f"{argument} must be names or kinds of layers, not {type(entry).__name__}")

@@ -77,7 +77,7 @@ class Pruner(Steps):
             does.
 
     Warns:
-        TicketWarning: a layer of which nothing is kept.
+        TicketWarning: a layer of which nothing is kept; a block in which no step was seen.
 
     Example:
         >>> module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -138,6 +138,16 @@ class Pruner(Steps):
     def begin(self) -> None:
         """Prunes if the schedule names this step."""
         self._follow()
+
+    def end(self) -> None:
+        """Warns if the module was not pruned because no step of it was seen."""
+        if not self.steps and max(self._moments) > 0:
+            warnings.warn(
+                "nothing was pruned after the start: no optimizer of torch.optim updated a parameter of the module "
+                "(is it one of a copy?); see Pruner.step",
+                TicketWarning,
+                stacklevel=3,
+            )
 
     def _counted(self) -> None:
         if torch._C._current_graph_task_id() >= 0:
@@ -211,19 +221,29 @@ class Pruner(Steps):
         return {name: score.to(weights[name].device) for name, score in found.items()}
 
     def ticket(self) -> Ticket:
-        """The masks as they are, with the values before training as start values and those now as trained values."""
+        """The masks as they are, with the values before training as start values and those now as trained values.
+
+        Its density is what the schedule says, or what the masks keep where they are those of another step.
+        """
         slots = masked.slots(self._module)
         masks = {name: slots[name].mask for name in self._choice.names if name in slots}
         kept = {name: mask != 0 for name, mask in masks.items() if mask is not None}
         if len(kept) != len(self._choice.names):
             raise PrecodeValueError("the masks were taken off the module: ask for the ticket before that")
         final = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
-        start = {name: self._start[name].to(value.device) for name, value in final.items()}
+        start = {name: self._start[name].to(value) for name, value in final.items()}
         for values in (start, final):
             values |= {name: torch.where(mask, values[name], 0.0) for name, mask in kept.items()}
         config = {"seed": self._seed, "steps": self.steps, "schedule": vars(self.schedule).copy()}
-        density = self._rows[-1]["density"] if self._rows else 1.0
+        density = self._density(kept)
         return Ticket(kept, start, method=self._method, density=density, scope=self._scope, config=config, final=final)
+
+    def _density(self, masks: Tensors) -> float:
+        """What was asked for, or what the masks keep where they are others, as those of an earlier checkpoint."""
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        total = sum(mask.numel() for mask in masks.values())
+        last = self._rows[-1] if self._rows else {"density": 1.0, "kept": total}
+        return last["density"] if last["kept"] == kept else kept / total
 
     def table(self) -> pd.DataFrame:
         """One row a pruning: columns step, density (asked for) and kept (the number of weights)."""
@@ -237,8 +257,11 @@ class Pruner(Steps):
         """Goes on from a checkpoint; the masks come with the state dict of the module.
 
         Raises:
+            PrecodeTypeError: it is none.
             PrecodeValueError: it is of a module with other parameters.
         """
+        if not isinstance(state, Mapping) or not {"steps", "rows", "start"} <= state.keys():
+            raise PrecodeTypeError("state must be what Pruner.state_dict returned")
         if state["start"].keys() != self._start.keys():
             raise PrecodeValueError("the checkpoint is of another module: its parameters have other names")
         super().load_state_dict(state)

@@ -22,9 +22,10 @@ from precode.modules.batches import Batches, Unpack, Weight
 from precode.modules.finding import Search, check_choice
 from precode.modules.learner import Loss
 from precode.modules.objective import LARGE, ModuleObjective
+from precode.modules.outputs import without_outputs
 from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
-from precode.modules.prunable import AUTO, Names, Prunable, choose, without_outputs
+from precode.modules.prunable import AUTO, Names, Prunable, choose
 from precode.modules.training import OptimizerFactory, adam
 from precode.tickets import masked, registry
 from precode.tickets.masked import Slot

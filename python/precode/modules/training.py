@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
 
 PLACES = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 """Kinds of arguments that are given by their place."""
@@ -31,6 +31,7 @@ def optimizer_of(network: nn.Module, make: OptimizerFactory) -> torch.optim.Opti
     """The optimizer of a copy.
 
     Raises:
+        PrecodeTypeError: it is none.
         PrecodeValueError: it steps other parameters than those of the copy.
         UnsupportedError: it is the default one, which takes no sparse gradients, and a layer has them.
     """
@@ -46,6 +47,11 @@ def optimizer_of(network: nn.Module, make: OptimizerFactory) -> torch.optim.Opti
         )
     parameters = trainable(network)
     optimizer = make(parameters)
+    if not hasattr(optimizer, "param_groups"):
+        raise PrecodeTypeError(
+            f"optimizer returned {type(optimizer).__name__}: pass a function of parameters that returns an optimizer, "
+            "such as lambda parameters: torch.optim.SGD(parameters, 0.1)"
+        )
     own = {id(parameter) for parameter in parameters}
     stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not stepped or not all(id(parameter) in own for parameter in stepped):

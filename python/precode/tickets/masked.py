@@ -82,6 +82,11 @@ def _own(layer: nn.Module, prefix: str) -> Iterator[Slot]:
     for name, chain in layer.get_submodule("parametrizations").named_children():
         if (mask := masking.mask_of(layer, name)) is not None:
             yield Slot(prefix + name, chain.get_parameter("original"), layer, name, "ticket", mask)
+        elif any(isinstance(each, masking.Masked) for each in chain.children()):
+            raise PrecodeValueError(
+                f"'{prefix}{name}' was parametrized once more after its mask was put on, so that pruned weights may be "
+                f"other than zero: take both off, by parametrize.remove_parametrizations(layer, {name!r})"
+            )
         else:
             for inner, parameter in chain.named_parameters():
                 full = f"{prefix}parametrizations.{name}.{inner}"
@@ -135,7 +140,8 @@ def slots(module: nn.Module) -> dict[str, Slot]:
 
     Raises:
         PrecodeTypeError: not a module, or a parameter that is not a dense tensor of floats.
-        PrecodeValueError: a parameter without values yet, or an expanded one.
+        PrecodeValueError: a parameter without values yet, an expanded one, or one that was parametrized after its mask
+            was put on.
     """
     check_module(module)
     found: dict[str, Slot] = {}

@@ -102,14 +102,19 @@ def mask_of(layer: nn.Module, attribute: str) -> torch.Tensor | None:
 
 def put_on(layer: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     """Keeps a weight at zero where the mask, of which a copy is held, is False."""
+    weight = layer.get_parameter(attribute)
     with torch.inference_mode(False):  # in which a mask could not be trained with
         names = list(layer._parameters)
         followers = names[names.index(attribute) + 1 :] if attribute in names else ()
-        masked = Masked(mask.to(layer.get_parameter(attribute).device, copy=True), followers).train(layer.training)
+        masked = Masked(mask.to(weight.device, copy=True), followers).train(layer.training)
+        stand_in = nn.Parameter(weight.detach(), weight.requires_grad)
     if parametrize.is_parametrized(layer):
         _own_class(layer)
+    # Torch calls `set_` of what it parametrizes, after which DistributedDataParallel misses its gradients.
+    layer._parameters[attribute] = stand_in
     parametrize.register_parametrization(layer, attribute, masked, unsafe=True)
     chain = layer.get_submodule(f"parametrizations.{attribute}")
+    chain._parameters["original"] = weight
     chain.training = layer.training
     chain.register_load_state_dict_post_hook(_remember)  # type: ignore[no-untyped-call]
     _remember(chain)

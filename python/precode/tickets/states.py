@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from precode._internal.errors import PrecodeShapeError, PrecodeValueError
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode.tickets import masked
 
 
@@ -57,7 +57,7 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
         The module.
 
     Raises:
-        PrecodeTypeError: not a module.
+        PrecodeTypeError: not a module, or no state dict of tensors.
         PrecodeValueError: names that the plain module does not have, or names that are missing.
         PrecodeShapeError: a value of another shape. In each case nothing is changed.
 
@@ -70,6 +70,8 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
         >>> torch.equal(module.weight, other.weight * ticket.masks["weight"])
         True
     """
+    if not isinstance(state, Mapping):
+        raise PrecodeTypeError(f"state must be a state dict, not {type(state).__name__}")
     pruned, masks = _pruned(module)
     network = masked.unwrapped(module)
     full = dict(network.state_dict())
@@ -79,6 +81,8 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
         said = [f"{what} {', '.join(sorted(map(str, side))[:5])}" for what, side in sides.items() if side]
         raise PrecodeValueError(f"the state dict is not of the plain module: it {'; '.join(said)}")
     for name, key in keys.items():
+        if isinstance(full[key], torch.Tensor) and not isinstance(state[name], torch.Tensor):
+            raise PrecodeTypeError(f"'{name}' must be a tensor, not {type(state[name]).__name__}")
         if isinstance(state[name], torch.Tensor) and full[key].shape != state[name].shape:
             raise PrecodeShapeError(
                 f"'{name}' has shape {tuple(state[name].shape)} in the state dict and {tuple(full[key].shape)} in the "

@@ -329,6 +329,7 @@ class Ticket:
 
         Layers pruned so compute their weight when they are called. The module gets a forward hook that does it for all
         of them, because some layers are used without a call: the output projection of `torch.nn.MultiheadAttention`.
+        In a loop that calls another method than the module itself such a layer is computed once, and cannot be trained.
 
         Args:
             module: as for `apply_`.
