@@ -678,6 +678,8 @@ RANK = """
 import copy, sys, warnings, torch
 from torch import nn
 import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
 import precode as pc
 
 warnings.simplefilter("ignore")
@@ -713,6 +715,25 @@ for when in ("before", "after", "pruner"):
         found = trained(network, x[half], y[half], wrapped)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
+
+network = ticket.apply_(copy.deepcopy(module))
+fully_shard(network)
+optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+for _ in range(4):
+    optimizer.zero_grad()
+    loss(network(x[half]), y[half]).backward()
+    optimizer.step()
+state = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True))
+for name in expected if rank == 0 else ():
+    found = state.get(name, state.get(name.replace("weight", "parametrizations.weight.original")))
+    torch.testing.assert_close(found, expected[name])
+for call in (pc.plain_state_dict, ticket.rewind_, lambda network: pc.find_ticket(network, "random", 0.5)):
+    try:
+        call(network)
+    except pc.PrecodeTypeError as error:
+        assert "is a distributed tensor: prune the module before fully_shard" in str(error)
+    else:
+        raise AssertionError("a sharded module was taken")
 dist.destroy_process_group()
 """
 

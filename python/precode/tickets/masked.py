@@ -139,7 +139,7 @@ def slots(module: nn.Module) -> dict[str, Slot]:
     Names are those within wrappers, such as ``0.weight`` in a compiled or parallel module.
 
     Raises:
-        PrecodeTypeError: not a module, or a parameter that is not a dense tensor of floats.
+        PrecodeTypeError: not a module, or a parameter that is not a dense tensor of floats in one place.
         PrecodeValueError: a parameter without values yet, an expanded one, or one that was parametrized after its mask
             was put on.
     """
@@ -156,6 +156,11 @@ def slots(module: nn.Module) -> dict[str, Slot]:
                 raise PrecodeTypeError(
                     f"'{slot.name}' is a tensor of {parameter.dtype} on {parameter.device} ({parameter.layout}): "
                     "expected dense float16, bfloat16, float32 or float64 values in memory"
+                )
+            if hasattr(parameter, "placements"):  # of torch.distributed.tensor, which not every torch has
+                raise PrecodeTypeError(
+                    f"'{slot.name}' is a distributed tensor: prune the module before fully_shard, and read it by "
+                    "get_model_state_dict(module, options=StateDictOptions(full_state_dict=True))"
                 )
             axes = zip(parameter.shape, parameter.stride(), strict=True)
             if parameter.numel() and any(size > 1 and not stride for size, stride in axes):
