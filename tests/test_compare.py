@@ -207,6 +207,8 @@ def test_seeds_count_once_and_columns_have_one_name():
         return pc.compare(make, ["random"], [0.5], (x, y), cross_entropy, test=lambda network: 0.5, epochs=1, **options)
 
     assert compared(seeds=[3, 3, 1]).table["seed"].tolist() == [3, 1]
+    with pytest.raises(pc.PrecodeTypeError, match=r"pass seeds=\[3\]"):
+        compared(seed=3)
     for metric in ("seed", "density", "gain", "dense_accuracy", 3):
         with pytest.raises(pc.PrecodeValueError, match="choose a name that is no other column"):
             compared(metric=metric)

@@ -280,11 +280,19 @@ def test_files_are_written_whole_with_the_mode_of_new_files(tmp_path):
     finally:
         os.umask(before)
     assert path.read_bytes() == b"\x00"
+    path.chmod(0o600)
+    write_atomically(path, b"\x00")
+    assert path.stat().st_mode & 0o777 == 0o600  # that of the file before it
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "\ud800")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         write_atomically(tmp_path / "folder", "x")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match="pipe"):
+            write_atomically(tmp_path / "pipe", "x")
+        (tmp_path / "pipe").unlink()
     assert {item.name for item in tmp_path.iterdir()} == {"a.json", "folder"}
 
 

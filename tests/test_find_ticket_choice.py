@@ -3,6 +3,7 @@
 import copy
 import re
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ def test_methods_of_ones_own():
     assert pc.find_ticket(module, lambda name, weight, gradient: weight.abs(), 0.3).cost["gradients"] == 0
     for method, error, message in [
         (lambda name, w, g: w[0], pc.PrecodeShapeError, "'<lambda>' returned scores of shape .* for '0.weight'"),
-        (lambda name, w, g: 1.0, pc.PrecodeTypeError, "must return a tensor of numbers, not float"),
+        (lambda name, w, g: 1.0, pc.PrecodeTypeError, "must return a dense tensor of real numbers, not float"),
         (lambda name, w, g: w / 0, pc.PrecodeValueError, "scores of '0.weight' are not finite"),
         (lambda name, w, g: torch.ones_like(w), pc.PrecodeValueError, "do not tell the weights apart"),
         ("fisher-diagonal:shuffle-row", pc.PrecodeValueError, "control 'shuffle-row' is not for methods of your own"),
@@ -266,7 +267,8 @@ def test_the_choice_is_that_of_a_sort(shapes, density, granularity, scope, seed)
             units += [(-float(mean), name, i, size) for i, mean in enumerate(means)]
         order = sorted(range(len(units)), key=lambda i: units[i][0])
         counts = np.cumsum([units[i][3] for i in order])
-        best = order[: np.argmin(abs(counts - round(density * sum(sizes[name] for name in part)))) + 1]
+        target = density * sum(sizes[name] for name in part)
+        best = order[: np.argmin(abs(counts - (round(target) if granularity == "weight" else target))) + 1]
         for name in part:
             expected = torch.zeros(scores[name].shape, dtype=torch.bool)
             for i in best:
@@ -405,6 +407,56 @@ def test_rows_of_all_heads_are_outputs():
     }
 
 
+def centred(y):
+    return (y - y.mean(1, keepdim=True)) / y.norm(dim=1, keepdim=True)
+
+
+TWO = {
+    "both plain": lambda m, h: (m.first(h), m.second(h)),
+    "one centred": lambda m, h: (centred(m.first(h)), m.second(h)),
+    "both centred": lambda m, h: (centred(m.first(h)), centred(m.second(h))),
+    "side by side": lambda m, h: torch.cat([m.first(h), m.second(h).sigmoid()], 1),
+    "levels": lambda m, h: (
+        torch.cat([m.first(h), m.first(h.relu())]),
+        torch.stack([m.second(h)[:, i] for i in (0, 1)]),
+    ),
+    "one by one": lambda m, h: (m.first(h).sum(1), sum(row for row in m.second(h))),
+    "losses": lambda m, h: {
+        "a": centred(m.first(h)).square().mean(),
+        "b": (m.second(h).sigmoid() * m.second(h)).mean(),
+    },
+    "distribution": lambda m, h: (torch.distributions.Categorical(logits=m.first(h)), m.second(h)),
+    "an object": lambda m, h: (SimpleNamespace(logits=centred(m.first(h))), [m.second(h)]),
+    "nothing of the middle": lambda m, h: (m.first(h), m.second(m.middle(h).relu())),
+    "residual": lambda m, h: (m.first(h), m.second(nn.functional.layer_norm(h + m.middle(h), [8]))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("forward", TWO)
+def test_rows_of_each_output_are_those_that_it_is_computed_from(forward):
+    module = Named(
+        lambda m, x: TWO[forward](m, m.body(x).relu()),
+        body=nn.Linear(6, 8),
+        first=nn.Linear(8, 3),
+        middle=nn.Linear(8, 8),
+        second=nn.Linear(8, 2),
+    )
+    assert spared(module).keys() == {"first.weight", "second.weight"}
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_rows_of_recurrent_layers_that_make_the_outputs(layer):
+    module = Named(
+        lambda m, x: torch.tanh(m.last(m.body(x)[:, None])[0])[:, 0],
+        body=nn.Linear(6, 8),
+        last=layer(8, 4, num_layers=2, bias=False),
+    )
+    # A layer's tensors are of several depths, of which the module returns the last.
+    assert {name.partition(".")[0] for name in spared(module)} == {"last"}
+
+
 def test_rows_of_attention_that_is_last_are_those_of_its_projection():
     last = Named(
         lambda m, x: m.attention(*[m.body(x)[:, None]] * 3, need_weights=False)[0][:, 0],
@@ -481,3 +533,27 @@ def test_kinds_of_layers_are_excluded():
         for argument in ("exclude", "prunable"):
             with pytest.raises(pc.PrecodeTypeError, match=f"{argument} must be names or kinds of layers, not {kind}"):
                 pc.find_ticket(module, "magnitude-init", 0.5, **{argument: wrong})
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stacked = nn.Parameter(torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return sum(nn.functional.linear(x, weight) for weight in self.stacked)
+
+
+@pytest.mark.parametrize("granularity", ["row", "column", "2:4"])
+def test_axes_of_unknown_layers_are_not_guessed(granularity):
+    module = Experts()
+    with pytest.raises(pc.PrecodeValueError, match=r"'stacked' of shape \(4, 8, 6\) is no weight of a known layer"):
+        pc.find_ticket(module, "magnitude-init", 0.5, prunable="stacked", granularity=granularity)
+    assert pc.find_ticket(module, "magnitude-init", 0.5, prunable="stacked").kept == 96
+
+
+def test_rows_come_closest_to_the_density_itself():
+    module = nn.Linear(10, 24, bias=False)
+    for density in (0.355, 0.37, 0.3542, 0.3541):
+        kept = pc.find_ticket(module, "magnitude-init", density, prunable="weight", granularity="row").kept
+        assert kept == min(range(10, 250, 10), key=lambda count: abs(count - density * 240))

@@ -395,7 +395,7 @@ def test_tensors_of_labels_that_say_different_things_are_refused():
     def loss(output, y):
         return cross_entropy(output, y[1])
 
-    with pytest.raises(pc.PrecodeValueError, match=r"\[12, 12\] labels in one batch and \[12, 84\].*weight="):
+    with pytest.raises(pc.PrecodeValueError, match=r"\[12, 12\] in one batch and \[12, 84\].*weight="):
         pc.find_ticket(module, "snip", 0.2, batches, loss)
     # Tensors that say the same, with a last batch that is smaller.
     same = [(x[part], (labels[part, 0], labels[part, :2])) for part in (slice(12, 20), slice(20, 24))]
@@ -640,3 +640,127 @@ def test_layers_that_are_called_by_name(method):
 def test_all_is_no_method_of_ones_own():
     with pytest.raises(pc.PrecodeValueError, match="method 'all' cannot be registered"):
         pc.register_method("all", lambda name, weight, gradient: weight)
+
+
+@pytest.mark.parametrize("factor", [1 + 1j, torch.ones(1, dtype=torch.complex64)])
+def test_a_loss_is_a_real_number(factor):
+    with pytest.raises(pc.PrecodeTypeError, match=r"a tensor of torch\.complex64: expected a real number"):
+        pc.find_ticket(mlp(), "snip", 0.5, data(), lambda output, y: cross_entropy(output, y) * factor)
+
+
+def test_what_functions_of_ones_own_draw_is_keyed_by_the_seed():
+    def noise(name, weight, gradient):
+        return torch.rand_like(weight)
+
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, 0.1 * float(torch.rand(1)))
+
+    state = torch.get_rng_state()
+    for options in ({"method": noise}, {"method": "magnitude", "optimizer": optimizer, "epochs": 2}):
+        found = []
+        for seed in (5, 5, 6):
+            torch.rand(1)
+            before = torch.get_rng_state()
+            found.append(pc.find_ticket(mlp(), density=0.3, data=data(), loss=cross_entropy, seed=seed, **options))
+            assert torch.equal(torch.get_rng_state(), before)
+        assert found[0] == found[1] != found[2]
+    torch.set_rng_state(state)
+
+
+RANDOM = np.random.default_rng(0)
+
+
+class GlobalNoise(Dataset):
+    """Data that draw from a generator that they know by a global name."""
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, number):
+        samples, labels = data()
+        return samples[number] + float(RANDOM.normal()), labels[number]
+
+
+def test_generators_of_global_names_are_found():
+    loader, state = DataLoader(GlobalNoise(), 8), RANDOM.bit_generator.state
+    assert pc.find_ticket(mlp(), "grasp", 0.3, loader, cross_entropy) == pc.find_ticket(
+        mlp(), "grasp", 0.3, loader, cross_entropy
+    )
+    assert RANDOM.bit_generator.state == state
+
+
+class Positioned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, a, position):
+        return self.network(a + position)
+
+
+def test_without_labels_batches_weigh_by_samples_that_all_inputs_have():
+    samples, position = data()[0], torch.ones(1, 6)
+
+    def batches(*names, cut=8):
+        given = [{"a": part, "position": position} for part in (samples[:cut], samples[cut:])]
+        return [({name: each[name] for name in names}, None) for each in given]
+
+    def loss(output, y):
+        return output.square().mean()
+
+    for names in (("a", "position"), ("position", "a")):
+        with pytest.raises(pc.PrecodeValueError, match=r"the tensors of x count .*: pass weight=, such as"):
+            pc.find_ticket(Positioned(), "snip", 0.3, batches(*names), loss)
+        weighed = pc.find_ticket(Positioned(), "snip", 0.3, batches(*names), loss, weight=lambda x, y: len(x["a"]))
+        whole = pc.find_ticket(Positioned(), "snip", 0.3, ({"a": samples, "position": position}, None), loss)
+        assert_same(whole, weighed.masks)
+
+
+@pytest.mark.parametrize(
+    "score", [torch.empty(1, device="meta"), torch.eye(2).to_sparse(), torch.zeros(1, dtype=torch.complex64)]
+)
+def test_scores_are_dense_real_numbers(score):
+    with pytest.raises(pc.PrecodeTypeError, match="must return a dense tensor of real numbers, not torch"):
+        pc.find_ticket(mlp(), lambda name, weight, gradient: score, 0.3)
+
+
+@pytest.mark.parametrize(
+    "method", ["imp", "edge-popup", "gem-miner", "continuous-sparsification", "snip", "obs", "wanda"]
+)
+def test_a_batch_whose_labels_are_all_ignored_counts_nothing(method):
+    samples, labels = data()
+    ignored = (samples[:8] + 1, torch.full((8,), -100))
+
+    def loss(output, y):
+        return cross_entropy(output, y) if bool((y != -100).any()) else output.sum() * 0
+
+    batches = [(samples[:16], labels[:16]), (samples[16:], labels[16:])]
+    found = pc.find_ticket(mlp(), method, 0.3, [batches[0], ignored, batches[1]], loss, epochs=2)
+    assert sum(int(mask.sum()) for mask in found.masks.values()) == round(0.3 * 72)
+
+
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.filterwarnings("ignore:every score of:precode.TicketWarning")
+@pytest.mark.parametrize("method", ["imp", "wanda", "magnitude", "sparsegpt"])
+def test_a_training_that_leaves_all_weights_equal_is_refused(method):
+    def collapse(network):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+
+    def first_alone(network):
+        with torch.no_grad():
+            for parameter in network[0].parameters():
+                parameter.zero_()
+
+    with pytest.raises(pc.PrecodeValueError, match="training left all prunable weights of each layer equal"):
+        pc.find_ticket(mlp(), method, 0.3, data(), cross_entropy, train=collapse)
+    with pytest.warns(pc.TicketWarning, match=r"after training all weights of '0\.weight' are equal"):
+        pc.find_ticket(mlp(), method, 0.3, data(), cross_entropy, train=first_alone)
+
+
+def test_classes_are_no_functions():
+    with pytest.raises(pc.PrecodeTypeError, match=r"loss is the class CrossEntropyLoss: pass one of it"):
+        pc.find_ticket(mlp(), "snip", 0.3, data(), nn.CrossEntropyLoss)
+    with pytest.raises(pc.PrecodeTypeError, match="method is the class Linear: pass a function"):
+        pc.find_ticket(mlp(), nn.Linear, 0.3, data(), cross_entropy)

@@ -333,7 +333,24 @@ def test_a_ticket_of_a_module_that_was_converted():
     assert all(torch.equal(value, start[name].double()) for name, value in ticket.start.items())
 
 
-@pytest.mark.parametrize("state", [None, {}, {"steps": 3}, [1]])
-def test_what_is_no_checkpoint_is_refused(state):
-    with pytest.raises(pc.PrecodeTypeError, match=r"state must be what Pruner\.state_dict returned"):
-        pc.Pruner(mlp(), pc.Schedule("one-shot", density=0.5)).load_state_dict(state)
+@pytest.mark.parametrize("change", [{"steps": -1}, {"steps": None}, {"rows": 3}, {"rows": [{}]}, {"start": None}])
+def test_what_is_no_checkpoint_is_refused(change):
+    pruner = pc.Pruner(mlp(), pc.Schedule("one-shot", density=0.5))
+    state = pruner.state_dict()
+    for wrong in (state | change, {name: state[name] for name in state.keys() - change.keys()}, None, [1]):
+        with pytest.raises(pc.PrecodeTypeError, match=r"state must be what Pruner\.state_dict returned"):
+            pruner.load_state_dict(wrong)
+    pruner.load_state_dict(state)
+
+
+def test_a_block_that_was_left_prunes_no_more():
+    module = mlp()
+    with pc.Pruner(module, pc.Schedule("linear", density=0.1, start=1, end=5)) as pruner:
+        step(module, torch.optim.SGD(module.parameters(), 0.1))
+    kept = pruner.ticket().kept
+    with pytest.raises(pc.PrecodeValueError, match="block of this Pruner was left: enter it again"):
+        pruner.step()
+    with pruner:
+        assert pruner.ticket().kept == kept
+        pruner.step()
+    assert pruner.steps == 2

@@ -187,7 +187,10 @@ def test_what_is_no_plain_chain_is_refused_by_name():
         (nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4, track_running_stats=False)).eval(), "no running statistics"),
         (nn.Sequential(nn.Linear(2, 2), nn.PReLU(2)), r"'1' \(PReLU\)"),
         (hooked, "'0' has hooks"),
-        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "'0' has hooks or a parametrization"),
+        (
+            nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))),
+            "'0' has hooks, a forward or a parametrization",
+        ),
         (nn.Sequential(nn.ReLU()), "no linear or convolutional layer"),
     ):
         with pytest.raises(pc.UnsupportedError, match=match):
@@ -201,3 +204,13 @@ def test_what_is_no_plain_chain_is_refused_by_name():
             pc.remove_dead(nn.Sequential(nn.Linear(2, 4), layer))
     with pytest.raises(pc.PrecodeTypeError):
         pc.remove_dead("module")
+
+
+def test_a_forward_of_a_layers_own_is_refused():
+    for whole in (False, True):
+        module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+        layer = module if whole else module[0]
+        plain = layer.forward
+        layer.forward = lambda x, plain=plain: plain(x) * 2
+        with pytest.raises(pc.UnsupportedError, match="a forward or a parametrization of its own"):
+            pc.remove_dead(module)

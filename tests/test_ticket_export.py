@@ -152,6 +152,9 @@ def test_a_folder_of_the_hub(tmp_path):
     assert about["library_name"] == "precode"
     assert about["precode"] == {"method": "magnitude-init", "density": 0.4, "kept": ticket.kept, "total": ticket.total}
     assert "| `body.0.weight` | 4 × 2 × 3 × 3 |" in text
+    (tmp_path / "new" / "folder" / "README.md").write_text("---\nlicense: mit\n---\nMy model.")
+    ticket.save_pretrained(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder" / "README.md").read_text() == "---\nlicense: mit\n---\nMy model."
     with pytest.raises(pc.PrecodeFileError, match="folder"):
         pc.Ticket.from_pretrained(tmp_path / "no folder")
     (tmp_path / "file").write_text("")

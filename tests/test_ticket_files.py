@@ -225,3 +225,19 @@ def test_settings_come_back_or_are_refused(folder, settings):
     made.save(folder / "settings")
     read = pc.Ticket.load(folder / "settings").settings
     assert json.dumps(read, sort_keys=True) == json.dumps(made.settings, sort_keys=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_only_files_are_replaced(tmp_path):
+    mask = torch.tensor([True, False])
+    ticket = pc.Ticket({"w": mask}, {"w": torch.tensor([1.0, 0.0])}, method="by hand", density=0.5)
+    pipe, private = tmp_path / "pipe", tmp_path / "private"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path, os.devnull):
+        with pytest.raises(pc.PrecodeFileError, match="it is no regular file"):
+            ticket.save(place)
+    assert pipe.is_fifo()
+    private.touch(0o600)
+    ticket.save(private)
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert pc.Ticket.load(private) == ticket

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -16,24 +19,43 @@ import torch
 DEPTH = 6
 """How far generators are looked for within an object: a loader's sampler's generator is at depth 2."""
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
 ITEMS = 64
 """Items of a list or dictionary that are looked into: a list of samples holds no generators."""
+
+_turn = threading.RLock()
+"""Global random states are those of all threads: one at a time has them to itself."""
+
+
+def _renewed() -> None:
+    """A child made by `fork` does not have the threads of its parent, and waits for none of them."""
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renewed)
 
 
 @contextmanager
 def isolated(device: torch.device, generators: Sequence[Any] = ()) -> Iterator[None]:
-    """Gives the global random states of torch, of the device, of NumPy and of Python back, and those of generators."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what user code may draw from
-    devices = [] if device.type == "cpu" else [device]
-    states = [state(generator) for generator in generators]
-    try:
-        with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for generator, before in zip(generators, states, strict=True):
-            _restore(generator, before)
+    """Gives the global random states of torch, of the device, of NumPy and of Python back, and those of generators.
+
+    Other threads that want the same wait; those that draw random numbers by themselves do not.
+    """
+    with _turn:
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what user code may draw from
+        devices = [] if device.type == "cpu" else [device]
+        states = [state(generator) for generator in generators]
+        try:
+            with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+            for generator, before in zip(generators, states, strict=True):
+                _restore(generator, before)
 
 
 def reseed(device: torch.device, *key: int) -> None:
@@ -76,7 +98,7 @@ def generators_in(*objects: Any) -> list[Any]:
         if depth > DEPTH or id(value) in seen or isinstance(value, torch.Tensor | np.ndarray | str | bytes | type):
             return
         seen.add(id(value))
-        if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
+        if isinstance(value, GENERATORS):
             found[id(value)] = value
             return
         for item in _inner(value):
@@ -95,8 +117,17 @@ def _inner(value: Any) -> list[Any]:
     if isinstance(value, partial):
         held += [value.func, value.args, value.keywords]
     if isinstance(value, FunctionType):
-        held += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        held += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()] + _global(value)
+    for kind in type(value).__mro__:
+        if kind.__module__.partition(".")[0] not in ("builtins", "torch"):
+            held += chain.from_iterable(_global(each) for each in vars(kind).values() if isinstance(each, FunctionType))
     return held + ([value.__self__] if isinstance(value, MethodType) else [])
+
+
+def _global(function: FunctionType) -> list[Any]:
+    """The generators that a function uses by a global name."""
+    used = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [value for value in used if isinstance(value, GENERATORS)]
 
 
 def state(generator: Any) -> Any:

@@ -84,7 +84,7 @@ def check_folder(path: Path) -> None:
     """Refuses a file whose folder cannot be written to, before any work starts."""
     if not path.parent.is_dir():
         raise click.ClickException(f"{path}: the folder {path.parent} does not exist; create it first")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
         raise click.ClickException(f"{path} cannot be written; choose another file")
 
 

@@ -25,6 +25,9 @@ SCORING = 2**32 - 1
 IGNORED = -100
 """The class that `torch.nn.functional.cross_entropy` leaves out of its mean."""
 
+NAMED = "make y a dictionary in which those of the loss are named 'labels', or "
+"""What to do where the tensors of y count differently."""
+
 Unpack = Callable[[Any], tuple[Any, Any]]
 """From what the data give to the inputs and the labels."""
 
@@ -206,20 +209,22 @@ class Batches:
 
         By default the number of labels, so that the mean over all data is the same however they are cut into batches;
         labels that `cross_entropy` ignores do not count. Of several tensors it is the one named 'labels', or any if
-        they say the same.
+        they say the same. Where there are no labels it is the number of samples, if the tensors of x agree on it.
 
         Raises:
             PrecodeTypeError: `weight` does not return a number.
-            PrecodeValueError: it returns a negative or infinite one, or the tensors of y say different things.
+            PrecodeValueError: it returns a negative or infinite one, or the tensors of y, or else of x, say different
+            things.
         """
         if self._weight is None:
-            counts = [count_labels(labels) for labels in _labels(y)] or [samples(x)]
+            counts, of, remedy = [count_labels(labels) for labels in _labels(y)], "y", NAMED
+            if not counts:
+                counts, of, remedy = [len(each) for each in tensors(x) if each.ndim] or [1], "x", ""
             first = self._proportions = self._proportions or counts
             if any(a * first[0] != b * counts[0] for a, b in zip(counts, first, strict=False)):
                 raise PrecodeValueError(
-                    f"the tensors of y count {first} labels in one batch and {counts} in another, so that it is not "
-                    "known what the mean loss counts: make y a dictionary in which those of the loss are named "
-                    "'labels', or pass weight=, such as weight=lambda x, y: len(x)"
+                    f"the tensors of {of} count {first} in one batch and {counts} in another, so that it is not known "
+                    f"what the mean loss counts: {remedy}pass weight=, such as weight=lambda x, y: len(x)"
                 )
             return float(counts[0])
         try:

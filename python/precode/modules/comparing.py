@@ -173,6 +173,8 @@ def compare(
     )
     if not isinstance(metric, str) or metric in TAKEN or metric.startswith("dense_"):
         raise PrecodeValueError(f"metric = {metric!r}: choose a name that is no other column, such as 'accuracy'")
+    if "seed" in options:
+        raise PrecodeTypeError(f"seed is that of one ticket: pass seeds=[{options['seed']}]")
     if not named or not chosen:
         raise PrecodeValueError("there is nothing to compare: name at least one method and one seed")
     if not isinstance(model, nn.Module) and not callable(model):

@@ -187,6 +187,7 @@ class Search:
             score,
             {name: layouts[name].original(first[name]) for name in self._objective.prunable},
             gradients and {name: layouts[name].original(gradients[name]) for name in self._objective.prunable},
+            self._seed,
         )
         return Outcome(
             masks=None,

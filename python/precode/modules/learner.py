@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from precode._internal import memory
-from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeValueError
+from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import all_finite
 from precode._internal.randomness import isolated, reseed
 from precode.modules import gradients, training
@@ -35,6 +35,10 @@ HOOKED = (
     "gradients of '{}' have hooks (Tensor.register_hook), which copies do not have: what is searched is the training "
     "without them; register them in train=, on the module that it is given"
 )
+
+
+COLLAPSED = "after training all weights of '{}' are equal, so that those kept there are kept for their place alone"
+"""What is said of layers that training left without differences."""
 
 
 class Learner:
@@ -144,13 +148,13 @@ class Learner:
             PrecodeValueError: the user's function trains another module.
         """
         with self._isolated(), torch.inference_mode(False), torch.enable_grad():
+            reseed(self._device, self._seed)
             if self._train is None:
                 optimizer, wanted = training.optimizer_of(network, self._optimizer), set(snapshots)
                 for group in optimizer.param_groups:
                     group["lr"] *= rate
                 done = chain([0], self._steps(network, epochs, optimizer))
                 return [self._out(self._values(network)) for step in done if step in wanted]
-            reseed(self._device, self._seed)
             before = {name: value.detach().clone() for name, value in network.named_parameters()}
             try:
                 with self._without_gradients() as used:
@@ -284,6 +288,8 @@ class Learner:
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             given = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise PrecodeShapeError(f"loss returned {given}: expected a tensor of one element, the mean over the batch")
+        if not loss.is_floating_point():
+            raise PrecodeTypeError(f"loss returned a tensor of {loss.dtype}: expected a real number, such as its .real")
         return loss.reshape(())
 
     def _others(self, loss: torch.Tensor, parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
@@ -310,6 +316,22 @@ class Learner:
         for name, value in zip(self._names, values, strict=True):
             if not all_finite(value):
                 raise PrecodeValueError(f"training diverged {when}: '{name}' is not finite; lower the learning rate")
+
+    def _check_collapsed(self, values: dict[str, torch.Tensor]) -> None:
+        """Refuses trained weights that are all equal, of which none is better than another, and names layers of such.
+
+        Raises:
+            PrecodeValueError: those of every layer are.
+        """
+        several = [name for name in self._prunable if values[name].numel() > 1]
+        collapsed = [name for name in several if torch.equal(*values[name].aminmax())]
+        if collapsed and len(collapsed) == len(several):
+            raise PrecodeValueError(
+                "training left all prunable weights of each layer equal, which do not tell them apart: lower the "
+                "learning rate or the weight decay, or look at train="
+            )
+        if collapsed and (said := COLLAPSED.format("', '".join(collapsed))) not in self.said:
+            self.said.append(said)
 
     def _check_single(self, batches: Batches) -> None:
         """Refuses a batch of one sample where the module cannot be trained on one."""

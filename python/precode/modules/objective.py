@@ -16,6 +16,7 @@ from torch.func import functional_call, jacrev, vmap
 from precode._internal import memory
 from precode._internal.errors import PrecodeValueError, UnsupportedError
 from precode._internal.parts import exact, parts
+from precode._internal.randomness import reseed
 from precode.modules import gradients, training
 from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples
 from precode.modules.booleans import inputs_of, labels_of
@@ -99,8 +100,12 @@ class ModuleObjective(Learner):
         def gradient() -> Tensors:
             batches = self._data()
             with batches.isolated():
-                chosen = batches.epoch(SCORING) if step is None else [batches.step(step)]
-                return self._out(self._mean(chosen, at, self._names))
+                if step is None:
+                    return self._out(self._mean(batches.epoch(SCORING), at, self._names))
+                x, y = batches.step(step)
+                if not batches.weight(x, y):  # such as one whose labels are all ignored
+                    return [torch.zeros_like(value) for value in at]
+                return self._out(self._mean([(x, y)], at, self._names))
 
         found: Tensors = gradient() if step is not None else self._once(gradient, at, "gradient")
         return found
@@ -324,6 +329,7 @@ class ModuleObjective(Learner):
         kept = self.fit(network, range(first_epoch, end), snapshots, rate)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
+        self._check_collapsed(dict(zip(self._names, values, strict=True)))
         del network
         if masks is not None and sum(value.numel() for value in values) >= LARGE:
             gc.collect()  # torch's parametrized layers are in a reference cycle
@@ -335,6 +341,7 @@ class ModuleObjective(Learner):
         if self._train is not None:
             raise UnsupportedError(HIDDEN)
         with self._isolated(), torch.inference_mode(False), torch.enable_grad():
+            reseed(self._device, self._seed)
             network = self._network([value for _, value, _ in self.parameters], None)
             optimizer = training.optimizer_of(network, self._optimizer)
         for epoch in range(self.epochs):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,20 +16,26 @@ from precode.modules.prunable import Choice, layer_weights
 from precode.tickets import masked
 
 Node = torch.autograd.graph.Node
+Value = TypeVar("Value")
+Names = tuple[str, ...]
+"""Of weights of one layer."""
+
+SIDE_BY_SIDE = ("Cat", "Stack")
+"""Names of nodes that join results without mixing them begin so."""
 
 
 def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) -> Choice:
     """The choice without the layers whose rows are the outputs of the module, unless that leaves nothing.
 
     They are the layers that made what the module returns for a batch, or what it returns was computed from, such as by
-    a softmax. Where several ways lead to it, as around a residual connection, it is the layer that was called last.
-    Where there are no data it is the one that stands last, which is said unless layers are called in their order.
+    a softmax, see `Graph.makers`. Where there are no data it is the one that stands last, which is said unless layers
+    are called in their order.
     """
     several = [layer for _, layer in module.named_modules(remove_duplicate=False)]
     chained = all(type(layer).forward is nn.Sequential.forward for layer in several if list(layer.children()))
     known = batches is not None or (chained and len(several) == len(set(several)))
     if batches is None:
-        outputs = [names for prefix, layer in masked.layers(module) if (names := _rows(prefix, layer))][-1]
+        outputs = list([rows for prefix, layer in masked.layers(module) if (rows := _rows(prefix, layer))][-1])
     else:
         outputs = _made(copied(module), batches)
     guess = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
@@ -45,8 +51,8 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
 
 def _made(network: nn.Module, batches: Batches) -> list[str]:
     """Names of the weights of the layers that made what a module returns for a batch."""
-    called: list[tuple[list[str], Any]] = []
-    rows: dict[int, list[str]] = {}  # by the `id` of a parameter
+    called: list[tuple[Names, Any]] = []
+    rows: dict[int, Names] = {}  # by the `id` of a parameter
     for prefix, layer in masked.layers(network):
         if names := _rows(prefix, layer):
             layer.register_forward_hook(lambda _, x, output, names=names: called.append((names, output)))
@@ -54,16 +60,26 @@ def _made(network: nn.Module, batches: Batches) -> list[str]:
     # With gradients: without, fused kernels of transformers do not call the layers.
     with batches.isolated(), torch.inference_mode(False), torch.enable_grad():
         x = _followed(batches.first[0] if batches.first else None)
-        returned = list(tensors(call(network, x)))
-    places = _memory(returned)
-    if made := [names for names, output in called if places & _memory(output)]:
-        return list(chain.from_iterable(made))
-    graph = Graph({id(tensor) for tensor in tensors(x)}, rows)
-    if made := [names for output in returned if (names := graph.maker(output.grad_fn))]:
-        return list(chain.from_iterable(made))
-    reached = {name for output in returned for name in graph.reached(output.grad_fn)}
-    last = [names for names, _ in called if reached & set(names)] or [names for names, _ in called]
-    return list(chain.from_iterable(last[-1:]))
+        returned = list(_within(call(network, x)))
+    order = [names for names, _ in called]
+    graph = Graph({id(tensor) for tensor in tensors(x)}, rows, order)
+    found: list[Names] = []
+    for output in returned:
+        made = [names for names, value in called if _memory(value) & _memory(output)]
+        found += made or graph.makers(output.grad_fn)
+    return list(chain.from_iterable(found or order[-1:]))
+
+
+def _within(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in what a module returned, also those that objects hold, such as distributions."""
+    if isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_within, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(_within, value))
+    elif found := list(tensors(value)):
+        yield from found
+    else:
+        yield from tensors(list(getattr(value, "__dict__", {}).values()))
 
 
 def _followed(value: Any) -> Any:
@@ -79,34 +95,49 @@ class Graph:
     Args:
         inputs: of the call, by `id`.
         rows: names of the weights whose rows a parameter stands for, by its `id`.
+        order: the same names, as layers were called.
     """
 
-    def __init__(self, inputs: set[int], rows: dict[int, list[str]]) -> None:
-        self._inputs, self._rows = inputs, rows
+    def __init__(self, inputs: set[int], rows: dict[int, Names], order: Sequence[Names]) -> None:
+        self._inputs, self._rows, self._order = inputs, rows, order
         self._leaves: dict[Node, set[int]] = {}
+        self._makers: dict[Node, list[Names]] = {}
 
-    def maker(self, node: Node | None) -> list[str]:
-        """The weights that a result was made with last, if one way leads to it; else none.
+    def makers(self, node: Node | None) -> list[Names]:
+        """The weights that a result was made with last.
 
-        On that way, what depends on parameters alone, such as a normalized weight, belongs to the parameters.
+        What depends on parameters alone, such as a normalized weight, belongs to the parameters. Results that are put
+        side by side are made by several; where other ways meet, as around a residual connection, it is the layer that
+        was called last.
         """
-        while node is not None:
-            below = [(child, self._below(child)) for child, _ in node.next_functions if child is not None]
-            if weights := [names for _, leaves in below if (names := self._weight(leaves))]:
-                return weights[0] if len(weights) == 1 else []
-            ways = [child for child, leaves in below if not self._is_own(leaves)]
-            node = ways[0] if len(ways) == 1 else None
-        return []
+        return [] if node is None else _walked(node, self._makers, self._ways, self._met)
 
-    def reached(self, node: Node | None) -> Iterator[str]:
-        """All weights that a result depends on."""
-        for leaf in set() if node is None else self._below(node):
-            yield from self._rows.get(leaf, ())
+    def _weights(self, node: Node) -> list[Names]:
+        """The weights that a node computes with."""
+        return _distinct(filter(None, map(self._weight, map(self._below, _children(node)))))
 
-    def _weight(self, leaves: set[int]) -> list[str]:
+    def _ways(self, node: Node) -> list[Node]:
+        """Where a result comes from, up to the weights that it is computed with."""
+        if len(self._weights(node)) == 1:
+            return []
+        return [child for child in _children(node) if not self._is_own(self._below(child))]
+
+    def _met(self, node: Node, found: list[list[Names]]) -> list[Names]:
+        """The weights of a node, from those of its ways."""
+        weights = self._weights(node)
+        if len(weights) == 1:
+            return weights
+        several = _distinct(chain.from_iterable(found))
+        if len(several) < 2 or node.name().startswith(SIDE_BY_SIDE):
+            return several
+        return [
+            max(several, key=lambda names: max((i for i, each in enumerate(self._order) if each == names), default=-1))
+        ]
+
+    def _weight(self, leaves: set[int]) -> Names:
         """The names of one weight that is all that there is, or was computed from several parameters; else none."""
-        found = [self._rows.get(leaf, []) for leaf in leaves]
-        return found[0] if found and all(names is found[0] for names in found) else []
+        found = _distinct(self._rows.get(leaf, ()) for leaf in leaves)
+        return found[0] if len(found) == 1 else ()
 
     def _is_own(self, leaves: set[int]) -> bool:
         """Whether a parameter of no row, such as a bias or a scale, is all that there is."""
@@ -114,27 +145,48 @@ class Graph:
 
     def _below(self, node: Node) -> set[int]:
         """The `id` of all tensors that a node depends on."""
-        waiting = [node]
-        while waiting:
-            if waiting[-1] in self._leaves:
-                waiting.pop()
-                continue
-            children = [child for child, _ in waiting[-1].next_functions if child is not None]
-            if unknown := [child for child in children if child not in self._leaves]:
-                waiting += unknown
-                continue
-            here = waiting.pop()
-            variable = getattr(here, "variable", None)
-            own = set() if variable is None else {id(variable)}
-            self._leaves[here] = own.union(*(self._leaves[child] for child in children))
-        return self._leaves[node]
+
+        def with_own(node: Node, found: list[set[int]]) -> set[int]:
+            variable = getattr(node, "variable", None)
+            return set().union(*found, set() if variable is None else {id(variable)})
+
+        return _walked(node, self._leaves, _children, with_own)
 
 
-def _rows(prefix: str, layer: nn.Module) -> list[str]:
+def _children(node: Node) -> list[Node]:
+    return [child for child, _ in node.next_functions if child is not None]
+
+
+def _walked(
+    node: Node,
+    known: dict[Node, Value],
+    below: Callable[[Node], list[Node]],
+    join: Callable[[Node, list[Value]], Value],
+) -> Value:
+    """What is known of a node from what is known of those below, deepest first; graphs are deeper than calls may be."""
+    waiting = [node]
+    while waiting:
+        if waiting[-1] in known:
+            waiting.pop()
+            continue
+        children = below(waiting[-1])
+        if unknown := [child for child in children if child not in known]:
+            waiting += unknown
+            continue
+        here = waiting.pop()
+        known[here] = join(here, [known[child] for child in children])
+    return known[node]
+
+
+def _distinct(names: Iterable[Names]) -> list[Names]:
+    return list(dict.fromkeys(names))
+
+
+def _rows(prefix: str, layer: nn.Module) -> Names:
     """Names of the weights of a layer whose rows are its outputs."""
     if isinstance(layer, nn.MultiheadAttention):
-        return [f"{prefix}out_proj.weight"]
-    return [f"{prefix}{attribute}" for attribute in layer_weights(layer)]
+        return (f"{prefix}out_proj.weight",)
+    return tuple(f"{prefix}{attribute}" for attribute in layer_weights(layer))
 
 
 def _memory(value: Any) -> set[int]:

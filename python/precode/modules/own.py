@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import exact
+from precode._internal.randomness import isolated, reseed
 from precode.tickets.registry import records
 
 Score = Callable[[str, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -57,6 +58,8 @@ def resolve(method: Any) -> tuple[str, Score | None]:
         PrecodeTypeError: neither a name nor a function.
         PrecodeValueError: a function that is called as a method of the registry; a control that is not for functions.
     """
+    if isinstance(method, type):
+        raise PrecodeTypeError(f"method is the class {method.__name__}: pass a function, or one of it")
     if callable(method):
         name = str(getattr(method, "__name__", type(method).__name__))
         if name in records():
@@ -73,24 +76,43 @@ def resolve(method: Any) -> tuple[str, Score | None]:
 
 
 def scores_of(
-    name: str, method: Score, weights: dict[str, torch.Tensor], gradients: dict[str, torch.Tensor] | None
+    name: str,
+    method: Score,
+    weights: dict[str, torch.Tensor],
+    gradients: Mapping[str, torch.Tensor | None] | None,
+    *key: int,
 ) -> dict[str, torch.Tensor]:
-    """What a function says of every prunable parameter.
+    """What a function says of every prunable parameter; what it draws is keyed by numbers.
 
     Raises:
         PrecodeTypeError: not a tensor of numbers.
         PrecodeShapeError: a tensor of another shape.
     """
     found = {}
-    for parameter, weight in weights.items():
-        gradient = None if gradients is None else gradients[parameter].clone()
-        score = method(parameter, weight.clone(), gradient)
-        if not isinstance(score, torch.Tensor) or score.is_complex():
-            raise PrecodeTypeError(f"method {name!r} must return a tensor of numbers, not {type(score).__name__}")
-        if score.shape != weight.shape:
-            raise PrecodeShapeError(
-                f"method {name!r} returned scores of shape {tuple(score.shape)} for '{parameter}' of shape "
-                f"{tuple(weight.shape)}: return one score a weight"
-            )
-        found[parameter] = exact(score.detach())
+    device = next(iter(weights.values())).device
+    with isolated(device):
+        reseed(device, *key)
+        for parameter, weight in weights.items():
+            gradient = None if gradients is None else gradients[parameter]
+            score = method(parameter, weight.clone(), None if gradient is None else gradient.clone())
+            found[parameter] = _checked(name, parameter, weight, score)
     return found
+
+
+def _checked(name: str, parameter: str, weight: torch.Tensor, score: Any) -> torch.Tensor:
+    """The scores of a parameter, in float64.
+
+    Raises:
+        PrecodeTypeError: not a tensor of numbers.
+        PrecodeShapeError: a tensor of another shape.
+    """
+    if not isinstance(score, torch.Tensor) or score.is_complex() or score.is_meta or score.layout != torch.strided:
+        is_tensor = isinstance(score, torch.Tensor)
+        what = f"{score.dtype}, {score.layout} on {score.device}" if is_tensor else type(score).__name__
+        raise PrecodeTypeError(f"method {name!r} must return a dense tensor of real numbers, not {what}")
+    if score.shape != weight.shape:
+        raise PrecodeShapeError(
+            f"method {name!r} returned scores of shape {tuple(score.shape)} for '{parameter}' of shape "
+            f"{tuple(weight.shape)}: return one score a weight"
+        )
+    return exact(score.detach())

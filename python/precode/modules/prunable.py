@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -139,6 +139,21 @@ def _weights(module: nn.Module) -> Iterator[str]:
     for prefix, layer in masked.layers(module):
         for attribute in layer_weights(layer):
             yield f"{prefix}{attribute}"
+
+
+def check_axes(slots: Mapping[str, Slot], names: Iterable[str]) -> None:
+    """Refuses parameters of which it is not known which axis is of outputs: those of several, of layers of one's own.
+
+    Raises:
+        PrecodeValueError: there is one.
+    """
+    for name in names:
+        slot = slots[name]
+        if slot.parameter.ndim > 2 and slot.attribute not in layer_weights(slot.owner):
+            raise PrecodeValueError(
+                f"'{name}' of shape {tuple(slot.parameter.shape)} is no weight of a known layer, so that its rows and "
+                "inputs are not known: leave it out, or take granularity='weight'"
+            )
 
 
 def _listed(names: Names, argument: str) -> list[str | type[nn.Module]]:

@@ -197,12 +197,8 @@ class Pruner(Steps):
         weights = {name: torch.where(masks[name], slot.parameter.detach(), 0.0) for name, slot in held.items()}
         if self._score is not None:
             gradients = {name: slot.parameter.grad for name, slot in held.items()}
-            scores: Tensors = {}
-            for name, weight in weights.items():
-                gradient = gradients[name]
-                given = None if gradient is None else {name: gradient.detach()}
-                scores |= own.scores_of(self._method, self._score, {name: weight}, given)
-            return scores
+            given = {name: None if each is None else each.detach() for name, each in gradients.items()}
+            return own.scores_of(self._method, self._score, weights, given, self._seed, self.steps)
         if self._method == MAGNITUDE:
             return {name: weight.abs() for name, weight in weights.items()}
         plain = copied(self._module)
@@ -260,7 +256,7 @@ class Pruner(Steps):
             PrecodeTypeError: it is none.
             PrecodeValueError: it is of a module with other parameters.
         """
-        if not isinstance(state, Mapping) or not {"steps", "rows", "start"} <= state.keys():
+        if not _is_state(state):
             raise PrecodeTypeError("state must be what Pruner.state_dict returned")
         if state["start"].keys() != self._start.keys():
             raise PrecodeValueError("the checkpoint is of another module: its parameters have other names")
@@ -271,3 +267,18 @@ class Pruner(Steps):
     def __repr__(self) -> str:
         density = self._rows[-1]["density"] if self._rows else 1.0
         return f"Pruner(steps={self.steps}, density={density:g}, method={self._method!r}, schedule={self.schedule!r})"
+
+
+def _is_state(state: Any) -> bool:
+    """Whether something has the form of a pruner's checkpoint."""
+    if not isinstance(state, Mapping) or not {"steps", "rows", "start"} <= state.keys():
+        return False
+    steps, rows, start = state["steps"], state["rows"], state["start"]
+    return (
+        isinstance(steps, int)
+        and steps >= 0
+        and isinstance(rows, list)
+        and all(isinstance(row, Mapping) and {"step", "density", "kept"} <= row.keys() for row in rows)
+        and isinstance(start, Mapping)
+        and all(isinstance(value, torch.Tensor) for value in start.values())
+    )

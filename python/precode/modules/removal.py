@@ -128,9 +128,10 @@ def _chain(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
 
 
 def _check_hooks(name: str, layer: nn.Module) -> None:
-    if layer._forward_hooks or layer._forward_pre_hooks or parametrize.is_parametrized(layer):
+    own = "forward" in vars(layer)
+    if own or layer._forward_hooks or layer._forward_pre_hooks or parametrize.is_parametrized(layer):
         raise UnsupportedError(
-            f"'{name}' has hooks or a parametrization of its own, which may do anything: take them off"
+            f"'{name}' has hooks, a forward or a parametrization of its own, which may do anything: take them off"
         )
 
 

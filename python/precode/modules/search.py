@@ -25,7 +25,7 @@ from precode.modules.objective import LARGE, ModuleObjective
 from precode.modules.outputs import without_outputs
 from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
-from precode.modules.prunable import AUTO, Names, Prunable, choose
+from precode.modules.prunable import AUTO, Names, Prunable, check_axes, choose
 from precode.modules.training import OptimizerFactory, adam
 from precode.tickets import masked, registry
 from precode.tickets.masked import Slot
@@ -174,7 +174,8 @@ def find_ticket(
             and columns are kept in the order of their mean scores, as many as come closest to `density` of the weights;
             with ``prunable="auto"``, rows of the last layer are the outputs of the module, and all kept. ``"N:M"``,
             such as ``"2:4"``, keeps N of each M consecutive inputs of an output. All but weight are for methods that
-            keep the largest scores: random, the magnitudes, snip, grasp, your own.
+            keep the largest scores: random, the magnitudes, snip, grasp, your own. Of a named matrix that is of no
+            known layer, the first axis is that of the outputs.
         scope: over what scores are compared: global, per-layer, or erk: in each layer, with the densities of the
             Erdős–Rényi kernel (arXiv 1911.11134).
         at: epochs of the default loop after which the module is read, by methods that can read it early (``early`` of
@@ -232,11 +233,17 @@ def find_ticket(
         for name, function in functions.items():
             if not callable(function) and not (function is None and name != "optimizer"):
                 raise PrecodeTypeError(f"{name} must be a function, not {type(function).__name__}")
+            if isinstance(function, type) and name in ("loss", "train"):
+                raise PrecodeTypeError(
+                    f"{name} is the class {function.__name__}: pass one of it, {function.__name__}()"
+                )
         (temperature,) = numbers([temperature], "temperature", 1e-300)
         name, score = own.resolve(method)
         asked: list[Any] = [density] if densities is None else fractions(densities, "densities")
         slots = masked.slots(module)
         choice = choose(module, slots, prunable, exclude)
+        if granularity != "weight":
+            check_axes(slots, choice.names)
         pair = pair_of(module, slots, layers, output, several=clauses is not None)
         if score is None:
             _check_needs(name, data is not None and loss is not None, train is not None, pair, clauses)

@@ -152,7 +152,7 @@ def choose(scores: Tensors, layouts: Mapping[str, Layout], wanted: Wanted) -> Te
 
     Of single weights ``round(density * weights)`` are kept, half to even. Rows (the weights of an output) and columns
     (those of an input, or input channel) are kept whole, in the order of their mean scores, as many as come closest to
-    that number of weights, and at least one.
+    ``density * weights``, of two as close the fewer, and at least one.
 
     Raises:
         PrecodeValueError: a score that is not finite; a density that keeps nothing, by layer.
@@ -256,7 +256,8 @@ class Units:
 
 def _best(scores: Tensors, layouts: Mapping[str, Layout], granularity: str, density: float, where: str) -> Tensors:
     """The masks of the best units of some tensors, compared with one another."""
-    target = kept_of(density, sum(score.numel() for score in scores.values()), where)
+    total = sum(score.numel() for score in scores.values())
+    kept_of(density, total, where)
     if granularity == "weight":
         return largest(scores, density)
     units = {name: Units.of(score.shape, layouts.get(name, Layout()), granularity) for name, score in scores.items()}
@@ -264,7 +265,7 @@ def _best(scores: Tensors, layouts: Mapping[str, Layout], granularity: str, dens
     sizes = [torch.full(mean.shape, unit.size) for mean, unit in zip(means, units.values(), strict=True)]
     order = torch.cat(means).argsort(descending=True, stable=True)
     kept = torch.cat(sizes)[order].cumsum(0)
-    most = int((kept - target).abs().argmin()) + 1
+    most = int((kept - density * total).abs().argmin()) + 1
     chosen = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, order[:most], True)
     parts = torch.split(chosen, [len(mean) for mean in means])
     return {

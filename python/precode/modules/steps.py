@@ -35,11 +35,13 @@ class Steps:
         self._parameters: set[int] = set()  # walking through a module takes longer than many a step
         self._updated: set[int] = set()
         self._handles: list[RemovableHandle] = []
+        self._is_left = False
 
     def __enter__(self: Own) -> Own:
         if self._handles:
             raise PrecodeValueError(f"this {type(self).__name__} is in use already: make another one")
         self._parameters = {id(parameter) for parameter in self._module.parameters()}
+        self._is_left = False
         self.begin()
         before, after = map(torch.compiler.disable, (self._before, self._after))
         self._handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
@@ -50,14 +52,20 @@ class Steps:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles, self._updated = [], set()
+        self._handles, self._updated, self._is_left = [], set(), True
         self.end()
 
     def begin(self) -> None:
         """What is done when the block is entered; for loops that call `step` instead of using a block."""
 
     def step(self) -> None:
-        """Counts a step that was just made, where it is not counted by itself."""
+        """Counts a step that was just made, where it is not counted by itself.
+
+        Raises:
+            PrecodeValueError: its block was left.
+        """
+        if self._is_left:
+            raise PrecodeValueError(f"the block of this {type(self).__name__} was left: enter it again to go on")
         self._stepped()
         self._round_ended()
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 TICKET, CARD = "ticket.safetensors", "README.md"
 """The files in the folder."""
 
+HEAD = '---\nlibrary_name: "precode"\n'
+"""How our cards begin; one of the user's own is left alone."""
+
 
 def save(ticket: Ticket, folder: str | os.PathLike[str]) -> None:
     """Writes the folder; see `Ticket.save_pretrained`."""
@@ -23,7 +26,8 @@ def save(ticket: Ticket, folder: str | os.PathLike[str]) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         ticket.save(place / TICKET)
-        write_atomically(place / CARD, card(ticket))
+        if not (place / CARD).exists() or (place / CARD).read_text(encoding="utf-8", errors="replace").startswith(HEAD):
+            write_atomically(place / CARD, card(ticket))
     except PrecodeFileError:
         raise
     except OSError as error:
@@ -33,7 +37,6 @@ def save(ticket: Ticket, folder: str | os.PathLike[str]) -> None:
 def card(ticket: Ticket) -> str:
     """The model card: metadata of the hub in YAML, of which JSON is a part, and what the ticket is in words."""
     about = {
-        "library_name": "precode",
         "tags": ["precode", "lottery-ticket", "pruning", "sparsity"],
         "precode": {"method": ticket.method, "density": ticket.density, "kept": ticket.kept, "total": ticket.total},
     }
@@ -43,8 +46,7 @@ def card(ticket: Ticket) -> str:
         for name, mask in ticket.masks.items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in ticket.versions.items())
-    return f"""---
-{head}
+    return f"""{HEAD}{head}
 ---
 
 # A lottery ticket

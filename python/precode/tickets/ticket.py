@@ -136,7 +136,7 @@ class Ticket:
         ``precode`` of the metadata) states everything else, and a SHA-256 over all of it.
 
         Raises:
-            PrecodeFileError: it cannot be written; a file that was there is as it was.
+            PrecodeFileError: it cannot be written, or is no regular file; what was there is as it was.
             PrecodeValueError: unknown granularity or scope.
         """
         parts = {"mask": self.masks, "start": self.start, "final": self.final or {}}
@@ -170,7 +170,8 @@ class Ticket:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes a folder as those of the Hugging Face hub: ``ticket.safetensors``, and ``README.md`` as a model card.
 
-        Nothing is sent anywhere: upload the folder as any other.
+        A ``README.md`` of one's own that is there already is left alone. Nothing is sent anywhere: upload the folder as
+        any other.
 
         Raises:
             PrecodeFileError: it cannot be written.

@@ -9,10 +9,12 @@ use crate::error::{Error, Result};
 /// Writes a whole file or nothing, on disk before it returns: a temporary file in the same folder, `fsync`, rename,
 /// `fsync` of the folder. A file that was there is replaced by the rename alone.
 ///
-/// The file has the mode that the process's umask gives to new files.
+/// A new file has the mode that the process's umask gives it, and one that replaces another that one's. A symbolic link
+/// is replaced, not followed.
 ///
 /// # Errors
-/// [`Error::File`] naming the file; the temporary file is removed.
+/// [`Error::File`] naming the file: it cannot be written, or something else than a file is there, such as a device. The
+/// temporary file is removed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let refuse = |error: std::io::Error| {
         Error::File(format!(
@@ -20,6 +22,13 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
             path.display()
         ))
     };
+    let there = std::fs::metadata(path).ok();
+    if there.as_ref().is_some_and(|there| !there.is_file()) {
+        return Err(Error::File(format!(
+            "{}: cannot be written (it is no regular file): name a file",
+            path.display()
+        )));
+    }
     // The parent of a bare file name is the empty path, which is no folder to open.
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -27,7 +36,10 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(match there {
+        Some(there) => there.permissions(),
+        None => std::os::unix::fs::PermissionsExt::from_mode(0o666),
+    });
     let mut file = builder.prefix(".precode-").tempfile_in(folder).map_err(refuse)?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refuse)?;
     file.persist(path).map_err(|error| refuse(error.error))?;
@@ -69,6 +81,23 @@ pub fn read_whole(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_stays_and_modes_stay() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_path_buf(), "/dev/null".into()] {
+            let message = write_whole(&path, b"nothing").unwrap_err().to_string();
+            assert!(message.contains("it is no regular file"), "{message}");
+            assert!(!std::fs::metadata(&path).unwrap().is_file());
+        }
+        let path = folder.path().join("private");
+        write_whole(&path, b"first").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_else_is_left() {
