@@ -241,3 +241,14 @@ def test_only_files_are_replaced(tmp_path):
     ticket.save(private)
     assert private.stat().st_mode & 0o777 == 0o600
     assert pc.Ticket.load(private) == ticket
+
+
+@pytest.mark.parametrize("wrong", [None, 3, 1.5])
+def test_what_is_no_path_is_refused(wrong, tmp_path):
+    mask = torch.tensor([True, False])
+    ticket = pc.Ticket({"w": mask}, {"w": torch.tensor([1.0, 0.0])}, method="by hand", density=0.5)
+    for call in (ticket.save, pc.Ticket.load, ticket.save_pretrained, pc.Ticket.from_pretrained):
+        with pytest.raises(pc.PrecodeTypeError, match=r"(path|folder) must be a string or a path, not"):
+            call(wrong)
+    ticket.save(os.fsencode(tmp_path / "bytes"))
+    assert pc.Ticket.load(os.fsencode(tmp_path / "bytes")) == ticket

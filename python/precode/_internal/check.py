@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,26 @@ def _index(value: object) -> int | None:
         return operator.index(value)  # type: ignore[arg-type]
     except (TypeError, RuntimeError):
         return None
+
+
+def a_path(value: object, name: str) -> str:
+    """The path of a file or folder.
+
+    Args:
+        value: a string, or a path.
+        name: the argument, for messages.
+
+    Raises:
+        PrecodeTypeError: something else.
+
+    Example:
+        >>> a_path("a.safetensors", "path")
+        'a.safetensors'
+    """
+    try:
+        return os.fsdecode(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise PrecodeTypeError(f"{name} must be a string or a path, not {type(value).__name__}") from error
 
 
 def is_integer(value: object) -> bool:

@@ -93,6 +93,7 @@ def generators_in(*objects: Any) -> list[Any]:
     """
     found: dict[int, Any] = {}
     seen: set[int] = set()
+    kinds: set[type] = set()
 
     def look(value: Any, depth: int) -> None:
         if depth > DEPTH or id(value) in seen or isinstance(value, torch.Tensor | np.ndarray | str | bytes | type):
@@ -103,6 +104,9 @@ def generators_in(*objects: Any) -> list[Any]:
             return
         for item in _inner(value):
             look(item, depth + 1)
+        if type(value) not in kinds:
+            kinds.add(type(value))
+            found.update({id(each): each for each in _of_class(type(value))})
 
     for item in objects:
         look(item, 0)
@@ -118,10 +122,14 @@ def _inner(value: Any) -> list[Any]:
         held += [value.func, value.args, value.keywords]
     if isinstance(value, FunctionType):
         held += [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()] + _global(value)
-    for kind in type(value).__mro__:
-        if kind.__module__.partition(".")[0] not in ("builtins", "torch"):
-            held += chain.from_iterable(_global(each) for each in vars(kind).values() if isinstance(each, FunctionType))
     return held + ([value.__self__] if isinstance(value, MethodType) else [])
+
+
+def _of_class(kind: type) -> list[Any]:
+    """The generators that the methods of a class use by a global name."""
+    own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in ("builtins", "torch")]
+    methods = [method for each in own for method in vars(each).values() if isinstance(method, FunctionType)]
+    return list(chain.from_iterable(map(_global, methods)))
 
 
 def _global(function: FunctionType) -> list[Any]:

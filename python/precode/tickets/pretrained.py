@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ HEAD = '---\nlibrary_name: "precode"\n'
 """How our cards begin; one of the user's own is left alone."""
 
 
-def save(ticket: Ticket, folder: str | os.PathLike[str]) -> None:
+def save(ticket: Ticket, folder: str) -> None:
     """Writes the folder; see `Ticket.save_pretrained`."""
     place = Path(folder)
     try:

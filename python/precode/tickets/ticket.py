@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from precode import _precode
-from precode._internal.check import KEY, fraction, integer
+from precode._internal.check import KEY, a_path, fraction, integer
 from precode._internal.errors import (
     PrecodeError,
     PrecodeFileError,
@@ -137,6 +137,7 @@ class Ticket:
 
         Raises:
             PrecodeFileError: it cannot be written, or is no regular file; what was there is as it was.
+            PrecodeTypeError: no path.
             PrecodeValueError: unknown granularity or scope.
         """
         parts = {"mask": self.masks, "start": self.start, "final": self.final or {}}
@@ -145,7 +146,7 @@ class Ticket:
             name: getattr(self, name)
             for name in ("method", "settings", "density", "granularity", "scope", "cost", "versions", "config")
         }
-        _precode.save_ticket(path, tensors, json.dumps(about, allow_nan=False))
+        _precode.save_ticket(a_path(path, "path"), tensors, json.dumps(about, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ticket:
@@ -154,7 +155,9 @@ class Ticket:
         Raises:
             PrecodeFileError: there is no such file, or it is damaged, altered, of another version, or no ticket; the
                 message names the file and says which.
+            PrecodeTypeError: no path.
         """
+        path = a_path(path, "path")
         tensors, manifest = _precode.load_ticket(path)
         parts: dict[str, dict[str, torch.Tensor]] = {"mask": {}, "start": {}, "final": {}}
         for full, tensor in tensors:
@@ -164,7 +167,7 @@ class Ticket:
             return cls(parts["mask"], parts["start"], final=parts["final"] or None, **json.loads(manifest)["about"])
         except PrecodeError as error:  # a manifest that agrees with tensors which make no ticket
             raise PrecodeFileError(
-                f"{os.fspath(path)!s}: {error}: the file was not written by precode; take another copy"
+                f"{path}: {error}: the file was not written by precode; take another copy"
             ) from error
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -175,17 +178,18 @@ class Ticket:
 
         Raises:
             PrecodeFileError: it cannot be written.
+            PrecodeTypeError: no path.
         """
-        pretrained.save(self, folder)
+        pretrained.save(self, a_path(folder, "folder"))
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Ticket:
         """Reads the ticket in a folder of `save_pretrained`, such as a downloaded one.
 
         Raises:
-            PrecodeFileError: as for `load`.
+            PrecodeFileError, PrecodeTypeError: as for `load`.
         """
-        return cls.load(os.path.join(folder, pretrained.TICKET))
+        return cls.load(os.path.join(a_path(folder, "folder"), pretrained.TICKET))
 
     # Modules
 
