@@ -764,3 +764,62 @@ def test_classes_are_no_functions():
         pc.find_ticket(mlp(), "snip", 0.3, data(), nn.CrossEntropyLoss)
     with pytest.raises(pc.PrecodeTypeError, match="method is the class Linear: pass a function"):
         pc.find_ticket(mlp(), nn.Linear, 0.3, data(), cross_entropy)
+
+
+class Encoding(UserDict):
+    """A mapping whose entries are attributes too, which moves by a `to` of its own, as tokenizers return."""
+
+    def __getattr__(self, name):
+        try:
+            return self.__dict__["data"][name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    def to(self, device):
+        return Encoding({name: value.to(device) for name, value in self.data.items()})
+
+
+class Encoded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, encoding, shift):
+        return self.network(encoding.x + shift)
+
+
+@pytest.mark.parametrize("options", [{}, {"granularity": "row"}, {"method": "imp", "epochs": 2}])
+def test_objects_that_move_by_themselves_stay_what_they_are(options):
+    (samples, labels), options = data(), {"method": "snip", "density": 0.5} | options
+    batch = ([Encoding(x=samples), torch.zeros(1, 6)], Encoding(labels=labels))
+    found = pc.find_ticket(Encoded(), data=batch, loss=lambda output, y: cross_entropy(output, y.labels), **options)
+    expected = pc.find_ticket(mlp(), data=(samples, labels), loss=cross_entropy, **options)
+    assert_same(found, {f"network.{name}": mask for name, mask in expected.masks.items()})
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, packed):
+        return self.layer(packed.data.mul_(0.5))
+
+
+@pytest.mark.parametrize("method", ["snip", "imp"])
+def test_packed_sequences_that_are_edited_in_place_stay_what_they_are(method):
+    samples, labels = data()
+    packed = pack_padded_sequence(samples.reshape(8, 4, 6).clone(), torch.full((8,), 4), batch_first=True)
+    before = packed.data.clone()
+    pc.find_ticket(Packed(), method, 0.5, (packed, labels), cross_entropy, epochs=2)
+    assert torch.equal(packed.data, before)
+
+
+def test_a_layer_that_pruning_empties_is_not_called_collapsed():
+    module = mlp()
+    with torch.no_grad():
+        module[2].weight.mul_(1e-6)
+    with pytest.warns(pc.TicketWarning) as said:
+        pc.find_ticket(module, "imp", 0.3, data(), cross_entropy, train=lambda network: None)
+    assert any("nothing is kept of '2.weight'" in str(each.message) for each in said)
+    assert not any("after training all weights" in str(each.message) for each in said)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from itertools import chain, count
 from typing import Any
 
@@ -63,9 +64,17 @@ def is_named(value: Any) -> bool:
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
-def owned(value: Any) -> Any:
-    """Copies of tensors, also within collections."""
-    return value.clone() if isinstance(value, torch.Tensor) else mapped(owned, value)
+def of_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """A collection with a function of each of its tensors; objects that move by a `to` of their own as they are."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, PackedSequence):
+        return PackedSequence(function(value.data), *value[1:])
+    return value if callable(getattr(value, "to", None)) else mapped(partial(of_tensors, function), value)
+
+
+owned = partial(of_tensors, torch.Tensor.clone)
+"""Copies of tensors, also within collections."""
 
 
 def call(module: nn.Module, x: Any) -> Any:
@@ -73,7 +82,7 @@ def call(module: nn.Module, x: Any) -> Any:
 
     The module is given copies of the tensors: it may edit them in place, and they are the user's.
     """
-    x = owned(x)
+    x = {name: owned(value) for name, value in x.items()} if isinstance(x, Mapping) else owned(x)
     try:
         if isinstance(x, Mapping):
             return module(**x)

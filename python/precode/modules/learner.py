@@ -320,10 +320,13 @@ class Learner:
     def _check_collapsed(self, values: dict[str, torch.Tensor]) -> None:
         """Refuses trained weights that are all equal, of which none is better than another, and names layers of such.
 
+        Args:
+            values: of the prunable parameters of which something is kept, by name.
+
         Raises:
             PrecodeValueError: those of every layer are.
         """
-        several = [name for name in self._prunable if values[name].numel() > 1]
+        several = [name for name, value in values.items() if value.numel() > 1]
         collapsed = [name for name in several if torch.equal(*values[name].aminmax())]
         if collapsed and len(collapsed) == len(several):
             raise PrecodeValueError(

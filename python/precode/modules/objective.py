@@ -329,7 +329,9 @@ class ModuleObjective(Learner):
         kept = self.fit(network, range(first_epoch, end), snapshots, rate)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
-        self._check_collapsed(dict(zip(self._names, values, strict=True)))
+        empty = {name for name, mask in zip(self._prunable, masks or [], strict=masks is not None) if not mask.any()}
+        trained = dict(zip(self._names, values, strict=True))
+        self._check_collapsed({name: trained[name] for name in self._prunable if name not in empty})
         del network
         if masks is not None and sum(value.numel() for value in values) >= LARGE:
             gc.collect()  # torch's parametrized layers are in a reference cycle

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from precode.modules.batches import Batches, call, mapped, tensors
+from precode.modules.batches import Batches, call, of_tensors, tensors
 from precode.modules.copies import copied
 from precode.modules.prunable import Choice, layer_weights
 from precode.tickets import masked
@@ -35,7 +35,8 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
     chained = all(type(layer).forward is nn.Sequential.forward for layer in several if list(layer.children()))
     known = batches is not None or (chained and len(several) == len(set(several)))
     if batches is None:
-        outputs = list([rows for prefix, layer in masked.layers(module) if (rows := _rows(prefix, layer))][-1])
+        *_, last = (rows for prefix, layer in masked.layers(module) if (rows := _rows(prefix, layer)))
+        outputs = list(last)
     else:
         outputs = _made(copied(module), batches)
     guess = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
@@ -59,7 +60,7 @@ def _made(network: nn.Module, batches: Batches) -> list[str]:
             rows |= dict.fromkeys((id(each) for each in layer.parameters() if each.ndim > 1), names)
     # With gradients: without, fused kernels of transformers do not call the layers.
     with batches.isolated(), torch.inference_mode(False), torch.enable_grad():
-        x = _followed(batches.first[0] if batches.first else None)
+        x = of_tensors(_followed, batches.first[0] if batches.first else None)
         returned = list(_within(call(network, x)))
     order = [names for names, _ in called]
     graph = Graph({id(tensor) for tensor in tensors(x)}, rows, order)
@@ -82,11 +83,9 @@ def _within(value: Any) -> Iterator[torch.Tensor]:
         yield from tensors(list(getattr(value, "__dict__", {}).values()))
 
 
-def _followed(value: Any) -> Any:
-    """Inputs that autograd follows, where they can be."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().requires_grad_(value.is_floating_point())
-    return mapped(_followed, value)
+def _followed(value: torch.Tensor) -> torch.Tensor:
+    """An input that autograd follows, where it can be."""
+    return value.detach().requires_grad_(value.is_floating_point())
 
 
 class Graph:

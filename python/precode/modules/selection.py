@@ -233,7 +233,7 @@ class Units:
     @classmethod
     def of(cls, shape: torch.Size, layout: Layout, granularity: str) -> Units:
         """Rows or columns of a tensor; each group of a convolution has input channels of its own."""
-        outputs, inputs = (*shape[:2], 1, 1)[:2]
+        outputs, inputs = (*shape[:2], 1, 1)[:2]  # a number is one output, a vector outputs of one input each
         window = shape[2:].numel()
         if granularity == "row" or len(shape) < 2:
             return cls(shape, (outputs, 1, 1, inputs * window))

@@ -78,7 +78,7 @@ fn best(rows: &[Tensor], alive: Option<&[Tensor]>, density: Density) -> Result<O
 /// are alive, and none is NaN.
 ///
 /// Numbers that are ordered as scores are, one for each bit pattern, are halved until one is left. A step counts scores
-/// above a bound: it takes a bit a score of memory, and nobody waits for what the device finds.
+/// above a bound: it takes a byte of memory for each score of a tensor, and nobody waits for what the device finds.
 pub(super) fn least_kept(rows: &[Tensor], alive: Option<&[Tensor]>, keep: i64) -> Result<Tensor> {
     let device = rows[0].device();
     let kind = rows[0].f_kind()?;
@@ -140,7 +140,7 @@ fn all_finite(rows: &[Tensor]) -> Result<bool> {
     for rows in rows {
         if rows.numel() > 0 {
             let (least, largest) = rows.f_aminmax(None, false)?;
-            ends.extend([least.f_to_device(rows.device())?, largest]);
+            ends.extend([least, largest]);
         }
     }
     let Some(device) = ends.first().map(Tensor::device) else { return Ok(true) };
