@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+import module_reference as reference
 import precode as pc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,6 +116,35 @@ class Layered(nn.Module):
 
     def forward(self, x):
         return self.second(self.middle(self.first(x)))
+
+
+class Reused(nn.Module):
+    """Weights in several places, as they are and transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv, self.last = nn.Linear(6, 6), nn.Conv1d(1, 1, 3, padding=1), nn.Linear(6, 3)
+        self.mixed = nn.Parameter(torch.randn(6, 6) / 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.first(torch.tanh(self.first(x)))) @ self.first.weight
+        x = torch.tanh(self.conv(x[:, None]) + self.conv(x.square()[:, None]))[:, 0]
+        x = torch.einsum("bi,oi->bo", x, self.mixed) * (x @ self.mixed.T.contiguous())
+        return self.last(x * self.last.weight.square().sum(0))
+
+
+def test_grasp_of_weights_that_are_used_in_several_ways():
+    module = seeded(Reused).double()
+    x, y = data(40)
+    batches = [(x[:10].double(), y[:10]), (x[10:].double(), y[10:])]
+    names = ["conv.weight", "last.weight", "mixed", "first.weight"]
+    pairs = [({"x": x}, y) for x, y in batches]
+    scores = reference.grasp(module, names, pairs, lambda out, y, _: cross_entropy(out, y), 200)
+    flat = torch.cat([scores[name].flatten() for name in names])
+    for density in (0.2, 0.5):
+        ticket = pc.find_ticket(module, "grasp", density, batches, cross_entropy, prunable=names)
+        least = flat.topk(ticket.kept).values[-1]
+        assert all(torch.equal(ticket.masks[name], scores[name] >= least) for name in names)
 
 
 def attend(x):

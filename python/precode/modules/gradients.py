@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from precode._internal.errors import PrecodeValueError, UnsupportedError
@@ -26,16 +26,19 @@ def leaves(*values: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _leaves(places: Iterable[GradientEdge]) -> list[torch.Tensor]:
-    found, seen, open_nodes = [], set(), [place.node for place in places]
+    return [leaf for node in _nodes(places) if (leaf := getattr(node, "variable", None)) is not None]
+
+
+def _nodes(places: Iterable[GradientEdge]) -> list[Node]:
+    """All nodes that `backward` from these places may come to."""
+    found, open_nodes = dict[Node, None](), [place.node for place in places]
     while open_nodes:
         node = open_nodes.pop()
-        if node in seen:
+        if node in found:
             continue
-        seen.add(node)
-        if (leaf := getattr(node, "variable", None)) is not None:
-            found.append(leaf)
+        found[node] = None
         open_nodes += [following for following, _ in node.next_functions if following is not None]
-    return found
+    return list(found)
 
 
 def has_own_functions(value: torch.Tensor) -> bool:
@@ -120,9 +123,11 @@ class Mean:
     """
 
     def __init__(self, names: Sequence[str], parameters: Sequence[nn.Parameter]) -> None:
-        self._names, self._parameters = names, parameters
+        self.names, self.parameters = names, parameters
         self.values: dict[str, torch.Tensor] = {}
         self.total = 0.0
+        self._share = 0.0
+        self._had, self._wrong = set[str](), set[str]()
 
     @contextmanager
     def batch(self, weight: float) -> Iterator[None]:
@@ -132,46 +137,49 @@ class Mean:
             PrecodeValueError: a gradient that is not finite.
         """
         self.total += weight
-        share, had, wrong = weight / self.total, set[str](), list[str]()
+        self._share = weight / self.total
+        self._had, self._wrong = set(), set()
 
         def take(parameter: torch.Tensor, name: str) -> None:
-            gradient = _taken(parameter)
-            if gradient is None:
-                return
-            if not all_finite(gradient):
-                wrong.append(name)
-            if name not in self.values:
-                # A copy: several parameters may have one gradient.
-                self.values[name] = torch.empty_like(parameter).copy_(gradient).mul_(share)
-            elif name not in had:
-                self.values[name].lerp_(gradient, share)
-            else:  # reentrant checkpoints give a parameter its gradient in parts
-                self.values[name].add_(gradient, alpha=share)
-            had.add(name)
+            if (gradient := _taken(parameter)) is not None:
+                self.add(name, gradient)
 
         hooks = [
             parameter.register_post_accumulate_grad_hook(partial(take, name=name))  # type: ignore[no-untyped-call]
-            for name, parameter in zip(self._names, self._parameters, strict=True)
+            for name, parameter in zip(self.names, self.parameters, strict=True)
         ]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
-        if wrong:
-            raise PrecodeValueError(NOT_FINITE.format(min(wrong, key=self._names.index)))
+        if self._wrong:
+            raise PrecodeValueError(NOT_FINITE.format(min(self._wrong, key=self.names.index)))
         for name, value in self.values.items():
-            if name not in had:
-                value.mul_(1 - share)
+            if name not in self._had:
+                value.mul_(1 - self._share)
+
+    def add(self, name: str, gradient: torch.Tensor) -> None:
+        """Adds a parameter's gradient on the batch of the block, or a part of it."""
+        if not all_finite(gradient):
+            self._wrong.add(name)
+        if name not in self.values:
+            # A copy: several parameters may have one gradient.
+            like = self.parameters[self.names.index(name)]
+            self.values[name] = torch.empty_like(like).copy_(gradient).mul_(self._share)
+        elif name not in self._had:
+            self.values[name].lerp_(gradient, self._share)
+        else:
+            self.values[name].add_(gradient, alpha=self._share)
+        self._had.add(name)
 
 
-def curvature(
-    value: torch.Tensor, names: Sequence[str], parameters: Sequence[nn.Parameter], along: Sequence[torch.Tensor]
-) -> None:
-    """Gives parameters the Hessian of a value with respect to them, times `along`, as their gradients.
+def curvature(value: torch.Tensor, mean: Mean, along: Sequence[torch.Tensor]) -> None:
+    """Adds to a mean the Hessian of a value with respect to its parameters, times `along`.
 
-    Call it within `differentiable_twice`. `along` is the mean gradient over all data, as `backward` has it: a parameter
-    that has one, and that autograd finds no way to, is one behind a layer that runs `backward` by itself.
+    Call it within a batch of the mean, and within `differentiable_twice`. `along` is the mean gradient over all data,
+    as `backward` has it: a parameter that has one, and that autograd finds no way to, is one behind a layer that runs
+    `backward` by itself.
 
     Raises:
         PrecodeValueError: the value depends on no parameter.
@@ -190,24 +198,25 @@ def curvature(
 
     hooks = [
         parameter.register_hook(partial(note, place=place))  # type: ignore[no-untyped-call]
-        for place, parameter in enumerate(parameters)
+        for place, parameter in enumerate(mean.parameters)
     ]
     try:
         try:
-            torch.autograd.grad(value, list(parameters), create_graph=True, allow_unused=True)
+            torch.autograd.grad(value, list(mean.parameters), create_graph=True, allow_unused=True)
         finally:
             for hook in hooks:
                 hook.remove()
-        hidden = [names[place] for place, g in enumerate(along) if place not in places and bool(g.any())]
+        hidden = [mean.names[place] for place, g in enumerate(along) if place not in places and bool(g.any())]
         if hidden:
             raise RuntimeError(f"the way to '{hidden[0]}' is hidden")
         # Where a part has no graph, the value is linear in its parameter.
         pairs = [(edge, along[place]) for place, edge in sorted(places.items()) if edge is not None]
         if pairs:
             edges, factors = zip(*pairs, strict=True)
-            own = {id(parameter) for parameter in parameters}
+            own = {id(parameter) for parameter in mean.parameters}
             others = [leaf for leaf in _leaves(edges) if id(leaf) not in own]
-            backward(edges, parameters, others, factors)
+            with _parts_taken(edges, mean):
+                backward(edges, mean.parameters, others, factors)
     except RuntimeError as error:
         said = str(error).strip().partition("\n")[0]
         raise UnsupportedError(
@@ -215,6 +224,47 @@ def curvature(
             "derivatives, such as 'snip'; layers checkpointed with use_reentrant=True have them with "
             "use_reentrant=False"
         ) from error
+
+
+@contextmanager
+def _parts_taken(edges: Sequence[GradientEdge], mean: Mean) -> Iterator[None]:
+    """Within the block, each part of a parameter's gradient goes to a mean as soon as `backward` has it.
+
+    The product of the Hessian has two parts at each use of a parameter, of the forward and of the backward pass, and
+    comes to the last of them when all other products have come to their first: autograd would hold those of all
+    parameters. Parameters with hooks of their own get their gradients whole.
+    """
+    names = {
+        id(parameter): name
+        for name, parameter in zip(mean.names, mean.parameters, strict=True)
+        if not parameter._backward_hooks
+    }
+
+    def take(
+        came: tuple[torch.Tensor | None, ...], _: object, ends: dict[int, tuple[str, bool]]
+    ) -> tuple[torch.Tensor | None, ...]:
+        for place, (name, transposed) in ends.items():
+            if (part := came[place]) is not None:
+                part = part.detach().to_dense()
+                mean.add(name, part.t() if transposed else part)
+        return tuple(None if place in ends else part for place, part in enumerate(came))
+
+    hooks = []
+    for node in _nodes(edges):
+        ends = {}
+        for place, (following, _) in enumerate(node.next_functions):
+            # Linear layers multiply with the transposed weight: the parts would meet there.
+            transposed = following is not None and following.name() == "TBackward0"
+            end = following.next_functions[0][0] if transposed and following is not None else following
+            if (name := names.get(id(getattr(end, "variable", None)))) is not None:
+                ends[place] = name, transposed
+        if ends:
+            hooks.append(node.register_hook(partial(take, ends=ends)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

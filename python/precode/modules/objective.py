@@ -387,7 +387,7 @@ class ModuleObjective(Learner):
                         gradients.backward(value, trained, others)
                     else:
                         self._owns_functions |= gradients.has_own_functions(value)
-                        gradients.curvature(value, names, leaves, [along[i] for i in places])
+                        gradients.curvature(value, mean, [along[i] for i in places])
                 self._module.zero_grad()
                 self._buffers.put_back()
         if not mean.total:
