@@ -57,7 +57,7 @@ def check(network, parts, expected, expected_parts):
     torch.testing.assert_close(torch.tensor(ours.to_numpy()), torch.tensor(theirs.to_numpy()), rtol=1e-4, atol=1e-6)
 
 
-def lightning_fit(network, parts, tmp_path, epochs, checkpoint=None, fail=False):
+def lightning_fit(network, parts, tmp_path, epochs, checkpoint=None, fail=False, others=()):
     pl = pytest.importorskip(
         "pytorch_lightning", reason="pytorch-lightning is not installed: pip install precode[lightning]"
     )
@@ -84,6 +84,7 @@ def lightning_fit(network, parts, tmp_path, epochs, checkpoint=None, fail=False)
         default_root_dir=tmp_path,
         callbacks=[
             pc.callbacks.LightningCallback(*parts),
+            *others,
             pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1),
         ],
     )
@@ -115,6 +116,56 @@ def test_lightning_leaves_no_hooks_after_an_exception(tmp_path):
         lightning_fit(network, parts, tmp_path, 2, fail=True)
     assert len(_global_optimizer_pre_hooks) == before
     assert parts[1].recorded == [0, 4]
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_lightnings_averages_keep_their_masks_without_buffers(buffers, tmp_path):
+    pl = pytest.importorskip(
+        "pytorch_lightning", reason="pytorch-lightning is not installed: pip install precode[lightning]"
+    )
+    if not hasattr(pl.callbacks, "EMAWeightAveraging"):
+        pytest.skip("this pytorch-lightning has no EMAWeightAveraging")
+    network = mlp()
+    parts = followed(network)
+    average = pl.callbacks.EMAWeightAveraging(decay=0.9, use_buffers=buffers)
+    if buffers:
+        with pytest.warns(pc.TicketWarning, match="masks keep 72 weights, and those that this Pruner set keep 14"):
+            lightning_fit(network, parts, tmp_path, 2, others=[average])
+    else:
+        lightning_fit(network, parts, tmp_path, 2, others=[average])
+        assert parts[0].ticket().kept == round(0.2 * 72)
+
+
+def test_what_fabric_wraps_is_looked_through():
+    lightning = pytest.importorskip(
+        "lightning_fabric", reason="pytorch-lightning is not installed: pip install precode[lightning]"
+    )
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    network, expected = mlp(), mlp()
+    wrapped, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), 0.1))
+    ticket = pc.find_ticket(wrapped, "snip", 0.5, (X, Y), nn.functional.cross_entropy)
+    assert ticket == pc.find_ticket(expected, "snip", 0.5, (X, Y), nn.functional.cross_entropy)
+    steps = torch.optim.SGD(expected.parameters(), 0.1)
+    ticket.apply_(wrapped)
+    ticket.apply_(expected)
+    for _ in range(3):
+        optimizer.zero_grad()
+        fabric.backward(nn.functional.cross_entropy(wrapped(X), Y))
+        optimizer.step()
+        steps.zero_grad()
+        nn.functional.cross_entropy(expected(X), Y).backward()
+        steps.step()
+    same(network, expected)
+    plain = mlp()
+    plain.load_state_dict(pc.plain_state_dict(wrapped))
+    assert torch.equal(plain(X), wrapped(X))
+    # A part of a module.
+    outer = nn.Sequential(fabric.setup_module(mlp()), nn.Linear(3, 2))
+    pc.find_ticket(outer, "magnitude-init", 0.5).apply_(outer)
+    assert pc.Ticket.from_parametrized(outer).masks.keys() == {"0.0.weight", "0.2.weight", "1.weight"}
+    plain = nn.Sequential(mlp(), nn.Linear(3, 2))
+    plain.load_state_dict(pc.plain_state_dict(outer))
+    assert torch.equal(plain(X), outer(X))
 
 
 def trainer_of(network, parts, tmp_path, epochs, **options):
@@ -173,8 +224,48 @@ def test_the_trainer_trains_as_the_plain_loop_does_and_goes_on(tmp_path):
     (tmp_path / "checkpoint-6" / "precode.pt").unlink()
     lost = mlp()
     trainer = trainer_of(lost, followed(lost), tmp_path, 2)
-    with pytest.raises(pc.PrecodeFileError, match=r"precode\.pt: cannot be read: the trainer goes on from step 6"):
+    with pytest.raises(pc.PrecodeFileError, match=r"the precode\.pt of the checkpoint of step 6 .* is not in "):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+
+def test_the_trainer_goes_on_from_the_checkpoint_that_it_is_given(tmp_path):
+    expected = mlp()
+    expected_parts = followed(expected)
+    trainer_of(expected, expected_parts, tmp_path / "first", 2).train()
+    other = mlp()
+    with torch.no_grad():
+        other[0].weight.neg_()
+    trainer_of(other, followed(other), tmp_path / "other", 1).train()
+    # One folder has a checkpoint of the same step already, the other has none.
+    for folder in ("other", "new"):
+        resumed = mlp()
+        parts = followed(resumed)
+        trainer = trainer_of(resumed, parts, tmp_path / folder, 2)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-6"))
+        check(resumed, parts, expected, expected_parts)
+        assert parts[0].ticket() == expected_parts[0].ticket()
+    moved = (tmp_path / "first").rename(tmp_path / "moved") / "checkpoint-6"
+    lost = mlp()
+    trainer = trainer_of(lost, followed(lost), tmp_path / "other", 2)
+    with pytest.raises(pc.PrecodeFileError, match=r"name the checkpoint's folder in TrainingArguments"):
+        trainer.train(resume_from_checkpoint=str(moved))
+    resumed = mlp()
+    parts = followed(resumed)
+    trainer = trainer_of(resumed, parts, tmp_path / "other", 2, resume_from_checkpoint=str(moved))
+    trainer.train(resume_from_checkpoint=str(moved))
+    check(resumed, parts, expected, expected_parts)
+    assert parts[0].ticket() == expected_parts[0].ticket()
+
+
+def test_the_trainer_does_not_go_on_from_a_checkpoint_without_the_callback(tmp_path):
+    network = mlp()
+    parts = followed(network)
+    trainer = trainer_of(network, parts, tmp_path, 1)
+    trainer.remove_callback(pc.callbacks.TrainerCallback)
+    trainer.train()
+    trainer = trainer_of(network, parts, tmp_path, 2)
+    with pytest.raises(pc.PrecodeFileError, match="step 6 that the trainer goes on from was written without this"):
+        trainer.train(resume_from_checkpoint=True)
 
 
 def test_accumulated_batches_are_one_step(tmp_path):

@@ -122,6 +122,8 @@ def test_methods_that_cannot_be_run_are_named():
         ({"test": (x, y.float()[:, None])}, pc.PrecodeValueError, r"labels have shape \(48, 1\)"),
         ({"loss": None}, pc.PrecodeValueError, "pass data= and loss=, or train="),
         ({"seeds": 0}, pc.PrecodeValueError, "seeds = 0"),
+        ({"optimizer": "adam"}, pc.PrecodeTypeError, "optimizer must be a function, not str"),
+        ({"loss": nn.CrossEntropyLoss}, pc.PrecodeTypeError, r"loss is the class CrossEntropyLoss: pass one of it"),
     ]:
         given = {"model": make(), "methods": "snip", "loss": cross_entropy, "test": data_} | settings | arguments
         with pytest.raises(error, match=message):
@@ -198,6 +200,37 @@ def test_one_logit_names_no_class():
 
     with pytest.raises(pc.PrecodeValueError, match=r"outputs of shape \(96, 1\) name one class: pass a function"):
         pc.compare(lambda: nn.Linear(6, 1), ["random"], [0.5], (x, y), loss, test=(x, y), epochs=1)
+
+
+class Fails(nn.Linear):
+    """Outputs of finite weights that are no numbers in evaluation mode."""
+
+    def forward(self, x):
+        output = super().forward(x)
+        return output if self.training else output.sqrt()
+
+
+@pytest.mark.parametrize(("model", "rate"), [(make, 1e30), (lambda: Fails(6, 2), 0.1)])
+def test_networks_that_diverge_have_no_accuracy(model, rate):
+    x, y = data()
+    with pytest.warns(
+        pc.TicketWarning,
+        match=r"accuracy is missing \(NaN\) .* of the dense network of seed 0; the dense network of seed 1; "
+        r"'random' at density 0\.5 of seed 0; 'random' at density 0\.5 of seed 1; train so",
+    ):
+        got = pc.compare(
+            model,
+            ["random"],
+            [0.5],
+            (x[:48], y[:48]),
+            cross_entropy,
+            test=(x[48:], y[48:]),
+            epochs=3,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, rate),
+            seeds=2,
+        )
+    assert got.table[["accuracy", "dense_accuracy"]].isna().all(axis=None)
+    assert got.summary()["mean"].isna().all()
 
 
 def test_seeds_count_once_and_columns_have_one_name():

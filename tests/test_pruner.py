@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import precode as pc
 
@@ -309,8 +310,33 @@ def test_a_ticket_of_an_earlier_checkpoint_says_what_it_keeps():
             assert ticket.density == pruner.schedule.at(pruner.steps)
             assert ticket.kept == round(ticket.density * TOTAL)
     module.load_state_dict(states[1])
-    ticket = pruner.ticket()
+    with pytest.warns(
+        pc.TicketWarning, match="masks keep 54 weights, and those that this Pruner set keep 18: they are"
+    ):
+        ticket = pruner.ticket()
     assert ticket.density == ticket.kept / TOTAL == round(pruner.schedule.at(2) * TOTAL) / TOTAL
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+def test_averages_while_it_prunes(buffers):
+    module = mlp()
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    pruner = pc.Pruner(module, pc.Schedule("linear", density=0.25, start=1, end=4))
+    average = AveragedModel(module, use_buffers=buffers, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+    def train():
+        with pruner:
+            for _ in range(5):
+                step(module, optimizer)
+                average.update_parameters(module)
+            module.load_state_dict(average.module.state_dict())
+
+    if buffers:  # True times a decay is True
+        with pytest.warns(pc.TicketWarning, match="masks keep 72 weights, .* 18: .* does not with use_buffers=False"):
+            train()
+    else:
+        train()
+        assert pruner.ticket().kept == pc.Ticket.from_parametrized(average).kept == 18
 
 
 def test_a_block_without_steps_of_the_module_warns():

@@ -214,3 +214,14 @@ def test_a_forward_of_a_layers_own_is_refused():
         layer.forward = lambda x, plain=plain: plain(x) * 2
         with pytest.raises(pc.UnsupportedError, match="a forward or a parametrization of its own"):
             pc.remove_dead(module)
+
+
+def test_a_normalization_of_another_axis_is_refused_when_it_is_called():
+    module = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)).eval()
+    with torch.no_grad():
+        module[0].weight[:8] = 0
+    smaller = pc.remove_dead(module)
+    x = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(smaller(x), module(x))
+    with pytest.raises(RuntimeError, match="should contain 16 elements not 8"):
+        smaller(x[:, None].expand(2, 16, 12))

@@ -114,6 +114,7 @@ def test_state_dicts_go_each_way(kind, way):
         (state | {"more": torch.ones(1)}, pc.PrecodeValueError, "it has also more"),
         (state | {first: torch.ones(1, 1)}, pc.PrecodeShapeError, "load it into a module of the same sizes"),
         (state | {first: state[first].numpy()}, pc.PrecodeTypeError, "must be a tensor, not ndarray"),
+        (state | {first: state[first].to("meta")}, pc.PrecodeValueError, f"'{first}' is on the meta device"),
         (list(state), pc.PrecodeTypeError, "state must be a state dict, not list"),
     ):
         with pytest.raises(error, match=match):

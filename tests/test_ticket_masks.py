@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 import precode as pc
+from precode.tickets import masked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,6 +150,8 @@ def test_new_random_values_under_the_same_masks(way):
         ticket.reinitialize_(module, lambda network: None)
     with pytest.raises(pc.PrecodeValueError, match="is not pruned: apply_ or to_torch_prune comes first"):
         ticket.reinitialize_(Attention())
+    with pytest.raises(pc.PrecodeTypeError, match=r"init must be a function that draws values .*, not int"):
+        ticket.reinitialize_(module, 3)
 
 
 def test_the_layers_own_reset_draws_trained_values():
@@ -233,6 +238,22 @@ def test_the_layers_that_fit_another_head():
         ticket.apply_(nn.ModuleDict({"backbone": mlp()}))
     with pytest.raises(pc.PrecodeTypeError, match=r"convert it with mask\.bool\(\)"):
         pc.Ticket({"w": torch.tensor([1, 0])}, {"w": torch.tensor([0.5, 0.0])}, method="m", density=0.5)
+
+
+@pytest.mark.parametrize("way", ["apply_", "to_torch_prune"])
+def test_a_layer_that_does_not_fit_keeps_its_bias_too(way):
+    def two(inputs):
+        return nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    ticket, other = made(two(6), "0.weight", "2.weight"), two(5)
+    bias = other[0].bias.detach().clone()
+    left = r"do not fit keep what they have: 0\.bias, 0\.weight$"
+    with pytest.warns(pc.TicketWarning, match=left):
+        getattr(ticket, way)(other, strict=False)
+    with pytest.warns(pc.TicketWarning, match=left):
+        ticket.rewind_(other, strict=False)
+    assert torch.equal(other[0].bias, bias)
+    assert torch.equal(other[2].bias, ticket.start["2.bias"])
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, AveragedModel, lambda m: torch.compile(m, backend="eager")])
@@ -670,3 +691,64 @@ def test_what_follows_the_trained_tensor_stays():
     for call in (ticket.apply_, ticket.rewind_, ticket.remove_, ticket.apply_):
         call(module)
         assert weight.view_as(weight).grad_fn.next_functions[0][0] is node
+
+
+ON_MODULES = {
+    "apply_": lambda ticket, module: ticket.apply_(module),
+    "to_torch_prune": lambda ticket, module: ticket.to_torch_prune(module),
+    "rewind_": lambda ticket, module: ticket.rewind_(module),
+    "reinitialize_": lambda ticket, module: ticket.reinitialize_(module),
+    "remove_": lambda ticket, module: ticket.remove_(module),
+    "load_plain_state_dict": lambda ticket, module: pc.load_plain_state_dict(module, mlp().state_dict()),
+}
+
+
+@pytest.mark.parametrize("edit", ON_MODULES)
+def test_an_edit_that_is_interrupted_is_made_whole(edit, monkeypatch):
+    def moved():
+        module = mlp()
+        ticket = made(module, "0.weight", "2.weight")
+        if edit not in ("apply_", "to_torch_prune"):
+            ticket.apply_(module)
+        step(module, torch.optim.SGD(module.parameters(), 0.1), x(4, 6))
+        return ticket, module
+
+    expected = ON_MODULES[edit](*moved()).state_dict()
+    (ticket, module), (_, other) = moved(), moved()
+    put, handler = masked.Slot.put, signal.getsignal(signal.SIGINT)
+
+    def interrupted(slot, values):
+        signal.raise_signal(signal.SIGINT)
+        put(slot, values)
+
+    monkeypatch.setattr(masked.Slot, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ON_MODULES[edit](ticket, module)
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.undo()
+    # Threads are not interrupted, and have no handlers.
+    thread = threading.Thread(target=ON_MODULES[edit], args=(ticket, other))
+    thread.start()
+    thread.join()
+    for state in (module.state_dict(), other.state_dict()):
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+def test_parameters_made_in_inference_mode_are_refused_before_any_change():
+    module = mlp()
+    ticket = made(module, "0.weight", "2.weight")
+    with torch.inference_mode():
+        module[2].bias = nn.Parameter(torch.zeros(3), requires_grad=False)
+    with torch.no_grad():
+        module[0].weight.add_(1)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for call in (ticket.apply_, ticket.to_torch_prune, lambda module: pc.load_plain_state_dict(module, before)):
+        with pytest.raises(pc.PrecodeValueError, match=r"'2\.bias' was made in inference mode and cannot be trained"):
+            call(module)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    ticket.apply_(module, rewind=False)
+    for call in (ticket.rewind_, ticket.reinitialize_):
+        with pytest.raises(pc.PrecodeValueError, match=r"'2\.bias' was made in inference mode"):
+            call(module)
+    ticket.remove_(module)

@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,22 @@ def a_path(value: object, name: str) -> str:
         return os.fsdecode(value)  # type: ignore[arg-type]
     except TypeError as error:
         raise PrecodeTypeError(f"{name} must be a string or a path, not {type(value).__name__}") from error
+
+
+def functions(given: Mapping[str, object]) -> None:
+    """Refuses what is no function among a user's functions; all but ``optimizer`` may be None.
+
+    Args:
+        given: by the names of their arguments.
+
+    Raises:
+        PrecodeTypeError: something else, or the class of a loss or a training.
+    """
+    for name, function in given.items():
+        if not callable(function) and not (function is None and name != "optimizer"):
+            raise PrecodeTypeError(f"{name} must be a function, not {type(function).__name__}")
+        if isinstance(function, type) and name in ("loss", "train"):
+            raise PrecodeTypeError(f"{name} is the class {function.__name__}: pass one of it, {function.__name__}()")
 
 
 def is_integer(value: object) -> bool:

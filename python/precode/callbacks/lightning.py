@@ -44,14 +44,14 @@ class LightningCallback(Callback):  # type: ignore[misc]
         for follower in self.followers:
             follower.__enter__()
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Ends."""
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Ends, after callbacks that change the module when training ends, such as averages."""
         for follower in self.followers:
             follower.__exit__(None, None, None)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Ends too."""
-        self.on_train_end(trainer, pl_module)
+        self.on_fit_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all, for a checkpoint."""

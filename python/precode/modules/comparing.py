@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from precode._internal.check import COUNT, KEY, fractions, integer, integers
+from precode._internal.check import COUNT, KEY, fractions, functions, integer, integers
 from precode._internal.errors import PrecodeError, PrecodeTypeError, PrecodeValueError, TicketWarning
 from precode._internal.lazy import Lazy
+from precode._internal.parts import all_finite
 from precode._internal.progress import Progress, tracked
 from precode._internal.randomness import isolated, reseed
 from precode.modules import own
@@ -125,7 +127,8 @@ def compare(
         loss: as in `find_ticket`.
         test: from a trained module in evaluation mode to a number, or data like `data` that the module classifies: then
             the number is the part of the labels that the largest output names. Labels of -100, which `cross_entropy`
-            ignores, do not count; where the loss ignores others, pass a function.
+            ignores, do not count; where the loss ignores others, pass a function. Where a largest output is not finite,
+            as after a training that diverged, it is missing (NaN), and a `precode.TicketWarning` names the network.
         train: as in `find_ticket`; it trains the tickets too.
         epochs: as in `find_ticket`.
         optimizer: as in `find_ticket`.
@@ -179,6 +182,7 @@ def compare(
         raise PrecodeValueError("there is nothing to compare: name at least one method and one seed")
     if not isinstance(model, nn.Module) and not callable(model):
         raise PrecodeTypeError(f"model must be a module or a function that makes one, not {type(model).__name__}")
+    functions({"loss": loss, "train": train, "optimizer": optimizer, "unpack": unpack, "weight": weight})
     settings: dict[str, Any] = {"epochs": epochs, "optimizer": optimizer, "unpack": unpack, "weight": weight}
     settings |= {"train": train, **options}
     rows: list[dict[str, Any]] = []
@@ -209,7 +213,21 @@ def compare(
         raise PrecodeValueError("no method can be run: " + "; ".join(f"{name}: {why}" for name, why in refused.items()))
     for name, why in refused.items():
         warnings.warn(f"{name!r} is left out: {why}", TicketWarning, stacklevel=2)
+    if not callable(test) and (missing := _without_accuracy(rows, metric)):
+        warnings.warn(
+            f"{metric} is missing (NaN) where the largest output for the test data is not finite: of "
+            f"{'; '.join(missing)}; train so that networks do not diverge, as with a lower learning rate",
+            TicketWarning,
+            stacklevel=2,
+        )
     return Comparison(pd.DataFrame(rows), metric, refused)
+
+
+def _without_accuracy(rows: list[dict[str, Any]], metric: str) -> list[str]:
+    """The networks whose outputs name no class."""
+    dense = {f"the dense network of seed {row['seed']}": row[f"dense_{metric}"] for row in rows}
+    pruned = {f"{row['method']!r} at density {row['density']:g} of seed {row['seed']}": row[metric] for row in rows}
+    return [name for name, value in (dense | pruned).items() if math.isnan(value)]
 
 
 def _made(model: Model, seed: int) -> nn.Module:
@@ -264,7 +282,7 @@ class _Bench:
             raise PrecodeTypeError(f"test must return a number, not {type(value).__name__}") from error
 
     def _accuracy(self, network: nn.Module) -> float:
-        right = count = 0
+        right, count, known = 0, 0, True
         for x, y in Batches(self._test, self._device, self.seed, lambda: None, self._unpack).epoch(0):
             output = call(network, x)
             if not isinstance(output, torch.Tensor) or output.ndim < 2 or not isinstance(y, torch.Tensor):
@@ -284,7 +302,9 @@ class _Bench:
                     f"outputs of shape {tuple(output.shape)} may have their classes along the second or the last "
                     "axis: pass a function as test="
                 )
+            # Of outputs that are no numbers argmax names a class too.
+            known = known and all_finite(output.amax(1))
             right, count = right + int((output.argmax(1) == y).sum()), count + count_labels(y)
         if not count:
             raise PrecodeValueError("the test data have no label that counts: all are ignored")
-        return right / count
+        return right / count if known else math.nan

@@ -11,6 +11,7 @@ from torch import nn
 
 from precode._internal.check import KEY, integer
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
+from precode._internal.interrupts import held as uninterrupted
 from precode._internal.lazy import Lazy
 from precode.modules import doubts, own, selection
 from precode.modules.batches import Batches
@@ -77,9 +78,11 @@ class Pruner(Steps):
             does.
 
     Warns:
-        TicketWarning: a layer of which nothing is kept; a block in which no step was seen.
+        TicketWarning: a layer of which nothing is kept; a block in which no step was seen, or at whose end the masks
+            keep more than those that were set last.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
         >>> optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
         >>> with Pruner(module, Schedule("cubic", density=0.25, start=2, end=8, every=2)) as pruner:
@@ -132,15 +135,16 @@ class Pruner(Steps):
         self._moments = frozenset(schedule.steps)
         self._rows: list[dict[str, float]] = []
         self._said: set[str] = set()
-        for name in self._choice.names:
-            slots[name].prune(torch.ones_like(slots[name].parameter, dtype=torch.bool))
+        with uninterrupted():
+            for name in self._choice.names:
+                slots[name].prune(torch.ones_like(slots[name].parameter, dtype=torch.bool))
 
     def begin(self) -> None:
         """Prunes if the schedule names this step."""
         self._follow()
 
     def end(self) -> None:
-        """Warns if the module was not pruned because no step of it was seen."""
+        """Warns if the module was not pruned because no step of it was seen, or if it lost its masks since."""
         if not self.steps and max(self._moments) > 0:
             warnings.warn(
                 "nothing was pruned after the start: no optimizer of torch.optim updated a parameter of the module "
@@ -148,6 +152,8 @@ class Pruner(Steps):
                 TicketWarning,
                 stacklevel=3,
             )
+        if said := self._doubt(self._masks(masked.slots(self._module))):
+            warnings.warn(said, TicketWarning, stacklevel=3)
 
     def _counted(self) -> None:
         if torch._C._current_graph_task_id() >= 0:
@@ -183,14 +189,14 @@ class Pruner(Steps):
                 chosen |= selection.largest({name: score}, density, masks)
         else:
             chosen = selection.largest(scores, density, masks)
-        for name, slot in held.items():
-            masks[name].copy_(chosen[name])
-            slot.put(torch.where(masks[name], slot.parameter, 0.0))
+        with uninterrupted():
+            for name, slot in held.items():
+                masks[name].copy_(chosen[name])
+                slot.put(torch.where(masks[name], slot.parameter, 0.0))
+            self._rows.append({"step": self.steps, "density": density, "kept": _count(masks)})
         for said in set(doubts.of_masks(masks)) - self._said:
             self._said.add(said)
             warnings.warn(said, TicketWarning, stacklevel=4)
-        kept = sum(int(mask.sum()) for mask in masks.values())
-        self._rows.append({"step": self.steps, "density": density, "kept": kept})
 
     def _scores(self, held: Mapping[str, masked.Slot], masks: Tensors, density: float) -> Tensors:
         """The score of every weight, pruned ones as zeros."""
@@ -220,12 +226,17 @@ class Pruner(Steps):
         """The masks as they are, with the values before training as start values and those now as trained values.
 
         Its density is what the schedule says, or what the masks keep where they are those of another step.
+
+        Warns:
+            TicketWarning: the masks keep more than those that were set last, as those of an earlier checkpoint, and of
+                averages that average them too.
         """
         slots = masked.slots(self._module)
-        masks = {name: slots[name].mask for name in self._choice.names if name in slots}
-        kept = {name: mask != 0 for name, mask in masks.items() if mask is not None}
+        kept = self._masks(slots)
         if len(kept) != len(self._choice.names):
             raise PrecodeValueError("the masks were taken off the module: ask for the ticket before that")
+        if said := self._doubt(kept):
+            warnings.warn(said, TicketWarning, stacklevel=2)
         final = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
         start = {name: self._start[name].to(value) for name, value in final.items()}
         for values in (start, final):
@@ -234,9 +245,24 @@ class Pruner(Steps):
         density = self._density(kept)
         return Ticket(kept, start, method=self._method, density=density, scope=self._scope, config=config, final=final)
 
+    def _masks(self, slots: Mapping[str, masked.Slot]) -> Tensors:
+        """The masks that are on the module."""
+        masks = {name: slots[name].mask for name in self._choice.names if name in slots}
+        return {name: mask != 0 for name, mask in masks.items() if mask is not None}
+
+    def _doubt(self, masks: Tensors) -> str:
+        """What is said of masks that keep more than those that were set last; else nothing."""
+        kept = _count(masks)
+        if not self._rows or kept <= self._rows[-1]["kept"]:
+            return ""
+        return (
+            f"the masks keep {kept} weights, and those that this Pruner set keep {self._rows[-1]['kept']}: they are of "
+            "an earlier checkpoint, or of an average that averages masks too, which it does not with use_buffers=False"
+        )
+
     def _density(self, masks: Tensors) -> float:
         """What was asked for, or what the masks keep where they are others, as those of an earlier checkpoint."""
-        kept = sum(int(mask.sum()) for mask in masks.values())
+        kept = _count(masks)
         total = sum(mask.numel() for mask in masks.values())
         last = self._rows[-1] if self._rows else {"density": 1.0, "kept": total}
         return last["density"] if last["kept"] == kept else kept / total
@@ -267,6 +293,11 @@ class Pruner(Steps):
     def __repr__(self) -> str:
         density = self._rows[-1]["density"] if self._rows else 1.0
         return f"Pruner(steps={self.steps}, density={density:g}, method={self._method!r}, schedule={self.schedule!r})"
+
+
+def _count(masks: Tensors) -> int:
+    """How many weights masks keep."""
+    return sum(int(mask.sum()) for mask in masks.values())
 
 
 def _is_state(state: Any) -> bool:

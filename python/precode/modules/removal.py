@@ -62,7 +62,8 @@ def remove_dead(module: nn.Module) -> nn.Module:
         module: in evaluation mode, a chain: `torch.nn.Sequential`, also of others, of linear layers, convolutions of
             one group, batch normalization, elementwise activations, dropout and `torch.nn.Flatten`. With masks of a
             ticket, of `Pruner` or of `torch.nn.utils.prune`, or with zeros as they are. Inputs of a batch
-            normalization are (batch, units, ...).
+            normalization are taken to be (batch, units, ...): after a linear layer (batch, units). Of others the
+            smaller module cannot know, and torch refuses them when it is called.
 
     Returns:
         A copy without masks, with fewer units. Its layers have the names they had. Outputs are the same up to rounding.

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from precode.tickets.ticket import Ticket
 
 
-def fit(ticket: Ticket, module: nn.Module, *, free: bool = False, strict: bool = True) -> dict[str, masked.Slot]:
+def fit(
+    ticket: Ticket, module: nn.Module, *, free: bool = False, rewind: bool = True, strict: bool = True
+) -> dict[str, masked.Slot]:
     """The module's parameters, if they are those of the ticket; with `free`, if none has a mask yet.
 
-    Without `strict`, those of the ticket's names, shapes and types.
+    With `rewind` all of them can be given values, else those with masks. Without `strict`, the parameters of the
+    ticket's names in layers that have no parameter of another shape or type.
     """
     slots = masked.slots(module)
     other = ticket.start.keys() ^ slots.keys()
@@ -34,17 +37,20 @@ def fit(ticket: Ticket, module: nn.Module, *, free: bool = False, strict: bool =
     if strict:
         for problem in problems.values():
             raise PrecodeShapeError(problem)
-    fitting = {name: slot for name, slot in slots.items() if name in ticket.start and name not in problems}
+    owners = {slots[name].owner for name in problems}
+    fitting = {name: slot for name, slot in slots.items() if name in ticket.start and slot.owner not in owners}
     if not ticket.masks.keys() & fitting:
         raise PrecodeValueError(
             "no masked weight of the ticket fits the module: names, shapes and types must be the same"
             + _within(ticket, slots)
         )
-    if left := sorted(other | problems.keys()):
-        warnings.warn(f"parameters that do not fit keep what they have: {', '.join(left)}", TicketWarning, 3)
     for name, slot in fitting.items():
+        if rewind or name in ticket.masks:
+            masked.check_editable(slot)
         if free and name in ticket.masks:
             masked.check_free(slot)
+    if left := sorted((ticket.start.keys() | slots.keys()) - fitting.keys()):
+        warnings.warn(f"parameters that do not fit keep what they have: {', '.join(left)}", TicketWarning, 3)
     return fitting
 
 

@@ -21,6 +21,9 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 CHECKPOINT = "_checkpoint_wrapped_module"
 """The name under which torch's checkpoint wrapper holds it."""
 
+FABRIC = ("_forward_module", "_original_module")
+"""The names under which the wrapper of Lightning Fabric holds it; the first may be wrapped further."""
+
 INNER = ("_orig_mod", CHECKPOINT)
 """The names under which `torch.compile` and the checkpoint wrapper hold it."""
 
@@ -106,14 +109,15 @@ def _layers(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[st
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module within what torch wraps around it: compiled, parallel, averaged and checkpointed modules.
+    """The module within what torch and Fabric wrap around it: compiled, parallel, averaged and checkpointed modules.
 
     Example:
         >>> unwrapped(nn.DataParallel(nn.Linear(2, 1)))
         Linear(in_features=2, out_features=1, bias=True)
     """
     while True:
-        inner = [module._modules[name] for name in INNER if name in module._modules]
+        names = INNER if type(module).__name__ != "_FabricModule" else FABRIC[:1]
+        inner = [module._modules[name] for name in names if name in module._modules]
         inner += [module._modules.get("module")] if isinstance(module, WRAPPERS) else []
         found = next((child for child in inner if child is not None), None)
         if found is None:
@@ -215,6 +219,18 @@ def memory_of(tensor: torch.Tensor) -> int:
 def layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All layers of a module with the prefixes of their parameters' names, such as ``0.``, shared layers once."""
     return _layers(unwrapped(module), "", set())
+
+
+def check_editable(slot: Slot) -> None:
+    """Refuses a parameter that torch changes in inference mode alone.
+
+    Raises:
+        PrecodeValueError: it was made there.
+    """
+    if slot.parameter.is_inference():
+        raise PrecodeValueError(
+            f"'{slot.name}' was made in inference mode and cannot be trained: make it outside of it"
+        )
 
 
 def check_free(slot: Slot) -> None:

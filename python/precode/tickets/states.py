@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.interrupts import held
 from precode.tickets import masked
 
 
@@ -58,7 +59,8 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
 
     Raises:
         PrecodeTypeError: not a module, or no state dict of tensors.
-        PrecodeValueError: names that the plain module does not have, or names that are missing.
+        PrecodeValueError: names that the plain module does not have, or names that are missing; a value on the meta
+            device, or a parameter that was made in inference mode.
         PrecodeShapeError: a value of another shape. In each case nothing is changed.
 
     Example:
@@ -83,15 +85,20 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
     for name, key in keys.items():
         if isinstance(full[key], torch.Tensor) and not isinstance(state[name], torch.Tensor):
             raise PrecodeTypeError(f"'{name}' must be a tensor, not {type(state[name]).__name__}")
+        if isinstance(state[name], torch.Tensor) and state[name].is_meta:
+            raise PrecodeValueError(f"'{name}' is on the meta device, without values: load them from a file first")
         if isinstance(state[name], torch.Tensor) and full[key].shape != state[name].shape:
             raise PrecodeShapeError(
                 f"'{name}' has shape {tuple(state[name].shape)} in the state dict and {tuple(full[key].shape)} in the "
                 "module: load it into a module of the same sizes"
             )
         full[key] = _zeroed(state[name], pruned[key][1]) if key in pruned else state[name]
-    network.load_state_dict(full)
-    for _, slot in pruned.values():  # layers that hold the product too
-        slot.put(slot.parameter)
+    for slot in masked.slots(module).values():
+        masked.check_editable(slot)
+    with held():
+        network.load_state_dict(full)
+        for _, slot in pruned.values():  # layers that hold the product too
+            slot.put(slot.parameter)
     return module
 
 
@@ -104,7 +111,7 @@ def _pruned(module: nn.Module) -> tuple[dict[str, tuple[str, masked.Slot]], set[
     """The plain names and the slots of pruned weights by their keys in the state dict, and the keys of their masks.
 
     A layer that stands at several places has keys for each, and wrappers within the module are parts of its names,
-    except torch's checkpoint wrapper, which leaves itself out of state dicts.
+    except torch's checkpoint wrapper and Fabric's, which leave themselves out of state dicts.
     """
     slots: dict[nn.Module, list[masked.Slot]] = {}
     for slot in masked.slots(module).values():
@@ -112,7 +119,7 @@ def _pruned(module: nn.Module) -> tuple[dict[str, tuple[str, masked.Slot]], set[
             slots.setdefault(slot.owner, []).append(slot)
     pruned, masks = {}, set()
     for path, layer in masked.unwrapped(module).named_modules(remove_duplicate=False):
-        prefix = f"{path}.".replace(f"{masked.CHECKPOINT}.", "") if path else ""
+        prefix = "".join(f"{part}." for part in path.split(".") if part not in ("", masked.CHECKPOINT, *masked.FABRIC))
         for slot in slots.get(layer, ()):
             inner = f"{prefix}parametrizations.{slot.attribute}"
             of_ticket = slot.pruned == "ticket"

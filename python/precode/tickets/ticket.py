@@ -22,6 +22,7 @@ from precode._internal.errors import (
     PrecodeTypeError,
     PrecodeValueError,
 )
+from precode._internal.interrupts import held
 from precode._internal.randomness import isolated, reseed
 from precode.tickets import contents, fitting, masked, masking, pretrained
 
@@ -207,23 +208,26 @@ class Ticket:
                 `torch.compile` and `torch.nn.DataParallel`, it is the module inside that is meant.
             rewind: give all parameters their start values; if False, they keep theirs, with zeros where pruned.
             strict: refuse a module of other parameters; if False, take the layers that fit, such as all but another
-                head, and name the others in a `precode.TicketWarning`.
+                head, and name the parameters of the others in a `precode.TicketWarning`.
 
         Returns:
             The module.
 
         Raises:
             PrecodeValueError: other parameters than the ticket's; a masked weight that is pruned already, parametrized
-                or shared; with ``strict=False``, no masked weight that fits.
-            PrecodeShapeError: another shape or type. In each case nothing is changed.
+                or shared; a parameter that was made in inference mode; with ``strict=False``, no masked weight that
+                fits.
+            PrecodeShapeError: another shape or type. In each case nothing is changed. Ctrl-C waits for the edit to be
+                done, here and below.
         """
-        slots = fitting.fit(self, module, free=True, strict=strict)
-        for name, slot in slots.items():
-            if rewind or name in self.masks:
-                slot.put(self.start[name] if rewind else fitting.pruned(slot.parameter, self.masks[name]))
-        for name, mask in self.masks.items():
-            if name in slots:
-                slots[name].prune(mask)
+        slots = fitting.fit(self, module, free=True, rewind=rewind, strict=strict)
+        with held():
+            for name, slot in slots.items():
+                if rewind or name in self.masks:
+                    slot.put(self.start[name] if rewind else fitting.pruned(slot.parameter, self.masks[name]))
+            for name, mask in self.masks.items():
+                if name in slots:
+                    slots[name].prune(mask)
         return module
 
     def remove_(self, module: nn.Module, *, strict: bool = True) -> nn.Module:
@@ -243,15 +247,16 @@ class Ticket:
             PrecodeValueError: the ticket is not applied to this module, or another one is; nothing is changed.
             PrecodeShapeError: as for `apply_`.
         """
-        slots = fitting.fit(self, module, strict=strict)
+        slots = fitting.fit(self, module, rewind=False, strict=strict)
         masks = {name: mask for name, mask in self.masks.items() if name in slots}
         for name, mask in masks.items():
             if slots[name].pruned != "ticket":
                 raise PrecodeValueError(f"'{name}' has no mask of a ticket: apply_ comes before remove_")
             fitting.check_mask(name, slots[name], mask, exact=True)
-        for name, mask in masks.items():
-            slots[name].put(fitting.pruned(slots[name].parameter, mask))
-            slots[name].unprune()
+        with held():
+            for name, mask in masks.items():
+                slots[name].put(fitting.pruned(slots[name].parameter, mask))
+                slots[name].unprune()
         return module
 
     def rewind_(self, module: nn.Module, *, strict: bool = True) -> nn.Module:
@@ -272,10 +277,11 @@ class Ticket:
         for name, mask in self.masks.items():
             if name in slots:
                 fitting.check_mask(name, slots[name], mask)
-        for name, slot in slots.items():
-            slot.put(self.start[name])
-        if any(slot.pruned == "torch" for slot in slots.values()):
-            masking.compute_when_called(masked.unwrapped(module))
+        with held():
+            for name, slot in slots.items():
+                slot.put(self.start[name])
+            if any(slot.pruned == "torch" for slot in slots.values()):
+                masking.compute_when_called(masked.unwrapped(module))
         return module
 
     def reinitialize_(
@@ -296,6 +302,7 @@ class Ticket:
         Raises:
             PrecodeValueError: a masked weight that is not pruned, whose mask keeps what the ticket prunes, or that
                 `init` leaves as it was.
+            PrecodeTypeError: `init` is no function.
             PrecodeShapeError: as for `apply_`.
 
         Example:
@@ -307,6 +314,10 @@ class Ticket:
             True
         """
         seed = integer(seed, "seed", 0, KEY)
+        if init is not None and not callable(init):
+            raise PrecodeTypeError(
+                f"init must be a function that draws values for the module it is given, not {type(init).__name__}"
+            )
         slots = {name: slot for name, slot in fitting.fit(self, module, strict=strict).items() if name in self.masks}
         for name, slot in slots.items():
             if not slot.pruned:
@@ -314,19 +325,20 @@ class Ticket:
             fitting.check_mask(name, slot, self.masks[name])
         device = next(iter(slots.values())).parameter.device
         before = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
-        with isolated(device), torch.no_grad():
-            reseed(device, seed)
-            with masking.all_off(slot.owner for slot in slots.values()):
-                init = masking.reset if init is None else init
-                init(masked.unwrapped(module))
-        for name, slot in slots.items():
-            if torch.equal(slot.parameter, before[name]):
-                raise PrecodeValueError(
-                    f"'{name}' has the values that it had: its layer has no reset_parameters; pass init="
-                    if init is masking.reset
-                    else f"'{name}' has the values that it had: init= must draw new ones for the module it is given"
-                )
-            slot.put(fitting.pruned(slot.parameter, self.masks[name]))
+        draw = masking.reset if init is None else init
+        with held():
+            with isolated(device), torch.no_grad():
+                reseed(device, seed)
+                with masking.all_off(slot.owner for slot in slots.values()):
+                    draw(masked.unwrapped(module))
+            for name, slot in slots.items():
+                if torch.equal(slot.parameter, before[name]):
+                    raise PrecodeValueError(
+                        f"'{name}' has the values that it had: its layer has no reset_parameters; pass init="
+                        if init is None
+                        else f"'{name}' has the values that it had: init= must draw new ones for the module it is given"
+                    )
+                slot.put(fitting.pruned(slot.parameter, self.masks[name]))
         return module
 
     def to_torch_prune(self, module: nn.Module, *, rewind: bool = True, strict: bool = True) -> nn.Module:
@@ -347,15 +359,16 @@ class Ticket:
         Raises:
             PrecodeValueError, PrecodeShapeError: as for `apply_`.
         """
-        slots = fitting.fit(self, module, free=True, strict=strict)
-        if rewind:
+        slots = fitting.fit(self, module, free=True, rewind=rewind, strict=strict)
+        with held():
+            if rewind:
+                for name, slot in slots.items():
+                    slot.put(self.start[name])
             for name, slot in slots.items():
-                slot.put(self.start[name])
-        for name, slot in slots.items():
-            if name in self.masks:
-                mask = self.masks[name].to(slot.parameter.device)
-                prune.custom_from_mask(slot.owner, slot.attribute, mask)  # type: ignore[no-untyped-call]
-        masking.compute_when_called(masked.unwrapped(module))
+                if name in self.masks:
+                    mask = self.masks[name].to(slot.parameter.device)
+                    prune.custom_from_mask(slot.owner, slot.attribute, mask)  # type: ignore[no-untyped-call]
+            masking.compute_when_called(masked.unwrapped(module))
         return module
 
     @classmethod
