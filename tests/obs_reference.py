@@ -102,8 +102,8 @@ def sparsegpt(weight, inputs, density, damping, blocksize):
       authors' code thresholds with <=, so it prunes one more per block; and rounding is per block, so the total may
       differ from round(density * rows * m).
     - Each pruned weight's error w / U_jj is propagated to all later columns by U[j, j+1:].
-    - Dead inputs (always zero): H_jj = 1 and their weights 0, before damping, as in the authors' code. H has no
-      factor 2 (theirs has; it changes nothing unless inputs are dead).
+    - Dead inputs (always zero): H_jj = 1 and their weights 0, before damping, as in the authors' code; of them the
+      largest are kept first. H has no factor 2 (theirs has; it changes nothing unless inputs are dead).
     """
     w = np.array(weight, dtype=np.float64)
     rows, m = w.shape
@@ -118,7 +118,9 @@ def sparsegpt(weight, inputs, density, damping, blocksize):
         stop = min(start + blocksize, m)
         scores = w[:, start:stop] ** 2 / np.diag(upper)[start:stop] ** 2
         chosen = np.zeros(scores.size, dtype=bool)
-        chosen[np.argsort(-scores.ravel(), kind="stable")[: round(density * scores.size)]] = True
+        size = np.where(dead[start:stop], np.abs(weight)[:, start:stop], 0.0)
+        order = np.lexsort((-size.ravel(), -scores.ravel()))
+        chosen[order[: round(density * scores.size)]] = True
         keep[:, start:stop] = chosen.reshape(scores.shape)
         for j in range(start, stop):
             error = np.where(keep[:, j], 0.0, w[:, j]) / upper[j, j]

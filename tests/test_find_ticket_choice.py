@@ -557,3 +557,88 @@ def test_rows_come_closest_to_the_density_itself():
     for density in (0.355, 0.37, 0.3542, 0.3541):
         kept = pc.find_ticket(module, "magnitude-init", density, prunable="weight", granularity="row").kept
         assert kept == min(range(10, 250, 10), key=lambda count: abs(count - density * 240))
+
+
+class Looked(nn.Module):
+    """An embedding and two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.first, self.second = nn.Embedding(10, 6), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.second(self.first(self.table(x)).relu())
+
+
+@pytest.mark.parametrize("prunable", ["auto", ["auto"], nn.Linear, ["auto", nn.Embedding]])
+def test_rows_of_outputs_are_spared_unless_they_are_named(prunable):
+    module = seeded(Looked)
+    batch = torch.arange(32) % 10, torch.arange(32) % 3
+    options = {"granularity": "row", "prunable": prunable}
+    ticket = pc.find_ticket(module, "snip", 0.4, batch, cross_entropy, **options)
+    assert ticket.config["left_out"] == {"second.weight": "its rows are the outputs of the module"}
+    assert "second.weight" not in ticket.masks
+    options["prunable"] = ["second", *([prunable] if isinstance(prunable, str | type) else prunable)]
+    assert "second.weight" in pc.find_ticket(module, "snip", 0.4, batch, cross_entropy, **options).masks
+    with pytest.raises(pc.PrecodeValueError, match=r"would prune outputs of the module, .* rows of 'second\.weight'"):
+        pc.find_ticket(module, "snip", 0.4, batch, cross_entropy, granularity="row", exclude="first")
+
+
+class Tied(nn.Module):
+    """A language model that returns what its head is called on, with a table that is the weight of the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.hidden, self.head = nn.Embedding(10, 6), nn.Linear(6, 6), nn.Linear(6, 10, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x):
+        x = self.table(x)
+        x = x + self.hidden(x).relu()
+        return self.head(x), x
+
+
+@pytest.mark.filterwarnings("ignore:'head.weight' is left out of pruning:precode.TicketWarning")
+def test_a_table_that_is_shared_with_the_head_is_no_layer_called_last():
+    module = seeded(Tied)
+    with pytest.raises(pc.PrecodeValueError, match=r"which are the rows of 'hidden\.weight'"):
+        pc.find_ticket(
+            module,
+            "magnitude-init",
+            0.5,
+            (torch.arange(10), torch.arange(10)),
+            lambda output, y: cross_entropy(output[0], y),
+            granularity="row",
+        )
+
+
+def test_linear_layers_of_pytorch_geometric_are_layers():
+    kind = type("Linear", (nn.Module,), {"__module__": "torch_geometric.nn.dense.linear"})
+    kind.forward = lambda self, x: nn.functional.linear(x, self.weight, self.bias)
+    plain, head = seeded(lambda: nn.Linear(6, 8)), seeded(lambda: nn.Linear(8, 3))
+    layer = kind()
+    layer.weight, layer.bias = plain.weight, plain.bias
+    x = torch.linspace(-1, 1, 32 * 6).view(32, 6).sin()
+    tickets = [
+        pc.find_ticket(nn.Sequential(first, nn.ReLU(), head), "wanda", 0.5, (x, torch.arange(32) % 3), cross_entropy)
+        for first in (layer, plain)
+    ]
+    assert tickets[0] == tickets[1]
+
+
+def test_a_buffer_in_the_memory_of_a_weight_is_no_copy_of_it():
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+            self.register_buffer("seen", self.first.weight.detach())
+
+        def forward(self, x):
+            return self.second((self.first(x) + x @ self.seen.T).relu())
+
+    module = seeded(Viewing)
+    with pytest.warns(pc.TicketWarning, match=r"'first\.weight' is left out of pruning, in the memory of seen"):
+        ticket = pc.find_ticket(module, "magnitude-init", 0.5)
+    assert list(ticket.masks) == ["second.weight"]
+    with pytest.raises(pc.PrecodeValueError, match=r"'first\.weight' .*seen"):
+        pc.find_ticket(module, "magnitude-init", 0.5, prunable="first.weight")

@@ -1,5 +1,7 @@
 """Tickets of any module: whatever a user's data and modes are."""
 
+import copy
+import random
 from collections import UserDict, namedtuple
 from dataclasses import dataclass
 from functools import partial
@@ -8,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, TensorDataset
 
 import precode as pc
 from small_modules import assert_same, data, mlp, snip_by_hand
@@ -616,3 +618,121 @@ def test_packed_sequences_that_are_edited_in_place_stay_what_they_are(method):
     before = packed.data.clone()
     pc.find_ticket(Packed(), method, 0.5, (packed, labels), cross_entropy, epochs=2)
     assert torch.equal(packed.data, before)
+
+
+class Epochs(Sampler):
+    """A sampler that counts its epochs by itself, and shuffles places that it keeps."""
+
+    def __init__(self):
+        self.epoch, self.places = 0, list(range(32))
+
+    def __iter__(self):
+        self.epoch += 1
+        random.Random(self.epoch).shuffle(self.places)
+        return iter(self.places[:16])
+
+    def __len__(self):
+        return 16
+
+
+def test_samplers_that_count_are_left_as_they_are_and_read_from_the_same_place_again():
+    sampler = Epochs()
+    loader = DataLoader(TensorDataset(*data()), batch_size=8, sampler=sampler)
+    list(sampler)
+    before = list(sampler.places)
+    options = {"epochs": 3, "optimizer": partial(torch.optim.SGD, lr=0.5)}
+    first = [pc.find_ticket(mlp(), method, 0.3, loader, cross_entropy, **options) for method in ("snip", "magnitude")]
+    again = [pc.find_ticket(mlp(), method, 0.3, loader, cross_entropy, **options) for method in ("magnitude", "snip")]
+    assert first == again[::-1]
+    assert (sampler.epoch, sampler.places) == (1, before)
+
+    # As in a loop of the user's own, every epoch has other batches.
+    module, seen = copy.deepcopy(mlp()), []
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    for _ in range(3):
+        for x, y in loader:
+            seen.append(y)
+            optimizer.zero_grad()
+            cross_entropy(module(x), y).backward()
+            optimizer.step()
+    assert not torch.equal(seen[0], seen[2])
+    sampler.epoch, sampler.places[:] = 1, before
+    weights = torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]).abs()
+    kept = torch.zeros(72, dtype=torch.bool)
+    kept[weights.topk(22).indices] = True
+    assert torch.equal(torch.cat([mask.flatten() for mask in first[1].masks.values()]), kept)
+
+
+def test_functions_that_edit_batches_leave_the_data_alone():
+    x, y = data()
+    batch = {"x": x.clone(), "y": y}
+
+    def unpack(batch):
+        batch["x"].mul_(2)
+        return batch.pop("x"), batch.pop("y")
+
+    edited = pc.find_ticket(mlp(), "imp", 0.3, [batch], cross_entropy, unpack=unpack, epochs=3)
+    assert edited == pc.find_ticket(mlp(), "imp", 0.3, [(x * 2, y)], cross_entropy, epochs=3)
+    assert torch.equal(batch["x"], x)
+    pc.find_ticket(mlp(), "snip", 0.3, [(x, y)], cross_entropy, weight=lambda x, y: x.abs_().sum())
+    assert torch.equal(batch["x"], x)
+
+
+def test_a_tensor_that_is_the_inputs_and_the_labels_is_one_in_the_search_too():
+    class Restored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.layer(nn.functional.relu(x, inplace=True))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Restored()
+    x, _ = data()
+    ticket = pc.find_ticket(module, "snip", 0.3, [(x, x)], mse_loss)
+    expected = snip_by_hand(module, lambda net: mse_loss(net(x.clone()), x.relu()), ["layer.weight"])
+    assert_same(ticket, expected)
+
+
+class Graphs:
+    """Several graphs in one object, as those of graph libraries."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def to(self, device):
+        return Graphs(self.x.to(device), self.y.to(device))
+
+
+@pytest.mark.parametrize("labels", [lambda batch: batch, lambda batch: None])
+def test_objects_as_labels_need_a_weight(labels):
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, batch):
+            return self.net(batch.x)
+
+    x, y = data()
+    held = [Graphs(x[:20], y[:20]), Graphs(x[20:], y[20:])]
+
+    def unpack(batch):
+        return batch, labels(batch)
+
+    def loss(output, batch):
+        return output.square().mean()
+
+    with pytest.raises(pc.PrecodeValueError, match=r"how much each batch counts is not known, .*weight=lambda x, y:"):
+        pc.find_ticket(Read(), "snip", 0.3, held, loss, unpack=unpack)
+    by_size = pc.find_ticket(Read(), "snip", 0.3, held, loss, unpack=unpack, weight=lambda x, y: len(x.y))
+    whole = pc.find_ticket(Read(), "snip", 0.3, [Graphs(x, y)], loss, unpack=unpack)
+    assert by_size == whole
+
+
+def test_several_batches_in_a_tuple_are_refused():
+    x, y = data()
+    with pytest.raises(pc.PrecodeTypeError, match=r"does not take the inputs .* several batches \(x, y\) go in a list"):
+        pc.find_ticket(mlp(), "snip", 0.3, ((x[:5], y[:5]), (x[5:], y[5:])), cross_entropy)

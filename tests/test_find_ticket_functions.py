@@ -157,6 +157,7 @@ def test_scores_are_dense_real_numbers(score):
 
 @pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
 @pytest.mark.filterwarnings("ignore:every score of:precode.TicketWarning")
+@pytest.mark.filterwarnings("ignore:.* of inputs that are always zero:precode.TicketWarning")
 @pytest.mark.parametrize("method", ["imp", "wanda", "magnitude"])
 def test_a_training_that_leaves_all_weights_equal_is_refused(method):
     def collapse(network):
@@ -190,3 +191,13 @@ def test_a_layer_that_pruning_empties_is_not_called_collapsed():
         pc.find_ticket(module, "imp", 0.3, data(), cross_entropy, train=lambda network: None)
     assert any("nothing is kept of '2.weight'" in str(each.message) for each in said)
     assert not any("after training all weights" in str(each.message) for each in said)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_scores_that_float64_does_not_tell_apart_are_refused():
+    with pytest.raises(pc.PrecodeValueError, match=r"whole numbers beyond 2\^53 for 'weight'"):
+        pc.find_ticket(nn.Linear(6, 4), lambda name, weight, gradient: torch.arange(24).view(4, 6) + 2**60, 0.25)
+    with pytest.raises(pc.PrecodeTypeError, match=r"a dense tensor of real numbers, not torch\.qint8"):
+        pc.find_ticket(
+            nn.Linear(6, 4), lambda name, weight, gradient: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), 0.5
+        )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 import module_reference as reference
@@ -415,3 +415,93 @@ def test_frozen_sparse_layers_and_others_that_are_called_sparse_are_trained_besi
     bag = nn.Sequential(nn.EmbeddingBag(10, 4, sparse=True), nn.Linear(4, 3))
     with pytest.raises(pc.UnsupportedError, match="'0' has sparse gradients"):
         pc.find_ticket(bag, "magnitude", 0.5, data, cross_entropy, epochs=1)
+
+
+class Ordered(nn.Module):
+    """A module that takes its weights in the order of its parameters, or finds them by their names."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.w1, self.w2 = nn.Parameter(torch.randn(6, 6) / 2), nn.Parameter(torch.randn(6, 6) / 2)
+        self.layer, self.way = nn.Linear(6, 3), way
+
+    def forward(self, x):
+        for weight in self.way(self):
+            x = torch.tanh(x @ weight)
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("way", "prunable"),
+    [
+        (lambda self: list(self.parameters())[:2], ["w1"]),
+        (lambda self: [self.get_parameter("w1"), self.w2], ["w1"]),
+        (lambda self: [dict(self.named_parameters())["w1"], self.w2], ["w1"]),
+        (lambda self: [self._parameters["w1"], self.w2], ["w1"]),
+    ],
+)
+@pytest.mark.parametrize("method", ["imp", "obs-rounds"])
+def test_a_forward_that_finds_weights_by_place_or_path_is_refused(way, prunable, method):
+    module = seeded(Ordered, way)
+    if method == "imp":
+        with pytest.raises(pc.UnsupportedError, match="masks change the order of parameters"):
+            pc.find_ticket(module, method, 0.3, data(), cross_entropy, prunable=prunable, epochs=2)
+    else:
+        with pytest.raises(pc.UnsupportedError):  # no layer that it could watch
+            pc.find_ticket(module, method, 0.3, data(), cross_entropy, prunable=prunable, epochs=2)
+    assert pc.find_ticket(module, "snip", 0.5, data(), cross_entropy, prunable=prunable).kept == 18
+
+
+def test_a_layer_that_the_first_call_makes_must_be_there_before():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), None
+
+        def forward(self, x):
+            x = self.first(x).relu()
+            if self.second is None:
+                self.second = nn.Linear(8, 3)
+            return self.second(x)
+
+    module = seeded(Late)
+    for method in ("snip", "imp", "wanda"):
+        with pytest.raises(pc.PrecodeValueError, match=r"or trained \(second\.bias, second\.weight\)"):
+            pc.find_ticket(module, method, 0.3, data(), cross_entropy, epochs=2)
+    assert module.second is None
+
+
+def test_buffers_that_the_search_changes_in_the_module_itself_are_put_back():
+    def with_norm(**options):
+        return seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, **options), nn.ReLU(), nn.Linear(8, 3)))
+
+    x, y = data()
+    module = with_norm(affine=False)
+    module[2].forward = lambda x, norm=module[1]: norm(x).relu()
+    teacher = with_norm()
+
+    def distilled(output, y):
+        with torch.no_grad():
+            targets = teacher(x).softmax(1)
+        return cross_entropy(output, targets)
+
+    for searched, loss in ((module, cross_entropy), (teacher, distilled)):
+        before = copy.deepcopy(searched.state_dict())
+        with pytest.raises(pc.PrecodeValueError, match=r"'1\.running_mean' of the module .*changed during the search"):
+            pc.find_ticket(searched, "snip", 0.4, (x, y), loss)
+        assert all(torch.equal(value, before[name]) for name, value in searched.state_dict().items())
+
+
+def test_weights_are_computed_anew_within_a_cache_of_parametrizations():
+    with parametrize.cached():
+        within = pc.find_ticket(mlp(), "imp", 0.3, data(), cross_entropy, epochs=2)
+    assert within == pc.find_ticket(mlp(), "imp", 0.3, data(), cross_entropy, epochs=2)
+
+
+def test_a_search_within_a_transform_is_refused():
+    def inside(x):
+        pc.find_ticket(mlp(), "snip", 0.3, data(), cross_entropy)
+        return x.sum()
+
+    with pytest.raises(pc.UnsupportedError, match=r"within a transform of torch\.func"):
+        torch.func.grad(inside)(torch.ones(2))

@@ -23,7 +23,7 @@ THREADS = 16 * 2**20
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt`` (malloc.h of glibc)."""
 
-RETURNED = 2**20
+RETURNED = 2**18
 """Least size of what goes back to the system at once within `returned`, bytes."""
 
 MOST_KEPT = 32 * 2**20

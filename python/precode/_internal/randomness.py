@@ -91,26 +91,24 @@ def generators_in(*objects: Any) -> list[Any]:
         >>> len(generators_in(loader))
         1
     """
-    found: dict[int, Any] = {}
+    held = list(held_by(objects))
+    kinds = dict.fromkeys(map(type, held))
+    found = [each for each in held if isinstance(each, GENERATORS)] + list(chain.from_iterable(map(_of_class, kinds)))
+    return list({id(each): each for each in found}.values())
+
+
+def held_by(objects: Sequence[Any]) -> Iterator[Any]:
+    """Objects and what they hold, each once; what is large is not looked into."""
     seen: set[int] = set()
-    kinds: set[type] = set()
-
-    def look(value: Any, depth: int) -> None:
+    waiting = [(each, 0) for each in reversed(objects)]
+    while waiting:
+        value, depth = waiting.pop()
         if depth > DEPTH or id(value) in seen or isinstance(value, torch.Tensor | np.ndarray | str | bytes | type):
-            return
+            continue
         seen.add(id(value))
-        if isinstance(value, GENERATORS):
-            found[id(value)] = value
-            return
-        for item in _inner(value):
-            look(item, depth + 1)
-        if type(value) not in kinds:
-            kinds.add(type(value))
-            found.update({id(each): each for each in _of_class(type(value))})
-
-    for item in objects:
-        look(item, 0)
-    return list(found.values())
+        yield value
+        if not isinstance(value, GENERATORS):
+            waiting += [(each, depth + 1) for each in reversed(_inner(value))]
 
 
 def _inner(value: Any) -> list[Any]:

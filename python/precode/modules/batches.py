@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from itertools import chain, count
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
 from precode._internal.randomness import fingerprint, generators_in, isolated, reseed, reseed_generator
+from precode.modules.counting import Counting
 
 SCORING = 2**32 - 1
 """The epoch whose batches are scored on: no epoch of training."""
@@ -73,8 +74,16 @@ def of_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> 
     return value if callable(getattr(value, "to", None)) else mapped(partial(of_tensors, function), value)
 
 
-owned = partial(of_tensors, torch.Tensor.clone)
-"""Copies of tensors, also within collections."""
+def owned(*values: Any) -> tuple[Any, ...]:
+    """Copies of tensors, also within collections; what is one tensor in several places stays one."""
+    copies: dict[int, torch.Tensor] = {}
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.clone()
+        return copies[id(tensor)]
+
+    return tuple(of_tensors(own, value) for value in values)
 
 
 def call(module: nn.Module, x: Any) -> Any:
@@ -82,7 +91,12 @@ def call(module: nn.Module, x: Any) -> Any:
 
     The module is given copies of the tensors: it may edit them in place, and they are the user's.
     """
-    x = {name: owned(value) for name, value in x.items()} if isinstance(x, Mapping) else owned(x)
+    return called(module, *owned(_arguments(x)))
+
+
+def called(module: nn.Module, x: Any) -> Any:
+    """The same with the tensors themselves, which the module may edit."""
+    x = _arguments(x)
     try:
         if isinstance(x, Mapping):
             return module(**x)
@@ -91,6 +105,18 @@ def call(module: nn.Module, x: Any) -> Any:
         if "more than 1 value per channel" in str(error):
             raise PrecodeValueError(ONE_SAMPLE) from error
         raise
+    except TypeError as error:
+        if "argument" in str(error) and "forward()" in str(error):
+            raise PrecodeTypeError(
+                f"the module does not take the inputs as they are given ({error}): a list or a tuple x is several "
+                "arguments, and a mapping is named ones; several batches (x, y) go in a list"
+            ) from error
+        raise
+
+
+def _arguments(x: Any) -> Any:
+    """Mappings that move by a `to` of their own, such as tokenizers' encodings, as plain dictionaries."""
+    return dict(x) if isinstance(x, Mapping) else x
 
 
 def one_tensor(output: Any) -> torch.Tensor:
@@ -149,6 +175,8 @@ class Batches:
         self._unpack, self._weight = unpack, weight
         self._proportions: list[int] = []  # labels in each tensor of y, of the first batch that was asked for
         self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
+        self._counting = Counting(data)
+        self._before = {0: self._counting.now()}  # epochs
         self._is_sized, self.steps = hasattr(data, "__len__"), 0  # as long as they are counted
         with self.isolated():
             self.first = next(self.epoch(0), None)
@@ -157,9 +185,15 @@ class Batches:
             raise PrecodeValueError("data has no batches: pass at least one")
         self._open: tuple[int, Iterator[tuple[Any, Any]]] | None = None
 
-    def isolated(self) -> AbstractContextManager[None]:
-        """Within the block, batches are drawn; all random states are as before afterwards."""
-        return isolated(self._device, [generator for generator, _ in self._own])
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Within the block, batches are drawn; all random states are as before afterwards, and what the data count."""
+        before = self._counting.now()
+        try:
+            with isolated(self._device, [generator for generator, _ in self._own]):
+                yield
+        finally:
+            self._counting.put(before)
 
     def _reseed(self, *key: int) -> None:
         reseed(self._device, self._seed, *key)
@@ -175,7 +209,26 @@ class Batches:
             return sum(1 for _ in self.epoch(0))
 
     def epoch(self, number: int) -> Iterator[tuple[Any, Any]]:
-        """The batches of an epoch; before each is drawn, all generators are seeded anew."""
+        """The batches of an epoch; before each is drawn, all generators are seeded anew.
+
+        What the data count by themselves, such as epochs, is what it would be after the epochs before; batches to score
+        on are those of the first.
+        """
+        place = 0 if number == SCORING or self._counts_nothing() else number
+        while place not in self._before:
+            last = max(each for each in self._before if each < place)
+            for _ in self._drawn(last, last):
+                pass
+            place = 0 if self._counts_nothing() else place
+        yield from self._drawn(number, place)
+
+    def _counts_nothing(self) -> bool:
+        """Whether it is known that an epoch leaves the data as it finds them."""
+        return 1 in self._before and not Counting.differ(self._before[0], self._before[1])
+
+    def _drawn(self, number: int, place: int) -> Iterator[tuple[Any, Any]]:
+        """The batches of an epoch, from data that have been read so many times."""
+        self._counting.put(self._before[place])
         self._reseed(number)
         drawn = iter(self._data)
         for step in count():
@@ -188,12 +241,13 @@ class Batches:
                         f"data has {self.steps} batches and gave {step} when it was read again: pass what can be read "
                         "as often as wanted, such as list(data), and has the length that it says"
                     ) from None
+                self._before.setdefault(place + 1, self._counting.now())
                 return
-            pair = given if self._unpack is None else self._unpack(given)
+            # A copy: the function may edit it in place, and it is the user's.
+            pair = given if self._unpack is None else self._unpack(*owned(given))
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise PrecodeTypeError(_no_pair(pair, self._unpack is not None))
-            x, y = pair
-            yield to_device(x, self._device), owned(to_device(y, self._device))
+            yield owned(*(to_device(part, self._device) for part in pair))
             self._visited()
 
     def step(self, number: int) -> tuple[Any, Any]:
@@ -223,12 +277,19 @@ class Batches:
         Raises:
             PrecodeTypeError: `weight` does not return a number.
             PrecodeValueError: it returns a negative or infinite one, or the tensors of y, or else of x, say different
-            things.
+            things, or there are none, and several batches.
         """
         if self._weight is None:
             counts, of, remedy = [count_labels(labels) for labels in _labels(y)], "y", NAMED
             if not counts:
-                counts, of, remedy = [len(each) for each in tensors(x) if each.ndim] or [1], "x", ""
+                counts, of, remedy = [len(each) for each in tensors(x) if each.ndim], "x", ""
+            if not counts or (of == "x" and _is_opaque(y)):
+                if self.steps > 1:
+                    raise PrecodeValueError(
+                        f"how much each batch counts is not known, as y is a {type(y).__name__}: pass its labels as y, "
+                        "by unpack=, or weight=, such as weight=lambda x, y: y.num_graphs"
+                    )
+                return 1.0
             first = self._proportions = self._proportions or counts
             if any(a * first[0] != b * counts[0] for a, b in zip(counts, first, strict=False)):
                 raise PrecodeValueError(
@@ -237,7 +298,7 @@ class Batches:
                 )
             return float(counts[0])
         try:
-            weight = float(self._weight(x, y))
+            weight = float(self._weight(*owned(x, y)))
         except (TypeError, ValueError, RuntimeError) as error:
             raise PrecodeTypeError(f"weight must return a number for a batch: {error}") from error
         if not (math.isfinite(weight) and weight >= 0):
@@ -304,6 +365,11 @@ def _labels(y: Any) -> list[torch.Tensor]:
     return list(tensors(y if named is None else named))
 
 
+def _is_opaque(value: Any) -> bool:
+    """Whether a value is an object that moves by a `to` of its own, whose tensors are not known."""
+    return callable(getattr(value, "to", None)) and not isinstance(value, Mapping | torch.Tensor | PackedSequence)
+
+
 def count_labels(labels: torch.Tensor) -> int:
     """How many labels count in a mean loss."""
     return int((labels != IGNORED).sum()) if labels.dtype == torch.int64 else labels.numel()
@@ -313,3 +379,18 @@ def samples(x: Any) -> int:
     """Number of samples of a batch, by the first tensor in it."""
     first = next(tensors(x), None)
     return len(first) if first is not None and first.ndim else 1
+
+
+def twice(value: Any, samples: int, place: int) -> Any:
+    """A batch that has one sample of a batch two times; tensors of other lengths as they are.
+
+    Raises:
+        UnsupportedError: an object whose samples are not known.
+    """
+    if isinstance(value, torch.Tensor):
+        return value[[place, place]] if value.ndim and len(value) == samples else value
+    if isinstance(value, PackedSequence) or _is_opaque(value):
+        raise UnsupportedError(
+            f"this method takes samples one by one, and those of a {type(value).__name__} are not known"
+        )
+    return mapped(partial(twice, samples=samples, place=place), value)

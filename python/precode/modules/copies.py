@@ -66,6 +66,15 @@ class Buffers:
         """Gives a copy of the module, or what it is a copy of, the buffers."""
         self._put(dict(masked.layers(module)))
 
+    def differs(self, module: nn.Module) -> str:
+        """The name of a buffer that is not as it was, in the module or what it is a copy of; else nothing."""
+        layers = dict(masked.layers(module))
+        for (prefix, name), held in self._held.items():
+            buffer = layers[prefix]._buffers.get(name) if prefix in layers else None
+            if buffer is None or not _equal(buffer, held):
+                return prefix + name
+        return ""
+
     @torch.no_grad()
     def _put(self, layers: dict[str, nn.Module]) -> None:
         for (prefix, name), held in self._held.items():
@@ -77,3 +86,11 @@ class Buffers:
                 buffer.copy_(held)
             else:
                 buffers[name] = held.clone()
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether tensors are the same, not-a-number too."""
+    if one.shape != other.shape or one.dtype != other.dtype or one.layout != torch.strided:
+        return one.shape == other.shape and one.dtype == other.dtype
+    first, second = (each.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
+    return torch.equal(first, second)

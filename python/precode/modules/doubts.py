@@ -58,6 +58,33 @@ def of_scores(method: str, scores: Tensors, masks: Tensors, *, per_layer: bool) 
     return said
 
 
+def of_inputs(method: str, silent: Tensors, masks: Tensors) -> list[str]:
+    """Doubts about masks of scores that are zero for inputs that are always zero, in sentences.
+
+    Args:
+        method: its name.
+        silent: inputs that are always zero, (groups, inputs), of each layer.
+        masks: outputs first.
+
+    Raises:
+        PrecodeValueError: most weights are kept for their place alone.
+    """
+    ties = 0
+    for name, mask in masks.items():
+        groups, inputs = silent[name].shape
+        there = mask.reshape(groups, -1, inputs) & silent[name].to(mask.device)[:, None]
+        ties += int(there.sum())
+    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
+    if not ties or kept == sum(mask.numel() for mask in masks.values()):
+        return []
+    said = f"{ties} of {kept} kept weights are of inputs that are always zero, of which {method!r} says nothing"
+    if ties > MOST_TIED * kept:
+        raise PrecodeValueError(
+            f"{said}: look for dead units and for data without values, or use another method, such as 'magnitude'"
+        )
+    return [f"{said}: they are kept for their place alone"] if ties > max(1, SOME_TIED * kept) else []
+
+
 def of_masks(masks: Tensors) -> list[str]:
     """Doubts about masks whatever the method, in sentences."""
     empty = [name for name, mask in masks.items() if not bool(mask.any())]

@@ -28,6 +28,9 @@ BY_SCORES = ("random", "magnitude-init", "magnitude", "checkpoint-magnitude", "s
 IN_ROUNDS = ("synflow",)
 """Methods that do so in rounds, of which the scores of the last are known."""
 
+BY_INPUTS = ("wanda", "wanda-global")
+"""Methods whose scores are products with the size of inputs."""
+
 
 def check_choice(method: str, is_own: bool, wishes: Sequence[Wanted]) -> None:
     """Refuses a choice that a method, with or without a control, cannot make.
@@ -105,6 +108,8 @@ class Search:
             said += doubts.of_scores(self._method, compared, masks, per_layer=wanted.scope == "per-layer")
             del compared
             memory.trim()
+        if self._base in BY_INPUTS and not self._control:
+            said += doubts.of_inputs(self._method, objective.silent, masks)
         said += objective.said + doubts.of_masks(masks)
         config: dict[str, Any] = {
             "seed": self._seed,

@@ -119,6 +119,7 @@ class Mean:
 
     Attributes:
         values: the mean so far, by name, of the parameters that had a gradient.
+        had: names of those that had one, of each batch so far.
         total: what the batches so far count.
     """
 
@@ -126,8 +127,8 @@ class Mean:
         self.names, self.parameters = names, parameters
         self.values: dict[str, torch.Tensor] = {}
         self.total = 0.0
-        self._share = 0.0
-        self._had, self._wrong = set[str](), set[str]()
+        self.had: list[set[str]] = []
+        self._share, self._wrong = 0.0, set[str]()
 
     @contextmanager
     def batch(self, weight: float) -> Iterator[None]:
@@ -138,7 +139,8 @@ class Mean:
         """
         self.total += weight
         self._share = weight / self.total
-        self._had, self._wrong = set(), set()
+        self._wrong = set()
+        self.had.append(set())
 
         def take(parameter: torch.Tensor, name: str) -> None:
             if (gradient := _taken(parameter)) is not None:
@@ -156,7 +158,7 @@ class Mean:
         if self._wrong:
             raise PrecodeValueError(NOT_FINITE.format(min(self._wrong, key=self.names.index)))
         for name, value in self.values.items():
-            if name not in self._had:
+            if name not in self.had[-1]:
                 value.mul_(1 - self._share)
 
     def add(self, name: str, gradient: torch.Tensor) -> None:
@@ -167,19 +169,19 @@ class Mean:
             # A copy: several parameters may have one gradient.
             like = self.parameters[self.names.index(name)]
             self.values[name] = torch.empty_like(like).copy_(gradient).mul_(self._share)
-        elif name not in self._had:
+        elif name not in self.had[-1]:
             self.values[name].lerp_(gradient, self._share)
         else:
             self.values[name].add_(gradient, alpha=self._share)
-        self._had.add(name)
+        self.had[-1].add(name)
 
 
-def curvature(value: torch.Tensor, mean: Mean, along: Sequence[torch.Tensor]) -> None:
-    """Adds to a mean the Hessian of a value with respect to its parameters, times `along`.
+def curvature(value: torch.Tensor, mean: Mean, along: Mean) -> None:
+    """Adds to a mean the Hessian of a value with respect to its parameters, times the mean gradient `along`.
 
-    Call it within a batch of the mean, and within `differentiable_twice`. `along` is the mean gradient over all data,
-    as `backward` has it: a parameter that has one, and that autograd finds no way to, is one behind a layer that runs
-    `backward` by itself.
+    Call it within a batch of the mean, and within `differentiable_twice`. `along` is of the same batches by `backward`:
+    a parameter that had a gradient of this batch there, and that autograd finds no way to, is one behind a layer that
+    runs `backward` by itself.
 
     Raises:
         PrecodeValueError: the value depends on no parameter.
@@ -206,11 +208,14 @@ def curvature(value: torch.Tensor, mean: Mean, along: Sequence[torch.Tensor]) ->
         finally:
             for hook in hooks:
                 hook.remove()
-        hidden = [mean.names[place] for place, g in enumerate(along) if place not in places and bool(g.any())]
+        had = along.had[len(mean.had) - 1]
+        unseen = [name for place, name in enumerate(mean.names) if place not in places and name in had]
+        hidden = [name for name in unseen if bool(along.values[name].any())]
         if hidden:
             raise RuntimeError(f"the way to '{hidden[0]}' is hidden")
         # Where a part has no graph, the value is linear in its parameter.
-        pairs = [(edge, along[place]) for place, edge in sorted(places.items()) if edge is not None]
+        named = [(mean.names[place], edge) for place, edge in sorted(places.items())]
+        pairs = [(edge, along.values[name]) for name, edge in named if edge is not None and name in along.values]
         if pairs:
             edges, factors = zip(*pairs, strict=True)
             own = {id(parameter) for parameter in mean.parameters}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch._C import DisableTorchFunction
+from torch.overrides import TorchFunctionMode
 
 from precode._internal.errors import UnsupportedError
-from precode.modules.layouts import is_transformers_linear
+from precode.modules.layouts import libraries_linears
 from precode.tickets.masked import Slot
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -50,83 +53,188 @@ def _units(layer: nn.Module, y: torch.Tensor) -> torch.Tensor:
     return y.flatten(2).transpose(1, 2).reshape(len(y), -1, layer.groups, y.shape[1] // layer.groups)
 
 
-class Watch:
+class Watch(TorchFunctionMode):
     """Watches the layers of some weights while a module is called, within a ``with`` block.
 
     Args:
         slots: the parameters of the module.
         names: weights of linear or convolutional layers.
+        of: what is kept of the inputs of each call, which are in float64 on the CPU in the form of `windows`.
+
+    Attributes:
+        elsewhere: weights that are used outside of the calls of their layer as well, and the function that does so.
 
     Raises:
         UnsupportedError: parameters of other layers.
     """
 
-    def __init__(self, slots: Mapping[str, Slot], names: Sequence[str]) -> None:
+    def __init__(
+        self, slots: Mapping[str, Slot], names: Sequence[str], of: Callable[[torch.Tensor], Any] = lambda inputs: inputs
+    ) -> None:
+        super().__init__()
         self._layers: dict[str, nn.Module] = {}
+        self._weights: dict[int, str] = {}
         for name in names:
             owner = slots[name].owner
-            known = isinstance(owner, (nn.Linear, *CONVOLUTIONS)) or is_transformers_linear(owner)
+            known = isinstance(owner, (nn.Linear, *CONVOLUTIONS)) or libraries_linears(owner)
             if not known or slots[name].attribute != "weight":
                 raise UnsupportedError(
                     f"this method needs the inputs of layers, and '{name}' is no weight of a Linear or Conv1d to "
                     f"Conv3d layer: leave it out, as by exclude='{name}'"
                 )
             self._layers[name] = owner
-        self._calls: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        self._hooks: list[Any] = []
+            self._weights[id(slots[name].parameter)] = name
+        self._of = of
+        self._calls: dict[str, list[tuple[Any, torch.Tensor]]] = {name: [] for name in names}
+        self._called, self._hooks = set[str](), list[Any]()
+        # Of the layers that are being called: what operations get, where a forward of one's own may change it.
+        self._open: dict[str, list[Operation]] = {}
+        self.elsewhere: dict[str, str] = {}
 
     def __enter__(self) -> Watch:
+        super().__enter__()  # type: ignore[no-untyped-call]
         for name, layer in self._layers.items():
-            self._calls[name] = []
-
-            def seen(layer: nn.Module, given: Any, named: Any, output: torch.Tensor, name: str = name) -> torch.Tensor:
-                self._calls[name].append((next(chain(given, named.values())), output))
-                # What is watched is left alone by operations in place.
-                return output.clone()
-
-            self._hooks.append(layer.register_forward_hook(seen, with_kwargs=True))
+            before = layer.register_forward_pre_hook(partial(self._enters, name))
+            self._hooks += [before, layer.register_forward_hook(partial(self._seen, name), with_kwargs=True)]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
+        self._hooks.clear()
 
-    def taken(self) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
-        """For each layer, its inputs since last asked, in float64 in the form of `windows`, and its outputs.
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = named or {}
+        result = function(*arguments, **named)
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            kind = getattr(function, "__name__", repr(function))
+            kind = function.__self__.__name__ if kind == "__get__" else kind
+            for value in chain(arguments, named.values()):
+                name = self._weights.get(id(value))
+                if name is not None and name not in self._open and kind != "grad":
+                    self.elsewhere.setdefault(name, kind)
+            for name, operations in self._open.items():
+                if has_own_forward(self._layers[name]):
+                    operations.append(Operation(kind, arguments, named))
+        return result
 
-        Positions of several calls stand one after another.
+    def _enters(self, name: str, *_: Any) -> None:
+        self._open[name] = []
+
+    def _seen(self, name: str, layer: nn.Module, given: Any, named: Any, output: torch.Tensor) -> torch.Tensor:
+        operations = self._open.pop(name, [])
+        inputs = next(chain(given, named.values()))
+        with DisableTorchFunction():
+            if torch._C._functorch.is_functorch_wrapped_tensor(inputs):
+                raise UnsupportedError(
+                    f"this method needs the inputs of layers, and that of '{name}' is called within a transform of "
+                    f"torch.func, such as vmap, which hides them: call it on the whole batch, or leave it out, as by "
+                    f"exclude='{name}'"
+                )
+            if has_own_forward(layer) and not any(each.is_of(layer, inputs) for each in operations):
+                raise UnsupportedError(
+                    f"this method needs the inputs that weights are multiplied with, and '{name}' is of a "
+                    f"{type(layer).__name__} whose own forward makes others of what it is given, such as by padding or "
+                    f"scaling: leave it out, as by exclude='{name}'"
+                )
+            self._called.add(name)
+            # At once, and as a copy: the module may go on to edit them in place.
+            exact = windows(layer, inputs.detach()).to("cpu", torch.float64, copy=True)
+            self._calls[name].append((self._of(exact), output))
+            return output.clone()
+
+    def taken(self) -> list[tuple[list[Any], list[torch.Tensor]]]:
+        """For each layer, what is kept of its inputs and its outputs, one of each call since last asked."""
+        found = []
+        for calls in self._calls.values():
+            found.append(([kept for kept, _ in calls], [output for _, output in calls]))
+            calls.clear()
+        return found
+
+    def check_called(self) -> None:
+        """Refuses layers that were never called.
 
         Raises:
-            UnsupportedError: a layer was not called.
+            UnsupportedError: one was not.
         """
-        found = []
-        for name, calls in self._calls.items():
-            if not calls:
+        for name in self._layers:
+            if name not in self._called:
                 raise UnsupportedError(
                     f"this method needs the inputs of layers, and that of '{name}' is never called: leave it out, as "
                     f"by exclude='{name}'"
                 )
-            layer = self._layers[name]
-            inputs = torch.cat([windows(layer, given.detach()) for given, _ in calls], 1)
-            found.append((inputs.to("cpu", torch.float64), [output for _, output in calls]))
-            calls.clear()
-        return found
 
-    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
-        """Each sample's term in the gradient of a loss, (samples, groups, outputs, inputs) for each layer, float64."""
-        taken = self.taken()
+    def gradients(self, loss: torch.Tensor, samples: int) -> torch.Tensor | None:
+        """Each sample's term in the gradient of a loss, (samples, weights), float64; of all layers, outputs first.
+
+        The inputs of calls must be kept as they are. It is right if the samples of the batch are the first axis of
+        each call, in their order, and weights are used in calls only; None if a call has another number of samples.
+        """
         parts = []
-        for layer, (inputs, outputs) in zip(self._layers.values(), taken, strict=True):
+        for layer, (inputs, outputs) in zip(self._layers.values(), self.taken(), strict=True):
             try:
-                back = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+                back = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True) if outputs else ()
             except RuntimeError as error:
                 raise UnsupportedError(
                     "this method needs the gradients at the outputs of layers, which checkpointed layers do not give: "
                     "switch activation checkpointing off in the module that is passed in"
                 ) from error
-            filled = [torch.zeros_like(y) if g is None else g for g, y in zip(back, outputs, strict=True)]
-            units = torch.cat([_units(layer, gradient) for gradient in filled], 1).to("cpu", torch.float64)
-            parts.append(torch.einsum("spgo,spgi->sgoi", units, inputs))
-        return parts
+            size = layer.get_parameter("weight").numel()
+            part = torch.zeros(samples, size, dtype=torch.float64, device="cpu")
+            for z, gradient in zip(inputs, back, strict=True):
+                if len(z) != samples:
+                    return None
+                if gradient is not None:
+                    units = _units(layer, gradient).to("cpu", torch.float64)
+                    part += torch.einsum("spgo,spgi->sgoi", units, z).flatten(1)
+            parts.append(part)
+        return torch.cat(parts, 1)
+
+
+class Operation(NamedTuple):
+    """A call of a function of torch."""
+
+    function: str
+    arguments: Sequence[Any]
+    named: Mapping[str, Any]
+
+    def is_of(self, layer: nn.Module, inputs: torch.Tensor) -> bool:
+        """Whether it multiplies these inputs with a weight as the layer of PyTorch does."""
+        names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+        given = dict(zip(names, self.arguments, strict=False)) | dict(self.named)
+        if isinstance(layer, CONVOLUTIONS):
+            axes = len(layer.kernel_size)
+            usual = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | given
+            if self.function != f"conv{axes}d" or layer.padding_mode != "zeros" or layer.groups != usual["groups"]:
+                return False
+            for option in ("stride", "padding", "dilation"):
+                if _of_axes(usual[option], axes) != _of_axes(getattr(layer, option), axes):
+                    return False
+        elif self.function != "linear":
+            return False
+        x, weight = given["input"], given["weight"]
+        if x.shape != inputs.shape or weight.shape != layer.weight.shape:
+            return False
+        return x is inputs or torch.allclose(x.detach().float(), inputs.detach().float(), rtol=1e-2)
+
+
+def _of_axes(option: Any, axes: int) -> Any:
+    if isinstance(option, str):
+        return option
+    return (option,) * axes if isinstance(option, int) else tuple(option)
+
+
+def has_own_forward(layer: nn.Module) -> bool:
+    """Whether a layer computes by something else than the linear or convolutional layer of the library.
+
+    Example:
+        >>> has_own_forward(nn.Linear(2, 3))
+        False
+    """
+    made_by = next(kind for kind in type(layer).__mro__ if "forward" in vars(kind))
+    return "forward" in vars(layer) or made_by not in (nn.Linear, *CONVOLUTIONS, *libraries_linears(layer))

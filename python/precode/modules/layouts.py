@@ -44,19 +44,31 @@ class Layout:
         return turned.reshape(self.groups * second, first // self.groups, *window)
 
 
-def is_transformers_linear(layer: nn.Module) -> bool:
-    """Whether a layer is the Conv1D of Hugging Face's transformers, a linear layer with inputs first."""
-    kinds = [kind for kind in type(layer).__mro__ if kind.__name__ == "Conv1D"]
-    return any(kind.__module__.startswith("transformers.") for kind in kinds)
+def transformers_linears(layer: nn.Module) -> list[type]:
+    """The classes of a layer that are the Conv1D of Hugging Face's transformers, a linear layer with inputs first."""
+    return _of_library(layer, "Conv1D", "transformers.")
+
+
+def libraries_linears(layer: nn.Module) -> list[type]:
+    """The classes of a layer that are linear layers of transformers and of PyTorch Geometric."""
+    return transformers_linears(layer) or _of_library(layer, "Linear", "torch_geometric.nn.dense.")
+
+
+def _of_library(layer: nn.Module, name: str, library: str) -> list[type]:
+    return [kind for kind in type(layer).__mro__ if kind.__name__ == name and kind.__module__.startswith(library)]
 
 
 def layout(slot: Slot) -> Layout:
     """How the weights of a parameter stand."""
+    owner = slot.owner
     if slot.attribute != "weight":
         return Layout()
-    if isinstance(slot.owner, TRANSPOSED):
-        return Layout(slot.owner.groups, swapped=True)
-    if is_transformers_linear(slot.owner):
+    if isinstance(owner, TRANSPOSED):
+        return Layout(owner.groups, swapped=True)
+    if isinstance(owner, nn.Linear):  # or a class of one's own made of it
+        sizes, shape = (owner.out_features, owner.in_features), tuple(slot.parameter.shape)
+        return Layout(swapped=shape != sizes and shape == sizes[::-1])
+    if transformers_linears(owner):
         return Layout(swapped=True)
-    groups = getattr(slot.owner, "groups", 1)
-    return Layout(groups) if isinstance(slot.owner, nn.Conv1d | nn.Conv2d | nn.Conv3d) else Layout()
+    groups = getattr(owner, "groups", 1)
+    return Layout(groups) if isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Conv3d) else Layout()

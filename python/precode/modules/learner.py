@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from precode._internal import memory
-from precode._internal.errors import PrecodeError, PrecodeShapeError, PrecodeTypeError, PrecodeValueError
+from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import all_finite
 from precode._internal.randomness import isolated, reseed
 from precode.modules import gradients, training
-from precode.modules.batches import ONE_SAMPLE, Batches, call, mapped, one_tensor
+from precode.modules.batches import ONE_SAMPLE, Batches, call, called, mapped, one_tensor, owned
 from precode.modules.copies import Buffers, copied
 from precode.modules.gradients import Tensors
 from precode.modules.layouts import Layout, layout
@@ -36,6 +36,11 @@ HOOKED = (
     "without them; register them in train=, on the module that it is given"
 )
 
+
+CHANGED = (
+    "'{}' of the module that was passed in changed during the search, as by a loss or a function that it holds that "
+    "uses the module itself: tickets are found on copies, and start from the values that it had"
+)
 
 COLLAPSED = "after training all weights of '{}' are equal, so that those kept there are kept for their place alone"
 """What is said of layers that training left without differences."""
@@ -99,6 +104,7 @@ class Learner:
         self.parameters = [
             (name, value, name in prunable) for name, value in zip(self._names, self._out(initial), strict=True)
         ]
+        self._is_known = False  # whether a call makes no parameters
         self.said: list[str] = []  # doubts about the training
         hooked = [name for name, slot in originals.items() if slot.parameter._backward_hooks]
         if hooked and (batches is not None or train is not None):
@@ -126,10 +132,14 @@ class Learner:
         slots = masked.slots(self._original)
         for name, version in self._versions.items():
             if name not in slots or slots[name].parameter._version != version:
-                raise PrecodeValueError(
-                    f"'{name}' of the module that was passed in changed during the search, as by a loss that edits it: "
-                    "tickets are found on copies, and start from the values that it had"
-                )
+                raise PrecodeValueError(CHANGED.format(name))
+        if name := self._buffers.differs(self._original):
+            raise PrecodeValueError(f"{CHANGED.format(name)}; it has its values again")
+
+    def restore_buffers(self) -> None:
+        """Gives the module the buffers that it had."""
+        if self._buffers.differs(self._original):
+            self._buffers.put(self._original)
 
     def belongs_to(self, module: nn.Module) -> None:
         """Says of what other module of the user's this one is a copy, whose parameters no loss may depend on either."""
@@ -173,8 +183,8 @@ class Learner:
                     "that the module holds must use the layer they are given"
                 )
             training.check_returned(network, returned)
-            if not training.is_moved(network, before) and UNTRAINED not in self.said:
-                self.said.append(UNTRAINED)
+            if not training.is_moved(network, before):
+                self._say(UNTRAINED)
             return []
 
     # Values
@@ -189,9 +199,7 @@ class Learner:
 
     def _values(self, network: nn.Module) -> Tensors:
         """Copies of the values of all parameters, zero where they are pruned."""
-        slots = masked.slots(network)
-        if slots.keys() != set(self._names):
-            raise PrecodeError("train renamed the module's parameters: it must train the module in place")
+        slots = self._check_names(network)
         values = []
         for name in self._names:
             mask, value = slots[name].mask, slots[name].parameter.detach()
@@ -217,9 +225,26 @@ class Learner:
             slot.put(value)
         try:
             yield
+            if not self._is_known:
+                self._check_names(self._module)
+                self._is_known = True
         finally:
             self._buffers.put_back()
             self._rest()
+
+    def _check_names(self, network: nn.Module) -> dict[str, masked.Slot]:
+        """The parameters of a copy, which must be those of the module.
+
+        Raises:
+            PrecodeValueError: some are new, or missing.
+        """
+        slots = masked.slots(network)
+        if others := sorted(slots.keys() ^ set(self._names)):
+            raise PrecodeValueError(
+                f"the module has other parameters once it was called or trained ({', '.join(others[:5])}): call one "
+                "that makes layers in its forward on a batch before; train= must leave them where they are"
+            )
+        return slots
 
     def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
         """A copy of the module at other values, pruned."""
@@ -281,7 +306,8 @@ class Learner:
         """The mean loss of a batch, one element, which depends on the network alone."""
         if self._loss is None:
             raise PrecodeValueError("a loss is needed: pass loss=")
-        output = call(network, x)
+        x, y = owned(x, y)
+        output = called(network, x)
         if temperature != 1:
             output = one_tensor(output) / temperature
         loss = self._loss(output, y, network) if self._loss_takes_module else self._loss(output, y)
@@ -333,8 +359,12 @@ class Learner:
                 "training left all prunable weights of each layer equal, which do not tell them apart: lower the "
                 "learning rate or the weight decay, or look at train="
             )
-        if collapsed and (said := COLLAPSED.format("', '".join(collapsed))) not in self.said:
-            self.said.append(said)
+        if collapsed:
+            self._say(COLLAPSED.format("', '".join(collapsed)))
+
+    def _say(self, doubt: str) -> None:
+        if doubt not in self.said:
+            self.said.append(doubt)
 
     def _check_single(self, batches: Batches) -> None:
         """Refuses a batch of one sample where the module cannot be trained on one."""

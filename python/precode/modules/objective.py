@@ -14,14 +14,14 @@ from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 from precode._internal import memory
-from precode._internal.errors import PrecodeValueError, UnsupportedError
+from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
 from precode._internal.parts import exact, parts
 from precode._internal.randomness import reseed
 from precode.modules import gradients, training
-from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples
+from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples, tensors, twice
 from precode.modules.booleans import inputs_of, labels_of
 from precode.modules.flow import SynapticFlow
-from precode.modules.gradients import Tensors
+from precode.modules.gradients import Mean, Tensors
 from precode.modules.layers import Watch
 from precode.modules.learner import Learner, Loss
 from precode.modules.training import OptimizerFactory
@@ -36,6 +36,24 @@ STEP = 1e-2
 
 AGREEMENT = 0.2
 """Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
+
+NEAR = {True: 1e-3, False: 5e-2}
+"""Relative difference up to which two ways to the gradient of a sample agree, by whether all types are wide."""
+
+APART = (
+    "this method needs the gradients of single samples, which cannot be told apart in this module: its layers must be "
+    "called on the samples of the batch, along the first axis and in their order"
+)
+
+ELSEWHERE = "'{}' is used outside of the calls of its layer too, by {}: what it is multiplied with there does not count"
+
+BY_PLACE = (
+    "with masks on, the module computes something else than with these weights at zero: masks change the order of "
+    "parameters() and the names that get_parameter and state_dict know, so that its forward must find weights by "
+    "attributes, such as self.layer.weight"
+)
+
+BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 LARGE = 2**22
 """Weights of a network whose memory is worth time: that of a search for reference cycles, and of memory that is new."""
@@ -80,10 +98,12 @@ class ModuleObjective(Learner):
         remember: bool = False,
     ) -> None:
         super().__init__(module, prunable, batches, loss, train, epochs, optimizer, seed)
+        self.silent: dict[str, torch.Tensor] = {}  # inputs that are always zero, (groups, inputs), when last looked at
         self._flow: SynapticFlow | None = None
         self._answers: dict[bytes, Any] | None = {} if remember else None
         self.temperature = temperature
         self._owns_functions = False
+        self._is_checked = False  # whether masks change nothing but weights
         # Asked for by name from Rust.
         self.features = features and (self._names.index(features[0]), self._names.index(features[1]), features[2])
 
@@ -101,11 +121,11 @@ class ModuleObjective(Learner):
             batches = self._data()
             with batches.isolated():
                 if step is None:
-                    return self._out(self._mean(batches.epoch(SCORING), at, self._names))
+                    return self._out(self._filled(self._mean(batches.epoch(SCORING), at, self._names)))
                 x, y = batches.step(step)
                 if not batches.weight(x, y):  # such as one whose labels are all ignored
                     return [torch.zeros_like(value) for value in at]
-                return self._out(self._mean([(x, y)], at, self._names))
+                return self._out(self._filled(self._mean([(x, y)], at, self._names)))
 
         found: Tensors = gradient() if step is not None else self._once(gradient, at, "gradient")
         return found
@@ -116,10 +136,11 @@ class ModuleObjective(Learner):
         def curvature() -> Tensors:
             batches = self._data()
             with batches.isolated(), gradients.differentiable_twice(self._module):
-                gradient = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature)
-                product = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature, gradient)
+                along = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature)
+                mean = self._mean(batches.epoch(SCORING), at, self._prunable, self.temperature, along)
+                product = self._filled(mean)
                 if self._owns_functions:
-                    self._check_product(at, gradient, product)
+                    self._check_product(at, self._filled(along), product)
                 return self._out(product)
 
         found: Tensors = self._once(curvature, at, "curvature")
@@ -140,7 +161,7 @@ class ModuleObjective(Learner):
                 value + each.canonical(part * (step / length)).to(value.dtype)
                 for each, value, part in zip(self._layouts, at, gradient, strict=True)
             )
-            end = self._mean(self._data().epoch(SCORING), there, self._prunable, self.temperature)
+            end = self._filled(self._mean(self._data().epoch(SCORING), there, self._prunable, self.temperature))
             change = [a.sub_(b).mul_(length / (2 * STEP)) for a, b in zip(change, end, strict=True)] if change else end
         largest = max(_norm(change), _norm(product))
         apart = _norm([a.sub_(b) for a, b in zip(change, product, strict=True)])
@@ -186,15 +207,22 @@ class ModuleObjective(Learner):
         """
         sums: list[Any] = [0.0] * len(self._prunable)
         count = 0
-        with self._data().isolated(), Watch(self._slots, self._prunable) as watch, self._at(at):
+        watch = Watch(self._slots, self._prunable, lambda inputs: torch.einsum(products, inputs, inputs))
+        with self._data().isolated(), self._at(at):
             for x, _ in self._data().epoch(SCORING):
-                with torch.inference_mode(False), torch.no_grad():
+                with torch.inference_mode(False), torch.no_grad(), watch:
                     call(self._module, x)
-                    for place, (inputs, _) in enumerate(watch.taken()):
-                        sums[place] += torch.einsum(products, inputs, inputs)
+                for place, (kept, _) in enumerate(watch.taken()):
+                    sums[place] += sum(kept)
                 self._buffers.put_back()
                 count += samples(x)
-        return [each.div_(count) for each in sums]
+        watch.check_called()
+        for name, function in watch.elsewhere.items():
+            self._say(ELSEWHERE.format(name, function))
+        means: Tensors = [each.div_(count) for each in sums]
+        diagonals = (mean.diagonal(dim1=1, dim2=2) if mean.ndim == 3 else mean for mean in means)
+        self.silent = {name: mean == 0 for name, mean in zip(self._prunable, diagonals, strict=True)}
+        return means
 
     def samples(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All data as Booleans: the inputs of the first layer that codes are read from, and the labels of the output.
@@ -210,13 +238,16 @@ class ModuleObjective(Learner):
             name, outputs = self._names[first], len(self.parameters[second][1])
             inputs, labels = [], []
             at = [value for _, value, _ in self.parameters]
-            with self._data().isolated(), Watch(self._slots, [name]) as watch, self._at(at):
+            watch = Watch(self._slots, [name])
+            with self._data().isolated(), self._at(at):
                 for x, y in self._data().epoch(SCORING):
-                    with torch.inference_mode(False), torch.no_grad():
+                    with torch.inference_mode(False), torch.no_grad(), watch:
                         call(self._module, x)
-                        inputs.append(inputs_of(watch.taken()[0][0], name))
+                    ((kept, _),) = watch.taken()
+                    inputs += [inputs_of(torch.cat(kept, 1), name)] if kept else []
                     labels.append(labels_of(y, output, outputs).cpu())
                     self._buffers.put_back()
+            watch.check_called()
             return torch.cat(inputs), torch.cat(labels)
 
         found: tuple[torch.Tensor, torch.Tensor] = self._once(samples, [], "samples")
@@ -226,22 +257,92 @@ class ModuleObjective(Learner):
         """Empirical Fisher matrix of all prunable weights together, (weights, weights), float64, on all data.
 
         The gradient of a sample is its own term in the gradient of the batch, times the samples of the batch; without
-        batch normalization, that is the gradient of its loss alone.
+        batch normalization, that is the gradient of its loss alone. Where terms cannot be told from the calls of the
+        layers, samples are taken one by one.
         """
-        fisher = torch.zeros((), dtype=torch.float64)
+        fisher = torch.zeros((), dtype=torch.float64, device="cpu")
         count, weight = 0, 0.0
-        with self._data().isolated(), Watch(self._slots, self._prunable) as watch, self._at(at):
+        watch = Watch(self._slots, self._prunable)
+        with self._data().isolated(), self._at(at):
+            alone: bool | None = None
             for x, y in self._data().epoch(SCORING):
-                with torch.inference_mode(False), torch.enable_grad():
-                    loss = self._loss_of(self._module, x, y)
-                    self._others(loss, training.trainable(self._module))
-                    parts = watch.gradients(loss)
-                self._buffers.put_back()
-                rows = torch.cat([part.flatten(1) for part in parts], 1) * self._data().weight(x, y)
+                if alone is None:
+                    alone = self._must_be_alone(watch, x, y)
+                n = samples(x)
+                rows = torch.stack([self._row(x, y, place) for place in range(n)]) if alone else self._rows(watch, x, y)
+                if rows is None:
+                    raise UnsupportedError(f"{APART}: the layers are called in other ways in some batches")
                 fisher = fisher + rows.T @ rows
-                count, weight = count + samples(x), weight + self._data().weight(x, y)
+                count, weight = count + n, weight + self._data().weight(x, y)
+        if not alone:
+            watch.check_called()
         # Labels of a sample are as many as of the mean sample, however the data are cut.
         return fisher * (count / weight) ** 2 / count
+
+    def _rows(self, watch: Watch, x: Any, y: Any) -> torch.Tensor | None:
+        """The gradients of a batch's samples by the calls of the layers, (samples, weights), times their labels.
+
+        None where they cannot be told.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            with watch:
+                loss = self._loss_of(self._module, x, y)
+            self._others(loss, training.trainable(self._module))
+            rows = watch.gradients(loss, samples(x))
+        self._buffers.put_back()
+        return None if rows is None else rows * self._data().weight(x, y)
+
+    def _row(self, x: Any, y: Any, place: int) -> torch.Tensor:
+        """The gradient of one sample, (weights,), times its labels.
+
+        It is that of a batch that has the sample twice: modules may drop an axis of one.
+        """
+        x, y = (twice(part, samples(x), place) for part in (x, y))
+        weight = self._data().weight(x, y) / 2
+        trained = training.trainable(self._module)
+        parameters = [self._slots[name].parameter for name in self._prunable]
+        if not weight:  # its labels are all ignored
+            return torch.zeros(sum(each.numel() for each in parameters), dtype=torch.float64, device="cpu")
+        with torch.inference_mode(False), torch.enable_grad():
+            loss = self._loss_of(self._module, x, y)
+            gradients.backward(loss, trained, self._others(loss, trained))
+            found = gradients.taken(self._prunable, parameters)
+        self._module.zero_grad()
+        self._buffers.put_back()
+        layouts = [self.layouts[name] for name in self._prunable]
+        rows = [layout.canonical(gradient).flatten() for layout, gradient in zip(layouts, found, strict=True)]
+        return torch.cat(rows).to("cpu", torch.float64) * weight
+
+    def _must_be_alone(self, watch: Watch, x: Any, y: Any) -> bool:
+        """Whether the calls of the layers do not tell the terms of samples in the gradient of a batch.
+
+        Some samples are compared with what they give alone, in evaluation mode.
+
+        Raises:
+            UnsupportedError: and the samples cannot be taken alone.
+        """
+        modes = {layer: layer.training for layer in self._module.modules()}
+        self._module.eval()
+        n = samples(x)
+        near = max(NEAR[slot.parameter.element_size() > 2] for slot in self._slots.values())
+        try:
+            rows = self._rows(watch, x, y)
+            for place in sorted({0, n // 2, n - 1}):
+                row = self._row(x, y, place)
+                if rows is None or torch.dist(rows[place], row) > near * max(row.norm(), rows[place].norm()):
+                    rows = None
+                    break
+        except PrecodeError:
+            raise
+        except Exception as error:
+            said = str(error).strip().partition("\n")[0]
+            raise UnsupportedError(f"{APART} ({said})") from error
+        finally:
+            for layer, training_mode in modes.items():
+                layer.training = training_mode
+        if rows is None and any(isinstance(layer, BATCH_NORMS) and layer.training for layer in modes):
+            raise UnsupportedError(f"{APART}: batch normalization in training mode mixes them")
+        return rows is None
 
     def gauss_newton(self, at: Tensors) -> torch.Tensor:
         """Gauss-Newton matrix of all parameters together, (parameters, parameters), float64, on all data.
@@ -251,7 +352,7 @@ class ModuleObjective(Learner):
         """
         network = self._network(at, None).eval()
         values = {name: parameter.detach() for name, parameter in network.named_parameters()}
-        matrix, count = torch.zeros((), dtype=torch.float64), 0
+        matrix, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
 
         def outputs(chosen: Tensors, x: Any) -> torch.Tensor:
             named = {f"network.{name}": value for name, value in zip(self._names, chosen, strict=True)}
@@ -273,7 +374,9 @@ class ModuleObjective(Learner):
             for x, y in data.epoch(SCORING):
                 try:
                     rows, curvature = vmap(of_sample, randomness="different")(mapped(_itself, x), mapped(_itself, y))
-                except (RuntimeError, ValueError) as error:
+                except PrecodeError:
+                    raise
+                except Exception as error:
                     raise UnsupportedError(
                         f"the outputs of single samples cannot be differentiated ({error}): take a method that does "
                         "without, such as 'hot-magnitude'"
@@ -326,6 +429,8 @@ class ModuleObjective(Learner):
             raise UnsupportedError(HIDDEN)
         end = self.epochs if end_epoch is None else min(end_epoch, self.epochs)
         network = self._network(start, masks)
+        if masks is not None and self._batches is not None and not self._is_checked:
+            self._check_masked(network, start, masks)
         kept = self.fit(network, range(first_epoch, end), snapshots, rate)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
@@ -337,6 +442,37 @@ class ModuleObjective(Learner):
             gc.collect()  # torch's parametrized layers are in a reference cycle
         memory.trim()
         return self._out(values), kept, float(end - first_epoch)
+
+    def _check_masked(self, network: nn.Module, start: Tensors, masks: Tensors) -> None:
+        """Refuses a module that computes something else once masks are on, or nothing.
+
+        Raises:
+            UnsupportedError: it does.
+        """
+        chosen = dict(zip(self._prunable, masks, strict=True))
+        values = [
+            value * chosen[name] if name in chosen else value for name, value in zip(self._names, start, strict=True)
+        ]
+        first = self._data().first
+        x = first[0] if first else None
+        both = (self._module, network)
+        modes = {layer: layer.training for each in both for layer in each.modules()}
+        outputs: list[Any] = []
+        with self._isolated(), torch.inference_mode(False), torch.enable_grad(), self._at(values):
+            try:
+                for each in both:
+                    reseed(self._device, self._seed)
+                    outputs.append(call(each.eval(), x))
+            except Exception as error:
+                if outputs:
+                    raise UnsupportedError(f"{BY_PLACE} ({type(error).__name__}: {error})") from error
+            finally:
+                for layer, mode in modes.items():
+                    layer.training = mode
+        if len(outputs) == 2 and not all(map(_is_near, *map(tensors, outputs))):
+            raise UnsupportedError(BY_PLACE)
+        self._buffers.put(network)
+        self._is_checked = True
 
     def dense_epochs(self) -> Iterator[Tensors]:
         """The values after each epoch of the dense training, which goes no further than they are asked for."""
@@ -360,21 +496,16 @@ class ModuleObjective(Learner):
         at: Iterable[torch.Tensor],
         parameters: list[str],
         temperature: float = 1.0,
-        along: Tensors | None = None,
-    ) -> Tensors:
+        along: Mean | None = None,
+    ) -> Mean:
         """The mean over the data of the gradient or, with `along`, of the Hessian times `along`.
 
-        Both are with respect to the named parameters that are not frozen, and zero at all others.
+        Both are with respect to the named parameters that are not frozen.
         """
-        places = [
-            i
-            for i, (name, slot) in enumerate(self._slots.items())
-            if name in parameters and slot.parameter.requires_grad
-        ]
-        names = [self._names[i] for i in places]
+        names = [name for name, slot in self._slots.items() if name in parameters and slot.parameter.requires_grad]
         leaves = [self._slots[name].parameter for name in names]
         trained = training.trainable(self._module)
-        mean = gradients.Mean(names, leaves)
+        mean = Mean(names, leaves)
         with self._at(at):
             for x, y in batches:
                 weight = self._data().weight(x, y)
@@ -387,11 +518,15 @@ class ModuleObjective(Learner):
                         gradients.backward(value, trained, others)
                     else:
                         self._owns_functions |= gradients.has_own_functions(value)
-                        gradients.curvature(value, mean, [along[i] for i in places])
+                        gradients.curvature(value, mean, along)
                 self._module.zero_grad()
                 self._buffers.put_back()
         if not mean.total:
             raise PrecodeValueError("no batch of the data counts: every weight is 0, or every label is ignored")
+        return mean
+
+    def _filled(self, mean: Mean) -> Tensors:
+        """The means of all parameters, zero where there is none."""
         return [
             mean.values[name] if name in mean.values else torch.zeros_like(slot.parameter)
             for name, slot in self._slots.items()
@@ -419,6 +554,14 @@ def _alone(x: Any) -> Any:
 
 def _itself(x: Any) -> Any:
     return x
+
+
+def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results are the same but for rounding."""
+    if one.shape != other.shape or not one.is_floating_point():
+        return one.shape == other.shape
+    size = float(other.abs().max()) if other.numel() else 0.0
+    return bool(torch.allclose(one, other, rtol=1e-2, atol=1e-2 * size, equal_nan=True))
 
 
 class _Call(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from precode._internal.errors import PrecodeValueError
 from precode.modules.batches import Batches, call, of_tensors, tensors
 from precode.modules.copies import copied
 from precode.modules.prunable import Choice, layer_weights
@@ -23,14 +24,25 @@ Names = tuple[str, ...]
 SIDE_BY_SIDE = ("Cat", "Stack")
 """Names of nodes that join results without mixing them begin so."""
 
+LOOKED_UP = "Embedding"
+"""Those of nodes that take rows of a weight as they are, also of one that is shared with a layer, begin so."""
+
+TOKENS = 0
+"""Stands for what is looked up, as an input."""
+
 
 def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) -> Choice:
-    """The choice without the layers whose rows are the outputs of the module, unless that leaves nothing.
+    """The choice without the layers whose rows are the outputs of the module, but for those that the user named.
 
     They are the layers that made what the module returns for a batch, or what it returns was computed from, such as by
     a softmax, see `Graph.makers`. Where there are no data it is the one that stands last, which is said unless layers
     are called in their order.
+
+    Raises:
+        PrecodeValueError: that leaves nothing.
     """
+    if choice.by_name.issuperset(choice.names):
+        return choice
     several = [layer for _, layer in module.named_modules(remove_duplicate=False)]
     chained = all(type(layer).forward is nn.Sequential.forward for layer in several if list(layer.children()))
     known = batches is not None or (chained and len(several) == len(set(several)))
@@ -41,10 +53,13 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
         outputs = _made(copied(module), batches)
     guess = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
     reason = "its rows are the outputs of the module" if known else guess
-    names = [name for name in choice.names if name not in outputs]
-    spared = {name: reason for name in choice.names if name in outputs}
+    spared = {name: reason for name in choice.names if name in outputs and name not in choice.by_name}
+    names = [name for name in choice.names if name not in spared]
     if not names:
-        return choice
+        raise PrecodeValueError(
+            f"granularity='row' would prune outputs of the module, which are the rows of '{next(iter(spared))}', and "
+            "nothing else is prunable: take another granularity, or name that weight in prunable"
+        )
     if known:
         return replace(choice, names=names, spared=spared)
     return replace(choice, names=names, left_out=choice.left_out | spared)
@@ -98,7 +113,7 @@ class Graph:
     """
 
     def __init__(self, inputs: set[int], rows: dict[int, Names], order: Sequence[Names]) -> None:
-        self._inputs, self._rows, self._order = inputs, rows, order
+        self._inputs, self._rows, self._order = inputs | {TOKENS}, rows, order
         self._leaves: dict[Node, set[int]] = {}
         self._makers: dict[Node, list[Names]] = {}
 
@@ -113,11 +128,11 @@ class Graph:
 
     def _weights(self, node: Node) -> list[Names]:
         """The weights that a node computes with."""
-        return _distinct(filter(None, map(self._weight, map(self._below, _children(node)))))
+        return [] if _looks_up(node) else _distinct(filter(None, map(self._weight, map(self._below, _children(node)))))
 
     def _ways(self, node: Node) -> list[Node]:
         """Where a result comes from, up to the weights that it is computed with."""
-        if len(self._weights(node)) == 1:
+        if len(self._weights(node)) == 1 or _looks_up(node):
             return []
         return [child for child in _children(node) if not self._is_own(self._below(child))]
 
@@ -146,6 +161,8 @@ class Graph:
         """The `id` of all tensors that a node depends on."""
 
         def with_own(node: Node, found: list[set[int]]) -> set[int]:
+            if _looks_up(node):
+                return {TOKENS}
             variable = getattr(node, "variable", None)
             return set().union(*found, set() if variable is None else {id(variable)})
 
@@ -154,6 +171,10 @@ class Graph:
 
 def _children(node: Node) -> list[Node]:
     return [child for child, _ in node.next_functions if child is not None]
+
+
+def _looks_up(node: Node) -> bool:
+    return node.name().startswith(LOOKED_UP)
 
 
 def _walked(

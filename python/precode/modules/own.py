@@ -17,6 +17,9 @@ Score = Callable[[str, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 _registered: dict[str, Score] = {}
 
+LARGEST = 2**53
+"""Up to which float64 has every whole number."""
+
 
 def register_method(name: str, method: Score) -> Score:
     """Makes a function a ticket method that `find_ticket` and `compare` know by its name, for this session.
@@ -105,14 +108,20 @@ def _checked(name: str, parameter: str, weight: torch.Tensor, score: Any) -> tor
     Raises:
         PrecodeTypeError: not a tensor of numbers.
         PrecodeShapeError: a tensor of another shape.
+        PrecodeValueError: whole numbers that are too large.
     """
-    if not isinstance(score, torch.Tensor) or score.is_complex() or score.is_meta or score.layout != torch.strided:
-        is_tensor = isinstance(score, torch.Tensor)
+    is_tensor = isinstance(score, torch.Tensor)
+    if not is_tensor or score.is_complex() or score.is_meta or score.is_quantized or score.layout != torch.strided:
         what = f"{score.dtype}, {score.layout} on {score.device}" if is_tensor else type(score).__name__
         raise PrecodeTypeError(f"method {name!r} must return a dense tensor of real numbers, not {what}")
     if score.shape != weight.shape:
         raise PrecodeShapeError(
             f"method {name!r} returned scores of shape {tuple(score.shape)} for '{parameter}' of shape "
             f"{tuple(weight.shape)}: return one score a weight"
+        )
+    if score.dtype == torch.int64 and score.numel() and max(-int(score.min()), int(score.max())) > LARGEST:
+        raise PrecodeValueError(
+            f"method {name!r} returned whole numbers beyond 2^53 for '{parameter}', which float64 does not tell apart: "
+            "return smaller ones"
         )
     return exact(score.detach())

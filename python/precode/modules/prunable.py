@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import all_finite
-from precode.modules.layouts import is_transformers_linear
+from precode.modules.layouts import libraries_linears
 from precode.tickets import masked
 from precode.tickets.masked import Slot
 
@@ -34,12 +34,14 @@ class Choice:
         left_out: weights of known layers that cannot be pruned, each with the reason.
         share: the part of all the module's weights that is prunable.
         spared: weights that could be pruned and are not, because of how they would be.
+        by_name: those that the user named, not as one of a kind of layers.
     """
 
     names: list[str]
     left_out: dict[str, str]
     share: float
     spared: dict[str, str] = field(default_factory=dict)
+    by_name: frozenset[str] = frozenset()
 
 
 def layer_weights(layer: nn.Module) -> list[str]:
@@ -51,7 +53,7 @@ def layer_weights(layer: nn.Module) -> list[str]:
     """
     if not getattr(layer, "prunable", True):  # such as the C0 of `precode.Networks.module`
         return []
-    if isinstance(layer, nn.Linear | nn.Bilinear | _ConvNd) or is_transformers_linear(layer):
+    if isinstance(layer, nn.Linear | nn.Bilinear | _ConvNd) or libraries_linears(layer):
         return ["weight"]
     own = [name for name, value in layer.named_parameters(recurse=False) if value.ndim > 1]
     if isinstance(layer, nn.MultiheadAttention):
@@ -78,26 +80,26 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
         if slot.pruned:
             masked.check_free(slot)
     wanted, excluded = _listed(AUTO if prunable is None else prunable, "prunable"), _listed(exclude, "exclude")
-    named: dict[str, str] = {}  # with the entry of `wanted` that named it
+    named: dict[str, None] = {}  # in order
     left_out: dict[str, str] = {}
+    by_name: list[str] = []
     for entry in wanted:
         if isinstance(entry, str) and entry == AUTO:
-            known, left_out = automatic(module, slots)
-            named |= dict.fromkeys(known, AUTO)
+            found, left_out = automatic(module, slots)
         else:
-            called = entry if isinstance(entry, str) else getattr(entry, "__name__", "")
-            named |= dict.fromkeys(_matching(entry, slots, "prunable"), called)
+            found = _matching(entry, slots, "prunable")
+            by_name += found if isinstance(entry, str) else []
+        named |= dict.fromkeys(found)
     layers = dict(masked.layers(module))
     for entry in excluded:
         for name in [name for name in left_out if _means(entry, name, layers)] or _matching(entry, slots, "exclude"):
             left_out.pop(name, None)
-        named = {name: other for name, other in named.items() if not _matches(entry, name, slots[name].owner)}
+        named = {name: None for name in named if not _matches(entry, name, slots[name].owner)}
     if not named:
         raise PrecodeValueError(_nothing(wanted, left_out, bool(excluded)))
     for name in named:
         masked.check_free(slots[name])
-        if slots[name].parameter.is_inference():
-            raise PrecodeValueError(f"'{name}' was made in inference mode and cannot be trained: make it outside of it")
+        masked.check_editable(slots[name])
         if not slots[name].parameter.requires_grad:
             raise PrecodeValueError(
                 f"'{name}' is frozen (requires_grad is False): unfreeze it, or leave it out of prunable"
@@ -108,7 +110,7 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
     names = [name for name in slots if name in named]
     total = sum(slot.parameter.numel() for slot in slots.values() if slot.parameter.ndim > 1)
     share = sum(slots[name].parameter.numel() for name in names) / max(total, 1)
-    return Choice(names, left_out, min(share, 1.0))
+    return Choice(names, left_out, min(share, 1.0), by_name=frozenset(by_name))
 
 
 def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:

@@ -13,8 +13,8 @@ from torch import nn
 
 from precode import _precode
 from precode._internal import memory
-from precode._internal.check import COUNT, KEY, fractions, integer, numbers
-from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
+from precode._internal.check import COUNT, KEY, fractions, functions, integer, numbers
+from precode._internal.errors import PrecodeValueError, TicketWarning, UnsupportedError
 from precode._internal.progress import Progress, reporter
 from precode.formulas.dnf import Dnf
 from precode.modules import gradients, own, selection
@@ -27,7 +27,7 @@ from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
 from precode.modules.prunable import AUTO, Names, Prunable, check_axes, choose
 from precode.modules.training import OptimizerFactory, adam
-from precode.tickets import masked, registry
+from precode.tickets import masked, masking, registry
 from precode.tickets.masked import Slot
 from precode.tickets.registry import READS_CODES
 from precode.tickets.search import moments
@@ -225,18 +225,13 @@ def find_ticket(
         Ticket(method='snip', density=0.25, kept=40 of 160 in 2 tensors)
         >>> module = ticket.apply_(module)
     """
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), masking.uncached():
         masked.check_module(module)
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise UnsupportedError("find_ticket does not work within a transform of torch.func: call it before")
         module = masked.unwrapped(module)
         epochs, seed = integer(epochs, "epochs", 1, COUNT), integer(seed, "seed", 0, KEY)
-        functions = {"loss": loss, "train": train, "optimizer": optimizer, "unpack": unpack, "weight": weight}
-        for name, function in functions.items():
-            if not callable(function) and not (function is None and name != "optimizer"):
-                raise PrecodeTypeError(f"{name} must be a function, not {type(function).__name__}")
-            if isinstance(function, type) and name in ("loss", "train"):
-                raise PrecodeTypeError(
-                    f"{name} is the class {function.__name__}: pass one of it, {function.__name__}()"
-                )
+        functions({"loss": loss, "train": train, "optimizer": optimizer, "unpack": unpack, "weight": weight})
         (temperature,) = numbers([temperature], "temperature", 1e-300)
         name, score = own.resolve(method)
         asked: list[Any] = [density] if densities is None else fractions(densities, "densities")
@@ -254,7 +249,7 @@ def find_ticket(
         with gradients.searchable(module), _returned(slots), reporter(progress, 0, "batch") as report:
             device = slots[choice.names[0]].parameter.device
             batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
-            if granularity == "row" and prunable in (AUTO, None):
+            if granularity == "row":
                 choice = without_outputs(module, choice, batches)
             objective = ModuleObjective(
                 module, choice.names, batches, loss, train, epochs, optimizer, seed, pair, temperature, len(asked) > 1
@@ -265,7 +260,10 @@ def find_ticket(
             check_choice(name, score is not None, wishes)
             negated = isinstance(clauses, Dnf) and clauses.complemented
             search = Search(objective, name, score, signed, negated, at, seed, choice)
-            tickets = [search.ticket(each) for each in wishes]
+            try:
+                tickets = [search.ticket(each) for each in wishes]
+            finally:
+                objective.restore_buffers()
     for said in dict.fromkeys(each for ticket in tickets for each in ticket.config["warnings"]):
         warnings.warn(said, TicketWarning, stacklevel=2)
     return tickets[0] if densities is None else tickets

@@ -179,18 +179,22 @@ def slots(module: nn.Module) -> dict[str, Slot]:
                 tied.setdefault(name, []).append(slot.name)
     for name, others in tied.items():
         found[name] = replace(found[name], tied=tuple(others))
-    for name, others in _overlapping(found).items():
-        found[name] = replace(found[name], overlapping=tuple(others))
+    tensors: dict[str, torch.Tensor] = {name: slot.parameter for name, slot in found.items()}
+    for prefix, layer in layers(module):
+        tensors |= {prefix + name: buffer for name, buffer in layer._buffers.items() if buffer is not None}
+    for name, others in _overlapping(tensors).items():
+        if name in found:
+            found[name] = replace(found[name], overlapping=tuple(others))
     return found
 
 
-def _overlapping(slots: Mapping[str, Slot]) -> dict[str, list[str]]:
-    """Names of parameters that lie in the memory of others, such as after ``b.data = a.data``, with those."""
+def _overlapping(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Names of tensors that lie in the memory of others, such as after ``b.data = a.data``, with those."""
     places: dict[int, list[tuple[int, int, str]]] = {}
-    for name, slot in slots.items():
-        tensor = slot.parameter
+    for name, tensor in tensors.items():
         # Not by isinstance, which torch answers for fake tensors too.
-        memory = memory_of(tensor) if issubclass(type(tensor), nn.Parameter) else 0
+        plain = issubclass(type(tensor), nn.Parameter) or type(tensor) is torch.Tensor
+        memory = memory_of(tensor) if plain and tensor.layout == torch.strided else 0
         if memory and tensor.numel():
             last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             start = tensor.data_ptr()

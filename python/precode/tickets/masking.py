@@ -347,3 +347,19 @@ def _scatter(layer: nn.RNNBase, *_: Any) -> None:
     """The list holds plain parameters between calls: temporary weights could not be copied."""
     held = trained(layer)
     layer._flat_weights = [held.get(name, getattr(layer, name)) for name in layer._flat_weights_names]
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """Within the block, layers compute weights anew in every call, also within `parametrize.cached` of the user's.
+
+    Example:
+        >>> with parametrize.cached(), uncached():
+        ...     parametrize._cache_enabled
+        0
+    """
+    enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = enabled

@@ -18,7 +18,7 @@ pub struct Factor {
     /// Row-major, (inputs, inputs).
     upper: Vec<f64>,
     inputs: usize,
-    dead: Vec<usize>,
+    dead: Vec<bool>,
 }
 
 impl Factor {
@@ -52,10 +52,10 @@ impl Factor {
         upper: impl FnOnce(Vec<f64>) -> std::result::Result<Vec<f64>, E>,
     ) -> std::result::Result<Self, E> {
         let mut hessian = hessian.to_vec();
-        let dead: Vec<usize> = (0..inputs).filter(|&i| hessian.get(i * inputs + i) == Some(&0.0)).collect();
+        let dead: Vec<bool> = (0..inputs).map(|i| hessian.get(i * inputs + i) == Some(&0.0)).collect();
         // Where all inputs are, H is zero, which is refused.
-        if dead.len() < inputs {
-            dead.iter().for_each(|&i| hessian[i * inputs + i] = 1.0);
+        if dead.contains(&false) {
+            (0..inputs).filter(|&i| dead[i]).for_each(|i| hessian[i * inputs + i] = 1.0);
         }
         let upper = upper(damped(hessian, inputs, damping)?)?;
         if upper.len() != inputs * inputs {
@@ -80,7 +80,7 @@ impl Factor {
 /// Blocks of `block` columns go from left to right. When a block is reached, the cheapest of its weights over all rows
 /// leave, as they are by then (with `invert`, the dearest); of equal ones the first are kept. Up to each block the same
 /// share is kept, rounded to whole weights, half to even. Then its columns go one by one, and each weight that leaves
-/// moves those to its right. Inputs that are always zero have weights of zero.
+/// moves those to its right. Weights of inputs that are always zero leave first, the smallest of them before others.
 ///
 /// ```
 /// use precode_core::Progress;
@@ -122,9 +122,6 @@ pub fn keep(
     }
     let mut weights = weights.to_vec();
     let factor_of = |row: usize| &factors[row / (rows / factors.len())];
-    for (row, weights) in weights.chunks_mut(inputs).enumerate() {
-        factor_of(row).dead.iter().for_each(|&column| weights[column] = 0.0);
-    }
     let mut mask = vec![false; weights.len()];
     let mut taken = 0;
     for start in (0..inputs).step_by(block) {
@@ -134,10 +131,18 @@ pub fn keep(
         let mut places: Vec<(usize, usize)> =
             (0..rows).flat_map(|row| (start..stop).map(move |column| (row, column))).collect();
         let cost = |&(row, column): &(usize, usize)| {
-            let cost = (weights[row * inputs + column] / factor_of(row).row(column)[0]).powi(2);
-            if invert { -cost } else { cost }
+            let (factor, square) = (factor_of(row), weights[row * inputs + column].powi(2));
+            let cost = if factor.dead[column] {
+                [0.0, square]
+            } else {
+                [square / factor.row(column)[0].powi(2), 0.0]
+            };
+            if invert { cost.map(|cost| 0.0 - cost) } else { cost }
         };
-        places.sort_by(|a, b| (cost(b) + 0.0).total_cmp(&(cost(a) + 0.0)));
+        places.sort_by(|a, b| {
+            let ([first, second], [other, another]) = (cost(b), cost(a));
+            first.total_cmp(&other).then(second.total_cmp(&another))
+        });
         places.iter().take(upto - taken).for_each(|&(row, column)| mask[row * inputs + column] = true);
         taken = upto;
         for (row, weights) in weights.chunks_mut(inputs).enumerate() {
@@ -197,6 +202,8 @@ mod tests {
         let factors = [Factor::of(&hessian, 2, DAMPING).unwrap()];
         let mask = keep(&[9.0, 0.1, 9.0, 0.2], &factors, 2, 128, false, &Progress::default());
         assert_eq!(mask.unwrap(), [false, true, false, true]);
+        let mask = keep(&[1.0, 0.1, -9.0, 0.2], &factors, 3, 128, false, &Progress::default());
+        assert_eq!(mask.unwrap(), [false, true, true, true]);
         let refuse = |weights: &[f64], kept, block| {
             keep(weights, &factors, kept, block, false, &Progress::default()).is_err()
         };

@@ -23,7 +23,8 @@ pub(super) const OBS: Record = Record {
     random: false,
     features: false,
     reference: "arXiv 2208.11580",
-    deviations: "H = E[z z'] of the layer's inputs z over the training data, damped by 0.01 of its mean diagonal. \
+    deviations: "H = E[z z'] of the layer's inputs z over the training data, the positions of a sequence or an image \
+                 added up, damped by 0.01 of its mean diagonal. \
                  Weights leave in one order over all rows and layers: always the row whose next removal costs least \
                  goes on. The updated weights choose the mask; the ticket starts at theta_0. Scores are places in the \
                  order of removal, whose mean keeps whole rows or columns.",

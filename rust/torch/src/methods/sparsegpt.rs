@@ -24,9 +24,10 @@ pub(super) const SPARSEGPT: Record = Record {
     schedule: "one shot, in blocks of 128 columns",
     nested: false,
     reference: "arXiv 2301.00774, algorithm 1",
-    deviations: "H and its damping as of obs. Layer by layer at the same density, whatever the scope; shares of blocks \
-                 and layers are rounded so that their sum is exact. The updated weights choose the mask; the ticket \
-                 starts at theta_0.",
+    deviations: "H and its damping as of obs. Weights of inputs that are always zero leave first, the smallest before \
+                 others; the official code sets them to zero. Layer by layer at the same density, whatever the scope; \
+                 shares of blocks and layers are rounded so that their sum is exact. The updated weights choose the \
+                 mask; the ticket starts at theta_0.",
     find: sparsegpt,
     ..OBS
 };

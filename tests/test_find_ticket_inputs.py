@@ -1,0 +1,235 @@
+"""Methods that look at what layers multiply their weights with, and at single samples, in modules of every form."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv1d, cross_entropy, linear, pad
+
+import obs_reference as reference
+import precode as pc
+from small_modules import data
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BY_INPUTS = ("wanda", "wanda-global", "obs", "obs-rounds", "sparsegpt")
+SCALE = torch.arange(1.0, 7) * 3
+
+
+def trained(module):
+    """A training that leaves the module as it is: it is one that was trained before."""
+
+
+class Net(nn.Module):
+    """Two linear layers that `forward` uses in ways of its own."""
+
+    def __init__(self, forward=None):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.way = forward or (lambda net, x: net.second(net.first(x).relu()))
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+def ticket(module, method, density=0.4, given=None, loss=cross_entropy):
+    options = {"epochs": 1} if method == "obs-rounds" else {"train": trained}
+    return pc.find_ticket(module, method, density, given or data(), loss, **options)
+
+
+def edits_later(net, x):
+    x = x + 0
+    hidden = net.first(x)
+    x = x * SCALE if torch.is_grad_enabled() else x.mul_(SCALE)
+    return net.second((hidden + x.sum(1, keepdim=True)).relu())
+
+
+def in_parts(net, x):
+    return torch.cat([net.second(net.first(part).relu()) for part in x.split(7)])
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+@pytest.mark.parametrize("method", BY_INPUTS)
+def test_inputs_are_those_of_each_call_when_it_is_made(method):
+    plain = Net(lambda net, x: net.second((net.first(x) + (x * SCALE).sum(1, keepdim=True)).relu()))
+    assert ticket(Net(edits_later), method) == ticket(plain, method)
+    assert ticket(Net(in_parts), method) == ticket(Net(), method)
+    x, y = data()
+    skips = Net(lambda net, x: net.second(net.first(x).relu() if len(x) > 10 else x.repeat(1, 2)[:, :8]))
+    some = ticket(skips, method, given=[(x[:8], y[:8]), (x[8:], y[8:])])
+    assert some.kept == round(0.4 * 72)
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("method", ["wanda", "obs", "sparsegpt"])
+def test_uses_outside_of_the_calls_of_a_layer_are_said(method):
+    def mixed(net, x):
+        return net.second(torch.cat([net.first(x[:12]), linear(x[12:] * 3, net.first.weight)]).relu())
+
+    with pytest.warns(pc.TicketWarning, match=r"'first\.weight' is used outside of the calls of its layer too"):
+        ticket(Net(mixed), method)
+    with pytest.raises(pc.UnsupportedError, match=r"'first\.weight' is called within a transform of torch\.func"):
+        ticket(Net(lambda net, x: net.second(torch.vmap(net.first)(x).relu())), method)
+
+
+class Causal(nn.Conv1d):
+    """A convolution that sees the past alone: it pads by itself."""
+
+    def forward(self, x):
+        return conv1d(pad(x, (2, 0)), self.weight, self.bias)
+
+
+class Standardized(nn.Conv1d):
+    """A convolution whose weight is computed, and whose input is not."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2), keepdim=True)
+        return conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Scaled(nn.Linear):
+    def forward(self, x):
+        return super().forward(x * SCALE)
+
+
+class Turned(nn.Linear):
+    """A linear layer with inputs first."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.weight = nn.Parameter(self.weight.detach().T.clone())
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("method", BY_INPUTS)
+def test_layers_whose_own_forward_changes_the_inputs_are_refused(method):
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 2, 6), torch.randint(3, (12,))
+
+    def with_first(layer):
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(18, 3))
+
+    for kind in (Causal, Standardized):
+        layer = kind(2, 3, 3, padding=0 if kind is Causal else 1)
+        module = with_first(layer)
+        if kind is Causal:
+            with pytest.raises(pc.UnsupportedError, match=r"'0\.weight' is of a Causal whose own forward"):
+                ticket(module, method, given=(x, y))
+        else:
+            assert ticket(module, method, given=(x, y)).masks.keys() == {"0.weight", "2.weight"}
+    for kind in (Scaled, Turned):
+        with pytest.raises(pc.UnsupportedError, match=f"is of a {kind.__name__} whose own forward"):
+            ticket(nn.Sequential(kind(6, 8), nn.ReLU(), nn.Linear(8, 3)), method)
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+def test_rows_of_a_linear_layer_with_inputs_first_are_its_outputs():
+    module = nn.Sequential(Turned(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    mask = pc.find_ticket(module, "magnitude-init", 0.5, data(), cross_entropy, granularity="row").masks["0.weight"]
+    assert mask.shape == (6, 8)
+    assert torch.equal(mask, mask.any(0).expand(6, 8))
+    assert int(mask.any(0).sum()) == 4
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("method", ["wanda", "wanda-global"])
+def test_inputs_that_are_always_zero_say_nothing(method):
+    x, y = data()
+    with pytest.raises(pc.PrecodeValueError, match="9 of 9 kept weights are of inputs that are always zero"):
+        ticket(nn.Linear(6, 3), method, 0.5, (x * 0, y))
+    x[:, :2] = 0
+    with pytest.warns(pc.TicketWarning, match="of inputs that are always zero, .*: they are kept for their place"):
+        ticket(nn.Linear(6, 3), method, 0.8, (x, y))
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+def test_sparsegpt_keeps_the_largest_weights_of_inputs_that_are_always_zero():
+    torch.manual_seed(0)
+    x, y = data()
+    x[:, :3] = 0
+    module = nn.Linear(6, 8, bias=False)
+    found = ticket(module, "sparsegpt", 0.7, (x, y)).masks["weight"].numpy()
+    expected = reference.sparsegpt(module.weight.detach().double().numpy(), x.double().numpy(), 34 / 48, 0.01, 128)
+    assert np.array_equal(found, expected)
+    assert found[:, 3:].all()
+
+
+def by_hand(module, x, y, loss, density):
+    """The mask of Optimal Brain Surgeon by the gradients of single samples, by autograd, of all prunable weights."""
+    weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    rows = []
+    for place in range(len(x)):
+        gradient = torch.autograd.grad(loss(module, x[place : place + 1], y[place : place + 1]), weights)
+        rows.append(torch.cat([part.double().flatten() for part in gradient]))
+    rows = torch.stack(rows)
+    fisher = rows.T @ rows / len(rows)
+    fisher += 0.01 * fisher.diagonal().mean() * torch.eye(len(fisher), dtype=torch.float64)
+    values = torch.cat([weight.detach().double().flatten() for weight in weights])
+    left = list(range(len(values)))
+    while len(left) > round(density * len(values)):
+        inverse = torch.linalg.inv(fisher[left][:, left])
+        place = int((values[left].square() / inverse.diagonal()).argmin())
+        values[left] -= inverse[:, place] * values[left[place]] / inverse[place, place]
+        values[left[place]] = 0
+        left.pop(place)
+    kept = torch.zeros(len(values), dtype=torch.bool)
+    kept[left] = True
+    return kept
+
+
+def flat(found):
+    return torch.cat([mask.flatten() for mask in found.masks.values()])
+
+
+def turned_round(net, x):
+    return net.second(net.first(x.flip(0)).flip(0).relu())
+
+
+def one_by_one(net, x):
+    return torch.stack([net.second(net.first(row).relu()) for row in x])
+
+
+def sorted_first(net, x):
+    order = x[:, 0].argsort()
+    return net.second(net.first(x[order]).relu()[order.argsort()])
+
+
+def tied(net, x):
+    return torch.tanh(net.first(x)) @ net.first.weight[:, :3] + 0 * net.second.weight.sum()
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("forward", [None, turned_round, one_by_one, sorted_first, in_parts, tied])
+def test_gradients_of_single_samples_are_those_of_autograd(forward):
+    module, (x, y) = Net(forward).double(), data()
+    x = x.double()
+    found = ticket(module, "obs-loss", given=[(x[:20], y[:20]), (x[20:], y[20:])])
+    expected = by_hand(module, x, y, lambda net, x, y: cross_entropy(net(x), y), 0.4)
+    assert torch.equal(flat(found), expected)
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+def test_penalties_of_the_loss_are_in_the_gradients_of_single_samples():
+    module, (x, y) = Net().double(), data()
+    x = x.double()
+
+    def loss(output, y, net):
+        return cross_entropy(output, y) + 0.1 * sum(parameter.square().sum() for parameter in net.parameters())
+
+    expected = by_hand(module, x, y, lambda net, x, y: loss(net(x), y, net), 0.4)
+    assert torch.equal(flat(ticket(module, "obs-loss", given=(x, y), loss=loss)), expected)
+
+
+def test_samples_that_cannot_be_told_apart_are_refused():
+    module = Net(turned_round)
+    module.first = nn.Sequential(module.first, nn.BatchNorm1d(8))
+    with pytest.raises(pc.UnsupportedError, match="batch normalization in training mode mixes them"):
+        ticket(module, "obs-loss")
+    with pytest.raises(pc.UnsupportedError, match="single samples, which cannot be told apart"):
+        ticket(Net(lambda net, x: net.second(net.first(x).relu()).mean(0, keepdim=True).expand(32, 3)), "obs-loss")
