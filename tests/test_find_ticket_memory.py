@@ -71,11 +71,11 @@ def multiple(method, layers, width, density=0.6, options="epochs=1"):
     return float(child.stdout)
 
 
-# Layers of 64, 16 and 4 MB: the allocator would keep the two smaller ones, and goes on keeping the smallest.
+# Layers of 64, 16 and 4 MB, of which the allocator would keep the two smaller ones.
 @pytest.mark.parametrize(("layers", "width"), [(1, 4000), (4, 2000), (25, 1000)])
 @pytest.mark.parametrize(
     ("method", "most"),
-    [("magnitude-init", 4), ("random", 4), ("snip", 4), ("grasp", 5), ("magnitude", 6), ("imp", 6.5)],
+    [("magnitude-init", 4), ("random", 4), ("snip", 4), ("grasp", 4.3), ("magnitude", 6), ("imp", 6.5)],
 )
 def test_a_search_takes_so_many_times_the_memory_of_the_weights(method, most, layers, width):
     assert 1 <= multiple(repr(method), layers, width) <= most
