@@ -233,3 +233,20 @@ def test_samples_that_cannot_be_told_apart_are_refused():
         ticket(module, "obs-loss")
     with pytest.raises(pc.UnsupportedError, match="single samples, which cannot be told apart"):
         ticket(Net(lambda net, x: net.second(net.first(x).relu()).mean(0, keepdim=True).expand(32, 3)), "obs-loss")
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+def test_losses_of_a_batch_that_are_no_mean():
+    module, (x, y) = Net().double(), data()
+    x = x.double()
+
+    def summed(output, y):
+        return cross_entropy(output, y, reduction="sum")
+
+    assert ticket(module, "obs-loss", given=(x, y), loss=summed) == ticket(module, "obs-loss", given=(x, y))
+
+    def contrasted(output, y):
+        return cross_entropy(output @ output.T, torch.arange(len(output)))
+
+    with pytest.raises(pc.UnsupportedError, match="the loss of a batch must be the mean of those of its samples"):
+        ticket(module, "obs-loss", given=(x, y), loss=contrasted)

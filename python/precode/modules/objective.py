@@ -17,13 +17,14 @@ from precode._internal import memory
 from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
 from precode._internal.parts import exact, parts
 from precode._internal.randomness import reseed
-from precode.modules import gradients, training
-from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples, tensors, twice
+from precode.modules import agreement, gradients, training
+from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples
 from precode.modules.booleans import inputs_of, labels_of
 from precode.modules.flow import SynapticFlow
 from precode.modules.gradients import Mean, Tensors
 from precode.modules.layers import Watch
-from precode.modules.learner import Learner, Loss
+from precode.modules.learner import Loss
+from precode.modules.single_samples import SingleSamples
 from precode.modules.training import OptimizerFactory
 
 HIDDEN = (
@@ -37,23 +38,7 @@ STEP = 1e-2
 AGREEMENT = 0.2
 """Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
 
-NEAR = {True: 1e-3, False: 5e-2}
-"""Relative difference up to which two ways to the gradient of a sample agree, by whether all types are wide."""
-
-APART = (
-    "this method needs the gradients of single samples, which cannot be told apart in this module: its layers must be "
-    "called on the samples of the batch, along the first axis and in their order"
-)
-
 ELSEWHERE = "'{}' is used outside of the calls of its layer too, by {}: what it is multiplied with there does not count"
-
-BY_PLACE = (
-    "with masks on, the module computes something else than with these weights at zero: masks change the order of "
-    "parameters() and the names that get_parameter and state_dict know, so that its forward must find weights by "
-    "attributes, such as self.layer.weight"
-)
-
-BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 LARGE = 2**22
 """Weights of a network whose memory is worth time: that of a search for reference cycles, and of memory that is new."""
@@ -62,7 +47,7 @@ NOISE = 1e-4
 """Part of the gradient below which its change is not known: that of float32 over the step."""
 
 
-class ModuleObjective(Learner):
+class ModuleObjective(SingleSamples):
     """What methods ask, answered on copies of a module.
 
     Gradients are taken as the first training step would take them: batch normalization with the statistics of the
@@ -253,97 +238,6 @@ class ModuleObjective(Learner):
         found: tuple[torch.Tensor, torch.Tensor] = self._once(samples, [], "samples")
         return found
 
-    def fisher(self, at: Tensors) -> torch.Tensor:
-        """Empirical Fisher matrix of all prunable weights together, (weights, weights), float64, on all data.
-
-        The gradient of a sample is its own term in the gradient of the batch, times the samples of the batch; without
-        batch normalization, that is the gradient of its loss alone. Where terms cannot be told from the calls of the
-        layers, samples are taken one by one.
-        """
-        fisher = torch.zeros((), dtype=torch.float64, device="cpu")
-        count, weight = 0, 0.0
-        watch = Watch(self._slots, self._prunable)
-        with self._data().isolated(), self._at(at):
-            alone: bool | None = None
-            for x, y in self._data().epoch(SCORING):
-                if alone is None:
-                    alone = self._must_be_alone(watch, x, y)
-                n = samples(x)
-                rows = torch.stack([self._row(x, y, place) for place in range(n)]) if alone else self._rows(watch, x, y)
-                if rows is None:
-                    raise UnsupportedError(f"{APART}: the layers are called in other ways in some batches")
-                fisher = fisher + rows.T @ rows
-                count, weight = count + n, weight + self._data().weight(x, y)
-        if not alone:
-            watch.check_called()
-        # Labels of a sample are as many as of the mean sample, however the data are cut.
-        return fisher * (count / weight) ** 2 / count
-
-    def _rows(self, watch: Watch, x: Any, y: Any) -> torch.Tensor | None:
-        """The gradients of a batch's samples by the calls of the layers, (samples, weights), times their labels.
-
-        None where they cannot be told.
-        """
-        with torch.inference_mode(False), torch.enable_grad():
-            with watch:
-                loss = self._loss_of(self._module, x, y)
-            self._others(loss, training.trainable(self._module))
-            rows = watch.gradients(loss, samples(x))
-        self._buffers.put_back()
-        return None if rows is None else rows * self._data().weight(x, y)
-
-    def _row(self, x: Any, y: Any, place: int) -> torch.Tensor:
-        """The gradient of one sample, (weights,), times its labels.
-
-        It is that of a batch that has the sample twice: modules may drop an axis of one.
-        """
-        x, y = (twice(part, samples(x), place) for part in (x, y))
-        weight = self._data().weight(x, y) / 2
-        trained = training.trainable(self._module)
-        parameters = [self._slots[name].parameter for name in self._prunable]
-        if not weight:  # its labels are all ignored
-            return torch.zeros(sum(each.numel() for each in parameters), dtype=torch.float64, device="cpu")
-        with torch.inference_mode(False), torch.enable_grad():
-            loss = self._loss_of(self._module, x, y)
-            gradients.backward(loss, trained, self._others(loss, trained))
-            found = gradients.taken(self._prunable, parameters)
-        self._module.zero_grad()
-        self._buffers.put_back()
-        layouts = [self.layouts[name] for name in self._prunable]
-        rows = [layout.canonical(gradient).flatten() for layout, gradient in zip(layouts, found, strict=True)]
-        return torch.cat(rows).to("cpu", torch.float64) * weight
-
-    def _must_be_alone(self, watch: Watch, x: Any, y: Any) -> bool:
-        """Whether the calls of the layers do not tell the terms of samples in the gradient of a batch.
-
-        Some samples are compared with what they give alone, in evaluation mode.
-
-        Raises:
-            UnsupportedError: and the samples cannot be taken alone.
-        """
-        modes = {layer: layer.training for layer in self._module.modules()}
-        self._module.eval()
-        n = samples(x)
-        near = max(NEAR[slot.parameter.element_size() > 2] for slot in self._slots.values())
-        try:
-            rows = self._rows(watch, x, y)
-            for place in sorted({0, n // 2, n - 1}):
-                row = self._row(x, y, place)
-                if rows is None or torch.dist(rows[place], row) > near * max(row.norm(), rows[place].norm()):
-                    rows = None
-                    break
-        except PrecodeError:
-            raise
-        except Exception as error:
-            said = str(error).strip().partition("\n")[0]
-            raise UnsupportedError(f"{APART} ({said})") from error
-        finally:
-            for layer, training_mode in modes.items():
-                layer.training = training_mode
-        if rows is None and any(isinstance(layer, BATCH_NORMS) and layer.training for layer in modes):
-            raise UnsupportedError(f"{APART}: batch normalization in training mode mixes them")
-        return rows is None
-
     def gauss_newton(self, at: Tensors) -> torch.Tensor:
         """Gauss-Newton matrix of all parameters together, (parameters, parameters), float64, on all data.
 
@@ -430,7 +324,13 @@ class ModuleObjective(Learner):
         end = self.epochs if end_epoch is None else min(end_epoch, self.epochs)
         network = self._network(start, masks)
         if masks is not None and self._batches is not None and not self._is_checked:
-            self._check_masked(network, start, masks)
+            chosen = dict(zip(self._prunable, masks, strict=True))
+            pairs = zip(self._names, start, strict=True)
+            pruned = [value * chosen[name] if name in chosen else value for name, value in pairs]
+            with self._isolated(), self._at(pruned):
+                agreement.check(self._module, network, self._batches.first, self._device, self._seed)
+            self._buffers.put(network)
+            self._is_checked = True
         kept = self.fit(network, range(first_epoch, end), snapshots, rate)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
@@ -442,37 +342,6 @@ class ModuleObjective(Learner):
             gc.collect()  # torch's parametrized layers are in a reference cycle
         memory.trim()
         return self._out(values), kept, float(end - first_epoch)
-
-    def _check_masked(self, network: nn.Module, start: Tensors, masks: Tensors) -> None:
-        """Refuses a module that computes something else once masks are on, or nothing.
-
-        Raises:
-            UnsupportedError: it does.
-        """
-        chosen = dict(zip(self._prunable, masks, strict=True))
-        values = [
-            value * chosen[name] if name in chosen else value for name, value in zip(self._names, start, strict=True)
-        ]
-        first = self._data().first
-        x = first[0] if first else None
-        both = (self._module, network)
-        modes = {layer: layer.training for each in both for layer in each.modules()}
-        outputs: list[Any] = []
-        with self._isolated(), torch.inference_mode(False), torch.enable_grad(), self._at(values):
-            try:
-                for each in both:
-                    reseed(self._device, self._seed)
-                    outputs.append(call(each.eval(), x))
-            except Exception as error:
-                if outputs:
-                    raise UnsupportedError(f"{BY_PLACE} ({type(error).__name__}: {error})") from error
-            finally:
-                for layer, mode in modes.items():
-                    layer.training = mode
-        if len(outputs) == 2 and not all(map(_is_near, *map(tensors, outputs))):
-            raise UnsupportedError(BY_PLACE)
-        self._buffers.put(network)
-        self._is_checked = True
 
     def dense_epochs(self) -> Iterator[Tensors]:
         """The values after each epoch of the dense training, which goes no further than they are asked for."""
@@ -554,14 +423,6 @@ def _alone(x: Any) -> Any:
 
 def _itself(x: Any) -> Any:
     return x
-
-
-def _is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two results are the same but for rounding."""
-    if one.shape != other.shape or not one.is_floating_point():
-        return one.shape == other.shape
-    size = float(other.abs().max()) if other.numel() else 0.0
-    return bool(torch.allclose(one, other, rtol=1e-2, atol=1e-2 * size, equal_nan=True))
 
 
 class _Call(nn.Module):
