@@ -705,17 +705,24 @@ class Graphs:
     def to(self, device):
         return Graphs(self.x.to(device), self.y.to(device))
 
+    def clone(self):
+        return Graphs(self.x.clone(), self.y.clone())
+
+
+class ReadGraphs(nn.Module):
+    """A module of graphs that edits them in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, batch):
+        batch.x.mul_(0.5)
+        return self.net(batch.x)
+
 
 @pytest.mark.parametrize("labels", [lambda batch: batch, lambda batch: None])
 def test_objects_as_labels_need_a_weight(labels):
-    class Read(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = mlp()
-
-        def forward(self, batch):
-            return self.net(batch.x)
-
     x, y = data()
     held = [Graphs(x[:20], y[:20]), Graphs(x[20:], y[20:])]
 
@@ -726,10 +733,11 @@ def test_objects_as_labels_need_a_weight(labels):
         return output.square().mean()
 
     with pytest.raises(pc.PrecodeValueError, match=r"how much each batch counts is not known, .*weight=lambda x, y:"):
-        pc.find_ticket(Read(), "snip", 0.3, held, loss, unpack=unpack)
-    by_size = pc.find_ticket(Read(), "snip", 0.3, held, loss, unpack=unpack, weight=lambda x, y: len(x.y))
-    whole = pc.find_ticket(Read(), "snip", 0.3, [Graphs(x, y)], loss, unpack=unpack)
+        pc.find_ticket(ReadGraphs(), "snip", 0.3, held, loss, unpack=unpack)
+    by_size = pc.find_ticket(ReadGraphs(), "snip", 0.3, held, loss, unpack=unpack, weight=lambda x, y: len(x.y))
+    whole = pc.find_ticket(ReadGraphs(), "snip", 0.3, [Graphs(x, y)], loss, unpack=unpack)
     assert by_size == whole
+    assert torch.equal(torch.cat([held[0].x, held[1].x]), x)
 
 
 def test_several_batches_in_a_tuple_are_refused():

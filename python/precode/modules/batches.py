@@ -65,25 +65,32 @@ def is_named(value: Any) -> bool:
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
-def of_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """A collection with a function of each of its tensors; objects that move by a `to` of their own as they are."""
+def of_tensors(
+    function: Callable[[torch.Tensor], torch.Tensor], value: Any, opaque: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """A collection with a function of each of its tensors, and another of objects that move by a `to` of their own."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, PackedSequence):
         return PackedSequence(function(value.data), *value[1:])
-    return value if callable(getattr(value, "to", None)) else mapped(partial(of_tensors, function), value)
+    if callable(getattr(value, "to", None)):
+        return opaque(value)
+    return mapped(partial(of_tensors, function, opaque=opaque), value)
 
 
 def owned(*values: Any) -> tuple[Any, ...]:
-    """Copies of tensors, also within collections; what is one tensor in several places stays one."""
-    copies: dict[int, torch.Tensor] = {}
+    """Copies of tensors, also within collections, and of objects that have a `clone`, such as graphs.
 
-    def own(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in copies:
-            copies[id(tensor)] = tensor.clone()
-        return copies[id(tensor)]
+    What is one in several places stays one.
+    """
+    copies: dict[int, Any] = {}
 
-    return tuple(of_tensors(own, value) for value in values)
+    def own(value: Any) -> Any:
+        if id(value) not in copies:
+            copies[id(value)] = value.clone() if callable(getattr(value, "clone", None)) else value
+        return copies[id(value)]
+
+    return tuple(of_tensors(own, value, own) for value in values)
 
 
 def call(module: nn.Module, x: Any) -> Any:
