@@ -642,3 +642,34 @@ def test_a_buffer_in_the_memory_of_a_weight_is_no_copy_of_it():
     assert list(ticket.masks) == ["second.weight"]
     with pytest.raises(pc.PrecodeValueError, match=r"'first\.weight' .*seen"):
         pc.find_ticket(module, "magnitude-init", 0.5, prunable="first.weight")
+
+
+class Looking(nn.Module):
+    """A language model whose head is the table, without being called."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.hidden = nn.Embedding(10, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        return nn.functional.linear(self.hidden(self.table(x)).tanh(), self.table.weight)
+
+
+def test_rows_of_a_table_that_is_the_head_are_outputs():
+    module = seeded(Looking)
+    batch = torch.arange(10), torch.arange(10)
+    ticket = pc.find_ticket(module, "snip", 0.5, batch, cross_entropy, granularity="row")
+    assert list(ticket.masks) == ["hidden.weight"]
+    both = pc.find_ticket(module, "snip", 0.5, batch, cross_entropy, granularity="row", prunable=["auto", nn.Embedding])
+    assert both.config["left_out"] == {"table.weight": "its rows are the outputs of the module"}
+
+
+def test_rows_of_modules_that_take_their_inputs_to_numpy():
+    class Scaled(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x / float(abs(x.numpy()).max()))
+
+    module = seeded(lambda: Scaled(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    batch = torch.linspace(-1, 1, 60).view(10, 6), torch.arange(10) % 3
+    ticket = pc.find_ticket(module, "snip", 0.5, batch, cross_entropy, granularity="row")
+    assert ticket.config["left_out"] == {"2.weight": "its rows are the outputs of the module"}

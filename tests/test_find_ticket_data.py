@@ -2,9 +2,10 @@
 
 import copy
 import random
-from collections import UserDict, namedtuple
+from collections import UserDict, deque, namedtuple
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, TensorDataset
+from torch.utils.data import ChainDataset, DataLoader, Dataset, IterableDataset, RandomSampler, Sampler, TensorDataset
 
 import precode as pc
 from small_modules import assert_same, data, mlp, snip_by_hand
@@ -744,3 +745,58 @@ def test_several_batches_in_a_tuple_are_refused():
     x, y = data()
     with pytest.raises(pc.PrecodeTypeError, match=r"does not take the inputs .* several batches \(x, y\) go in a list"):
         pc.find_ticket(mlp(), "snip", 0.3, ((x[:5], y[:5]), (x[5:], y[5:])), cross_entropy)
+
+
+class Walking(Sampler):
+    """A sampler that goes on from where it was, whatever it keeps that in."""
+
+    def __init__(self, state, place, step):
+        self.state, self.place, self.step = state, place, step
+
+    def __iter__(self):
+        for _ in range(16):
+            yield self.place(self.state) % 32
+            self.step(self.state)
+
+    def __len__(self):
+        return 16
+
+
+STATES = {
+    "dict": (lambda: {"at": 0}, lambda s: s["at"], lambda s: s.update(at=s["at"] + 1)),
+    "deque": (lambda: deque(range(32)), lambda s: s[0], lambda s: s.rotate(-1)),
+    "list": (lambda: [0], lambda s: s[0], lambda s: s.append(s.pop() + 1)),
+    "object": (lambda: SimpleNamespace(at=0), lambda s: s.at, lambda s: setattr(s, "at", s.at + 1)),
+    "nested": (lambda: {"of": [[0]]}, lambda s: s["of"][0][0], lambda s: s["of"][0].append(s["of"][0].pop() + 1)),
+    "tensor": (lambda: torch.zeros(1, dtype=torch.long), int, lambda s: s.add_(1)),
+    "array": (lambda: np.zeros(1, dtype=int), lambda s: int(s[0]), lambda s: np.add(s, 1, out=s)),
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_samplers_are_put_back_whatever_they_keep_their_place_in(kind):
+    make, place, step = STATES[kind]
+    sampler = Walking(make(), place, step)
+    loader = DataLoader(TensorDataset(*data()), batch_size=8, sampler=sampler)
+    first, second = (pc.find_ticket(mlp(), "snip", 0.3, loader, cross_entropy) for _ in range(2))
+    assert first == second
+    assert place(sampler.state) == 0
+
+
+def test_iterators_that_samplers_hold_are_said():
+    sampler = Walking(iter(range(10**6)), next, lambda state: None)
+    loader = DataLoader(TensorDataset(*data()), batch_size=8, sampler=sampler)
+    with pytest.warns(pc.TicketWarning, match=r"hold an iterator \(range_iterator\), which cannot"):
+        pc.find_ticket(mlp(), "snip", 0.3, loader, cross_entropy)
+
+
+def test_loaders_of_chained_streams_have_no_length():
+    x, y = data()
+
+    class Part(IterableDataset):
+        def __iter__(self):
+            return iter([(x[i], y[i]) for i in range(8)])
+
+    loader = DataLoader(ChainDataset([Part(), Part()]), batch_size=4)
+    ticket = pc.find_ticket(mlp(), "snip", 0.3, loader, cross_entropy)
+    assert ticket == pc.find_ticket(mlp(), "snip", 0.3, (torch.cat([x[:8]] * 2), torch.cat([y[:8]] * 2)), cross_entropy)

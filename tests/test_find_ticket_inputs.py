@@ -82,17 +82,26 @@ class Causal(nn.Conv1d):
         return conv1d(pad(x, (2, 0)), self.weight, self.bias)
 
 
-class Standardized(nn.Conv1d):
-    """A convolution whose weight is computed, and whose input is not."""
+class Plain(nn.Conv1d):
+    """A convolution with a forward of its own, which does the same."""
 
     def forward(self, x):
-        weight = self.weight - self.weight.mean((1, 2), keepdim=True)
-        return conv1d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return conv1d(x.clone(), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups).relu()
 
 
 class Scaled(nn.Linear):
     def forward(self, x):
         return super().forward(x * SCALE)
+
+
+class Modulated(nn.Linear):
+    def forward(self, x):
+        return linear(x, self.weight * SCALE, self.bias)
+
+
+class Twice(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + super().forward(x * SCALE)
 
 
 class Turned(nn.Linear):
@@ -115,15 +124,14 @@ def test_layers_whose_own_forward_changes_the_inputs_are_refused(method):
     def with_first(layer):
         return nn.Sequential(layer, nn.Flatten(), nn.Linear(18, 3))
 
-    for kind in (Causal, Standardized):
-        layer = kind(2, 3, 3, padding=0 if kind is Causal else 1)
-        module = with_first(layer)
-        if kind is Causal:
-            with pytest.raises(pc.UnsupportedError, match=r"'0\.weight' is of a Causal whose own forward"):
-                ticket(module, method, given=(x, y))
-        else:
-            assert ticket(module, method, given=(x, y)).masks.keys() == {"0.weight", "2.weight"}
-    for kind in (Scaled, Turned):
+    with pytest.raises(pc.UnsupportedError, match=r"'0\.weight' is of a Causal whose own forward"):
+        ticket(with_first(Causal(2, 3, 3)), method, given=(x, y))
+    plain = nn.Conv1d(2, 3, 3, padding=1)
+    own = Plain(2, 3, 3, padding=1)
+    own.load_state_dict(plain.state_dict())
+    first, second = (ticket(with_first(layer), "wanda", given=(x, y)).masks["0.weight"] for layer in (plain, own))
+    assert torch.equal(first, second)
+    for kind in (Scaled, Modulated, Twice, Turned):
         with pytest.raises(pc.UnsupportedError, match=f"is of a {kind.__name__} whose own forward"):
             ticket(nn.Sequential(kind(6, 8), nn.ReLU(), nn.Linear(8, 3)), method)
 
@@ -250,3 +258,67 @@ def test_losses_of_a_batch_that_are_no_mean():
 
     with pytest.raises(pc.UnsupportedError, match="the loss of a batch must be the mean of those of its samples"):
         ticket(module, "obs-loss", given=(x, y), loss=contrasted)
+
+
+class OwnGradient(nn.Module):
+    """A model of forces: its outputs are a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.net(x).tanh().sum(), x, create_graph=True)[0][:, :3]
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+def test_modules_that_take_gradients_themselves_are_watched():
+    assert ticket(OwnGradient(), "wanda").masks.keys() == {"net.first.weight", "net.second.weight"}
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.filterwarnings("ignore:nothing is kept of:precode.TicketWarning")
+def test_gradients_of_single_samples_need_no_layer_that_can_be_watched():
+    def stopped(net, x):
+        with torch.no_grad():
+            gate = net.first(x).sigmoid()
+        return net.second(net.first(x).relu() * gate)
+
+    module, (x, y) = Net(stopped).double(), data()
+    x = x.double()
+    expected = by_hand(module, x, y, lambda net, x, y: cross_entropy(net(x), y), 0.4)
+    assert torch.equal(flat(ticket(module, "obs-loss", given=(x, y))), expected)
+
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.cell, self.head = nn.RNN(6, 4, batch_first=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.cell(x[:, None])[0][:, -1])
+
+    recurrent = Read().double()
+    expected = by_hand(recurrent, x, y, lambda net, x, y: cross_entropy(net(x), y), 0.4)
+    assert torch.equal(flat(ticket(recurrent, "obs-loss", given=(x, y))), expected)
+
+
+def test_a_loss_that_holds_a_state_is_as_before():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(3))
+
+        def forward(self, output, y):
+            loss = cross_entropy(output - self.centre, y)
+            self.centre = 0.9 * self.centre + 0.1 * output.detach().mean(0)
+            return loss
+
+    x, y = data()
+    loss, batches = Centred(), [(x[:16], y[:16]), (x[16:], y[16:])]
+    for method in ("snip", "grasp", "imp"):
+        found = [pc.find_ticket(Net(), method, 0.4, batches, loss, epochs=2) for _ in range(2)]
+        assert found[0] == found[1]
+        assert not loss.centre.any()

@@ -62,7 +62,7 @@ def test_activation_checkpointing_changes_no_ticket(method):
     got = pc.find_ticket(fresh, method, 0.3, data(), cross_entropy, epochs=4)
     assert all(torch.equal(mask, expected.masks[name]) for name, mask in got.masks.items())
     if method in ("grasp", "obs-loss"):
-        with pytest.raises(pc.UnsupportedError, match=r"second derivatives|activation checkpointing off"):
+        with pytest.raises(pc.UnsupportedError, match=r"use_reentrant=False"):
             pc.find_ticket(again, method, 0.3, data(), cross_entropy, epochs=4)
     else:
         got = pc.find_ticket(again, method, 0.3, data(), cross_entropy, epochs=4)

@@ -27,6 +27,11 @@ SCORING = 2**32 - 1
 IGNORED = -100
 """The class that `torch.nn.functional.cross_entropy` leaves out of its mean."""
 
+READ_ON = (
+    "the data hold an iterator ({}), which cannot be put back: if it goes on from where it was, batches differ each "
+    "time that they are read, and so do tickets"
+)
+
 NAMED = "make y a dictionary in which those of the loss are named 'labels', or "
 """What to do where the tensors of y count differently."""
 
@@ -184,6 +189,7 @@ class Batches:
         self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
         self._counting = Counting(data)
         self._before = {0: self._counting.now()}  # epochs
+        self.said = [READ_ON.format(kind) for kind in self._counting.iterators]  # doubts about the data
         self._is_sized, self.steps = hasattr(data, "__len__"), 0  # as long as they are counted
         with self.isolated():
             self.first = next(self.epoch(0), None)
@@ -317,9 +323,12 @@ class Batches:
         if isinstance(self._data, list) and self._unpack is None:
             return any(samples(pair[0]) == 1 for pair in self._data if isinstance(pair, list | tuple) and pair)
         size, dataset = getattr(self._data, "batch_size", None), getattr(self._data, "dataset", None)
-        if not isinstance(size, int) or not hasattr(dataset, "__len__") or getattr(self._data, "drop_last", False):
+        if not isinstance(size, int) or getattr(self._data, "drop_last", False):
             return False
-        return size == 1 or len(dataset) % size == 1  # type: ignore[arg-type]
+        try:
+            return size == 1 or len(dataset) % size == 1  # type: ignore[arg-type]
+        except TypeError:  # a stream, or several
+            return False
 
 
 def _without_standing_workers(data: Any) -> Any:
@@ -388,16 +397,16 @@ def samples(x: Any) -> int:
     return len(first) if first is not None and first.ndim else 1
 
 
-def twice(value: Any, samples: int, place: int) -> Any:
-    """A batch that has one sample of a batch two times; tensors of other lengths as they are.
+def one_sample(value: Any, samples: int, place: int, copies: int) -> Any:
+    """A batch that has one sample of a batch, so many times; tensors of other lengths as they are.
 
     Raises:
         UnsupportedError: an object whose samples are not known.
     """
     if isinstance(value, torch.Tensor):
-        return value[[place, place]] if value.ndim and len(value) == samples else value
+        return value[[place] * copies] if value.ndim and len(value) == samples else value
     if isinstance(value, PackedSequence) or _is_opaque(value):
         raise UnsupportedError(
             f"this method takes samples one by one, and those of a {type(value).__name__} are not known"
         )
-    return mapped(partial(twice, samples=samples, place=place), value)
+    return mapped(partial(one_sample, samples=samples, place=place, copies=copies), value)

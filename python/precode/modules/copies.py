@@ -40,8 +40,9 @@ def _culprit(module: nn.Module) -> str:
             except Exception:  # whatever it is, it is the one that is looked for
                 where = f"layer '{prefix[:-1]}'" if prefix else "the module itself"
                 remedy = "; remember it with .detach()" if isinstance(value, torch.Tensor) else ""
-                if f"{name}_g" in layer._parameters:
-                    remedy = ", which torch.nn.utils.weight_norm computes; use that of torch.nn.utils.parametrizations"
+                for suffix, norm in (("g", "weight_norm"), ("orig", "spectral_norm")):
+                    if f"{name}_{suffix}" in layer._parameters:
+                        remedy = f", which torch.nn.utils.{norm} computes; use that of torch.nn.utils.parametrizations"
                 return f" because of '{name}' of {where}{remedy}"
     return ""
 

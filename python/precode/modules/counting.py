@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from copy import copy
 from operator import is_
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from precode._internal.randomness import held_by
+from precode._internal.randomness import GENERATORS, held_by
 
-State = list[dict[str, tuple[Any, Any]]]
-"""The attributes of each object, with copies of those that may be edited in place."""
+State = list[Any]
+"""A copy of the content of each object."""
+
+COLLECTIONS = (list, dict, set, deque, bytearray, array)
+TENSORS = (torch.Tensor, np.ndarray)
+
+DEPTH = 4
+"""How far states are looked for: a sampler's attribute is at depth 1."""
+
+LARGE = 64
+"""Items from which a collection is not looked into."""
+
+MOST = 2**20
+"""Entries up to which a collection or a tensor is a state; larger ones are samples."""
 
 
 class Counting:
     """The attributes of the samplers and streams in some data, and of the data, unless they are lists or plain loaders.
 
-    Not those of data sets that are asked for a sample by its place, which may hold what they have read.
+    Also those of what these hold, but for data sets that are asked for a sample by its place, which may keep what they
+    have read. Iterators within them cannot be put back.
 
     Example:
         >>> class Epochs(Sampler):
@@ -39,44 +56,98 @@ class Counting:
 
     def __init__(self, data: Any) -> None:
         own = [] if isinstance(data, Sequence) or type(data) is DataLoader else [data]
-        inner = [each for each in held_by([data]) if isinstance(each, Sampler | IterableDataset)]
-        found = {id(each): each for each in [*own, *inner] if isinstance(getattr(each, "__dict__", None), dict)}
-        self._objects = list(found.values())
+        self._roots = [*own, *(each for each in held_by([data]) if isinstance(each, Sampler | IterableDataset))]
+        self._objects = list(_changing(self._roots))
+
+    @property
+    def iterators(self) -> list[str]:
+        """The kinds of the iterators that they hold, which cannot be put back."""
+        held = [value for each in self._objects if not isinstance(each, DataLoader) for value in _inner(each)]
+        return sorted({type(value).__name__ for value in held if isinstance(value, Iterator)})
 
     def now(self) -> State:
         """What they have now."""
-        return [{name: (value, _copy(value)) for name, value in vars(each).items()} for each in self._objects]
+        return [_content(each) for each in self._objects]
 
     def put(self, state: State) -> None:
         """Gives them what they had, and nothing else."""
-        for each, held in zip(self._objects, state, strict=True):
-            for value, content in held.values():
-                if content is not None:
-                    value[... if isinstance(value, np.ndarray | torch.Tensor) else slice(None)] = content
-            vars(each).clear()
-            vars(each).update({name: value for name, (value, _) in held.items()})
+        for each, content in zip(self._objects, state, strict=True):
+            _put(each, content)
 
     @staticmethod
     def differ(one: State, other: State) -> bool:
         """Whether anything was counted between two states."""
-        return any(
-            held.keys() != later.keys() or not all(_equal(held[name], later[name]) for name in held)
-            for held, later in zip(one, other, strict=True)
-        )
+        return not all(map(_equal, one, other))
 
 
-def _copy(value: Any) -> Any:
-    """A copy of what may be edited in place; None of anything else."""
+def _changing(roots: list[Any]) -> Iterator[Any]:
+    """Objects that have a content, from some on, each once."""
+    seen: set[int] = set()
+    waiting = [(each, 0) for each in roots]
+    while waiting:
+        value, depth = waiting.pop()
+        by_place = isinstance(value, Dataset) and not isinstance(value, IterableDataset)
+        if depth > DEPTH or id(value) in seen or by_place or isinstance(value, (type, nn.Module, *GENERATORS)):
+            continue
+        seen.add(id(value))
+        if _has_content(value) and (not callable(value) or depth == 0):
+            yield value
+            waiting += [(each, depth + 1) for each in _inner(value)]
+
+
+def _has_content(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() <= MOST
+    if isinstance(value, np.ndarray):
+        return value.size <= MOST
+    return len(value) <= MOST if isinstance(value, COLLECTIONS) else isinstance(getattr(value, "__dict__", None), dict)
+
+
+def _inner(value: Any) -> list[Any]:
+    """What an object or a collection holds that may change; not what is in large ones, such as samples."""
+    if isinstance(value, dict):
+        return list(value.values()) if len(value) <= LARGE else []
+    if isinstance(value, list | set | deque):
+        return list(value) if len(value) <= LARGE else []
+    return [] if isinstance(value, (*COLLECTIONS, *TENSORS)) else list(vars(value).values())
+
+
+def _content(value: Any) -> Any:
+    """A copy of what an object holds."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
-    return value.copy() if isinstance(value, list | np.ndarray) else None
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return copy(value) if isinstance(value, COLLECTIONS) else dict(vars(value))
 
 
-def _equal(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
-    (value, content), (later, rest) = one, other
-    same = value is later or (isinstance(value, int | float | str) and value == later)
-    if not same or content is None:
-        return same
-    if isinstance(content, list):
-        return len(content) == len(rest) and all(map(is_, content, rest))
-    return torch.equal(content, rest) if isinstance(content, torch.Tensor) else np.array_equal(content, rest)
+def _put(value: Any, content: Any) -> None:
+    if isinstance(value, TENSORS):
+        if not _equal(_content(value), content):
+            value[...] = content
+    elif isinstance(value, list | bytearray | array):
+        value[:] = content
+    elif isinstance(value, deque):
+        value.clear()
+        value.extend(content)
+    else:
+        held = value if isinstance(value, dict | set) else vars(value)
+        held.clear()
+        held.update(content)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether contents are the same; numbers and words may be equal, other things must be the same ones."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, set | bytearray | array):
+        return bool(one == other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and _equal(list(one.values()), list(other.values()))
+    return len(one) == len(other) and all(map(_same, one, other))
+
+
+def _same(one: Any, other: Any) -> bool:
+    return is_(one, other) or (isinstance(one, int | float | str) and one == other)

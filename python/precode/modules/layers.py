@@ -60,6 +60,7 @@ class Watch(TorchFunctionMode):
         slots: the parameters of the module.
         names: weights of linear or convolutional layers.
         of: what is kept of the inputs of each call, which are in float64 on the CPU in the form of `windows`.
+        strict: refuse layers that compute with something else than what they are given.
 
     Attributes:
         elsewhere: weights that are used outside of the calls of their layer as well, and the function that does so.
@@ -69,7 +70,11 @@ class Watch(TorchFunctionMode):
     """
 
     def __init__(
-        self, slots: Mapping[str, Slot], names: Sequence[str], of: Callable[[torch.Tensor], Any] = lambda inputs: inputs
+        self,
+        slots: Mapping[str, Slot],
+        names: Sequence[str],
+        of: Callable[[torch.Tensor], Any] = lambda inputs: inputs,
+        strict: bool = True,
     ) -> None:
         super().__init__()
         self._layers: dict[str, nn.Module] = {}
@@ -84,7 +89,7 @@ class Watch(TorchFunctionMode):
                 )
             self._layers[name] = owner
             self._weights[id(slots[name].parameter)] = name
-        self._of = of
+        self._of, self._strict = of, strict
         self._calls: dict[str, list[tuple[Any, torch.Tensor]]] = {name: [] for name in names}
         self._called, self._hooks = set[str](), list[Any]()
         # Of the layers that are being called: what operations get, where a forward of one's own may change it.
@@ -136,11 +141,14 @@ class Watch(TorchFunctionMode):
                     f"torch.func, such as vmap, which hides them: call it on the whole batch, or leave it out, as by "
                     f"exclude='{name}'"
                 )
-            if has_own_forward(layer) and not any(each.is_of(layer, inputs) for each in operations):
+            weight = layer.get_parameter("weight")
+            uses = [each for each in operations if each.takes(weight)]
+            plain = bool(uses) and all(each.is_of(layer, inputs) for each in uses)
+            if self._strict and has_own_forward(layer) and not plain:
                 raise UnsupportedError(
                     f"this method needs the inputs that weights are multiplied with, and '{name}' is of a "
-                    f"{type(layer).__name__} whose own forward makes others of what it is given, such as by padding or "
-                    f"scaling: leave it out, as by exclude='{name}'"
+                    f"{type(layer).__name__} whose own forward does more, or other, than to multiply what it is given "
+                    f"with its weight, such as padding or scaling one of them: leave it out, as by exclude='{name}'"
                 )
             self._called.add(name)
             # At once, and as a copy: the module may go on to edit them in place.
@@ -173,20 +181,19 @@ class Watch(TorchFunctionMode):
         """Each sample's term in the gradient of a loss, (samples, weights), float64; of all layers, outputs first.
 
         The inputs of calls must be kept as they are. It is right if the samples of the batch are the first axis of
-        each call, in their order, and weights are used in calls only; None if a call has another number of samples.
+        each call, in their order, and weights are used in calls only; None if it is known not to be.
         """
         parts = []
         for layer, (inputs, outputs) in zip(self._layers.values(), self.taken(), strict=True):
+            calls = [(z, output) for z, output in zip(inputs, outputs, strict=True) if output.requires_grad]
             try:
-                back = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True) if outputs else ()
-            except RuntimeError as error:
-                raise UnsupportedError(
-                    "this method needs the gradients at the outputs of layers, which checkpointed layers do not give: "
-                    "switch activation checkpointing off in the module that is passed in"
-                ) from error
+                followed = [output for _, output in calls]
+                back = torch.autograd.grad(loss, followed, retain_graph=True, allow_unused=True) if calls else ()
+            except RuntimeError:  # checkpointed layers do not give them
+                return None
             size = layer.get_parameter("weight").numel()
             part = torch.zeros(samples, size, dtype=torch.float64, device="cpu")
-            for z, gradient in zip(inputs, back, strict=True):
+            for (z, _), gradient in zip(calls, back, strict=True):
                 if len(z) != samples:
                     return None
                 if gradient is not None:
@@ -203,6 +210,10 @@ class Operation(NamedTuple):
     arguments: Sequence[Any]
     named: Mapping[str, Any]
 
+    def takes(self, weight: torch.Tensor) -> bool:
+        """Whether it computes with a weight."""
+        return any(each is weight for each in chain(self.arguments, self.named.values()))
+
     def is_of(self, layer: nn.Module, inputs: torch.Tensor) -> bool:
         """Whether it multiplies these inputs with a weight as the layer of PyTorch does."""
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -217,8 +228,8 @@ class Operation(NamedTuple):
                     return False
         elif self.function != "linear":
             return False
-        x, weight = given["input"], given["weight"]
-        if x.shape != inputs.shape or weight.shape != layer.weight.shape:
+        x = given["input"]
+        if given["weight"] is not layer.weight or x.shape != inputs.shape:
             return False
         return x is inputs or torch.allclose(x.detach().float(), inputs.detach().float(), rtol=1e-2)
 

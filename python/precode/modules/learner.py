@@ -87,6 +87,7 @@ class Learner:
         self._layouts = [layout(slot) for slot in self._slots.values()]
         self._buffers = Buffers(self._module)
         self._batches, self._loss, self._train = batches, loss, train
+        self._loss_buffers = Buffers(loss) if isinstance(loss, nn.Module) else None
         self._loss_takes_module = loss is not None and training.takes_module(loss)
         self._optimizer, self._seed, self.epochs = optimizer, seed, epochs
         self._device = next(iter(self._slots.values())).parameter.device
@@ -105,7 +106,7 @@ class Learner:
             (name, value, name in prunable) for name, value in zip(self._names, self._out(initial), strict=True)
         ]
         self._is_known = False  # whether a call makes no parameters
-        self.said: list[str] = []  # doubts about the training
+        self.said = [] if batches is None else list(batches.said)  # doubts about the data and the training
         hooked = [name for name, slot in originals.items() if slot.parameter._backward_hooks]
         if hooked and (batches is not None or train is not None):
             self.said.append(HOOKED.format("', '".join(hooked)))
@@ -157,7 +158,7 @@ class Learner:
         Raises:
             PrecodeValueError: the user's function trains another module.
         """
-        with self._isolated(), torch.inference_mode(False), torch.enable_grad():
+        with self._loss_put_back(), self._isolated(), torch.inference_mode(False), torch.enable_grad():
             reseed(self._device, self._seed)
             if self._train is None:
                 optimizer, wanted = training.optimizer_of(network, self._optimizer), set(snapshots)
@@ -187,6 +188,15 @@ class Learner:
                 self._say(UNTRAINED)
             return []
 
+    @contextmanager
+    def _loss_put_back(self) -> Iterator[None]:
+        """Within the block a loss may change its buffers, as in a training; it has those that it had afterwards."""
+        try:
+            yield
+        finally:
+            if self._loss_buffers is not None:
+                self._loss_buffers.put_back()
+
     # Values
 
     def _in(self, values: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -212,6 +222,12 @@ class Learner:
             self._slots[name].parameter.data = value.new_zeros(()).expand(value.shape)
         memory.trim()
 
+    def _put_back(self) -> None:
+        """Gives the copy, and the loss, the buffers that they had."""
+        self._buffers.put_back()
+        with self._loss_put_back():
+            pass
+
     def _room(self, slots: dict[str, masked.Slot]) -> None:
         """Gives the copy, or a copy of it, memory for its values."""
         for name, value in self._resting.items():
@@ -229,7 +245,7 @@ class Learner:
                 self._check_names(self._module)
                 self._is_known = True
         finally:
-            self._buffers.put_back()
+            self._put_back()
             self._rest()
 
     def _check_names(self, network: nn.Module) -> dict[str, masked.Slot]:

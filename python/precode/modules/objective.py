@@ -38,7 +38,7 @@ STEP = 1e-2
 AGREEMENT = 0.2
 """Relative difference from which two second derivatives disagree; that of a ReLU network may be a tenth."""
 
-ELSEWHERE = "'{}' is used outside of the calls of its layer too, by {}: what it is multiplied with there does not count"
+ELSEWHERE = "'{}' is used outside of the calls of its layer too, by {}: inputs that it may have there do not count"
 
 LARGE = 2**22
 """Weights of a network whose memory is worth time: that of a search for reference cycles, and of memory that is new."""
@@ -195,11 +195,10 @@ class ModuleObjective(SingleSamples):
         watch = Watch(self._slots, self._prunable, lambda inputs: torch.einsum(products, inputs, inputs))
         with self._data().isolated(), self._at(at):
             for x, _ in self._data().epoch(SCORING):
-                with torch.inference_mode(False), torch.no_grad(), watch:
-                    call(self._module, x)
+                self._look(watch, x)
                 for place, (kept, _) in enumerate(watch.taken()):
                     sums[place] += sum(kept)
-                self._buffers.put_back()
+                self._put_back()
                 count += samples(x)
         watch.check_called()
         for name, function in watch.elsewhere.items():
@@ -208,6 +207,20 @@ class ModuleObjective(SingleSamples):
         diagonals = (mean.diagonal(dim1=1, dim2=2) if mean.ndim == 3 else mean for mean in means)
         self.silent = {name: mean == 0 for name, mean in zip(self._prunable, diagonals, strict=True)}
         return means
+
+    def _look(self, watch: Watch, x: Any) -> None:
+        """Calls the module on a batch, with gradients only where it asks for some itself: they take memory."""
+        with torch.inference_mode(False):
+            try:
+                with torch.no_grad(), watch:
+                    call(self._module, x)
+            except PrecodeError:
+                raise
+            except RuntimeError:
+                watch.taken()
+                self._put_back()
+                with torch.enable_grad(), watch:
+                    call(self._module, x)
 
     def samples(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All data as Booleans: the inputs of the first layer that codes are read from, and the labels of the output.
@@ -226,12 +239,11 @@ class ModuleObjective(SingleSamples):
             watch = Watch(self._slots, [name])
             with self._data().isolated(), self._at(at):
                 for x, y in self._data().epoch(SCORING):
-                    with torch.inference_mode(False), torch.no_grad(), watch:
-                        call(self._module, x)
+                    self._look(watch, x)
                     ((kept, _),) = watch.taken()
                     inputs += [inputs_of(torch.cat(kept, 1), name)] if kept else []
                     labels.append(labels_of(y, output, outputs).cpu())
-                    self._buffers.put_back()
+                    self._put_back()
             watch.check_called()
             return torch.cat(inputs), torch.cat(labels)
 
@@ -389,7 +401,7 @@ class ModuleObjective(SingleSamples):
                         self._owns_functions |= gradients.has_own_functions(value)
                         gradients.curvature(value, mean, along)
                 self._module.zero_grad()
-                self._buffers.put_back()
+                self._put_back()
         if not mean.total:
             raise PrecodeValueError("no batch of the data counts: every weight is 0, or every label is ignored")
         return mean

@@ -73,10 +73,18 @@ def _made(network: nn.Module, batches: Batches) -> list[str]:
         if names := _rows(prefix, layer):
             layer.register_forward_hook(lambda _, x, output, names=names: called.append((names, output)))
             rows |= dict.fromkeys((id(each) for each in layer.parameters() if each.ndim > 1), names)
+        elif isinstance(layer, nn.Embedding):  # whose weight may be used as a head without being called
+            rows.setdefault(id(layer.weight), (f"{prefix}weight",))
     # With gradients: without, fused kernels of transformers do not call the layers.
     with batches.isolated(), torch.inference_mode(False), torch.enable_grad():
-        x = of_tensors(_followed, batches.first[0] if batches.first else None)
-        returned = list(_within(call(network, x)))
+        x = plain = batches.first[0] if batches.first else None
+        try:
+            x = of_tensors(_followed, plain)
+            returned = list(_within(call(network, x)))
+        except Exception:  # such as of a module that takes its inputs to NumPy
+            called.clear()
+            x = plain
+            returned = list(_within(call(network, x)))
     order = [names for names, _ in called]
     graph = Graph({id(tensor) for tensor in tensors(x)}, rows, order)
     found: list[Names] = []
