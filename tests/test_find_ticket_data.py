@@ -773,6 +773,21 @@ STATES = {
 }
 
 
+def test_what_streams_hold_and_do_not_change_is_not_written():
+    class Held(IterableDataset):
+        def __init__(self):
+            self.x, self.y = (each.numpy().copy() for each in data())
+            self.x[0, 0] = np.nan
+            self.x.flags.writeable = self.y.flags.writeable = False
+
+        def __iter__(self):
+            return iter([(self.x[i].copy(), self.y[i]) for i in range(1, 32)])
+
+    loader = DataLoader(Held(), batch_size=8)
+    first, second = (pc.find_ticket(mlp(), "snip", 0.3, loader, cross_entropy) for _ in range(2))
+    assert first == second
+
+
 @pytest.mark.parametrize("kind", STATES)
 def test_samplers_are_put_back_whatever_they_keep_their_place_in(kind):
     make, place, step = STATES[kind]

@@ -72,7 +72,7 @@ class Buffers:
         layers = dict(masked.layers(module))
         for (prefix, name), held in self._held.items():
             buffer = layers[prefix]._buffers.get(name) if prefix in layers else None
-            if buffer is None or not _equal(buffer, held):
+            if buffer is None or not equal(buffer, held):
                 return prefix + name
         return ""
 
@@ -89,8 +89,13 @@ class Buffers:
                 buffers[name] = held.clone()
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether tensors are the same, not-a-number too."""
+def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether tensors are the same, not-a-number too.
+
+    Example:
+        >>> equal(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
+        True
+    """
     if one.shape != other.shape or one.dtype != other.dtype or one.layout != torch.strided:
         return one.shape == other.shape and one.dtype == other.dtype
     first, second = (each.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))

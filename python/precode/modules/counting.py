@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from precode._internal.randomness import GENERATORS, held_by
+from precode.modules.copies import equal
 
 State = list[Any]
 """A copy of the content of each object."""
@@ -139,9 +140,9 @@ def _put(value: Any, content: Any) -> None:
 def _equal(one: Any, other: Any) -> bool:
     """Whether contents are the same; numbers and words may be equal, other things must be the same ones."""
     if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
+        return equal(one, other)
     if isinstance(one, np.ndarray):
-        return np.array_equal(one, other)
+        return one.tobytes() == other.tobytes()  # not-a-number is the same too
     if isinstance(one, set | bytearray | array):
         return bool(one == other)
     if isinstance(one, dict):
