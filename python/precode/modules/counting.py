@@ -142,7 +142,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return equal(one, other)
     if isinstance(one, np.ndarray):
-        return one.tobytes() == other.tobytes()  # not-a-number is the same too
+        return bool(one.tobytes() == other.tobytes())  # not-a-number is the same too
     if isinstance(one, set | bytearray | array):
         return bool(one == other)
     if isinstance(one, dict):
