@@ -273,8 +273,12 @@ class OwnGradient(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
-def test_modules_that_take_gradients_themselves_are_watched():
+def test_modules_that_take_gradients_themselves_are_served():
     assert ticket(OwnGradient(), "wanda").masks.keys() == {"net.first.weight", "net.second.weight"}
+    module, (x, y) = OwnGradient().double(), data()
+    x = x.double()
+    expected = by_hand(module, x, y, lambda net, x, y: cross_entropy(net(x), y), 0.4)
+    assert torch.equal(flat(ticket(module, "obs-loss", given=(x, y))), expected)
 
 
 @pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")

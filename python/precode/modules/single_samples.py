@@ -163,13 +163,13 @@ class SingleSamples(Learner):
     def _losses(self, x: Any, y: Any) -> tuple[float, float]:
         """The loss of a batch, and the mean of those of its samples alone."""
         total = 0.0
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.enable_grad():  # which a module may take itself
             for place in range(samples(x)):
                 alone = self._alone(x, y, place)
                 if weight := self._data().weight(*alone):
-                    total += float(self._loss_of(self._module, *alone)) * weight / self._copies
+                    total += float(self._loss_of(self._module, *alone).detach()) * weight / self._copies
                 self._put_back()
-            whole = float(self._loss_of(self._module, x, y))
+            whole = float(self._loss_of(self._module, x, y).detach())
             self._put_back()
         return whole, total / self._data().weight(x, y)
 
