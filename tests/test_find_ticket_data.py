@@ -603,6 +603,36 @@ def test_objects_that_move_by_themselves_stay_what_they_are(options):
     assert_same(found, {f"network.{name}": mask for name, mask in expected.masks.items()})
 
 
+class Shifting(Encoded):
+    """The same, which edits its inputs in place."""
+
+    def forward(self, encoding, shift):
+        encoding["x"].add_(1)
+        return super().forward(encoding, shift)
+
+
+class ByKeyword(nn.Module):
+    """A module of named inputs, which edits them in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, x):
+        return self.network(x.add_(1))
+
+
+@pytest.mark.parametrize("method", ["snip", "wanda", "imp"])
+def test_encodings_that_are_edited_in_place_are_copies(method):
+    samples, labels = data()
+    before = samples.clone()
+    expected = pc.find_ticket(mlp(), method, 0.5, (samples + 1, labels), cross_entropy, epochs=2)
+    for module, x in ((Shifting(), [Encoding(x=samples), torch.zeros(1, 6)]), (ByKeyword(), Encoding(x=samples))):
+        found = pc.find_ticket(module, method, 0.5, [(x, labels)], cross_entropy, epochs=2)
+        assert_same(found, {f"network.{name}": mask for name, mask in expected.masks.items()})
+        assert torch.equal(samples, before)
+
+
 class Packed(nn.Module):
     def __init__(self):
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -92,8 +92,17 @@ def owned(*values: Any) -> tuple[Any, ...]:
 
     def own(value: Any) -> Any:
         if id(value) not in copies:
-            copies[id(value)] = value.clone() if callable(getattr(value, "clone", None)) else value
+            copies[id(value)] = copied(value)
         return copies[id(value)]
+
+    def copied(value: Any) -> Any:
+        if callable(getattr(value, "clone", None)):
+            return value.clone()
+        if isinstance(value, MutableMapping):  # such as tokenizers' encodings
+            mapping = copy.copy(value)
+            mapping.update({key: of_tensors(own, item, own) for key, item in value.items()})
+            return mapping
+        return value
 
     return tuple(of_tensors(own, value, own) for value in values)
 
