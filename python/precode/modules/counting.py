@@ -123,18 +123,23 @@ def _content(value: Any) -> Any:
 
 
 def _put(value: Any, content: Any) -> None:
+    if _equal(_content(value), content):
+        return
     if isinstance(value, TENSORS):
-        if not _equal(_content(value), content):
-            value[...] = content
+        value[...] = content
     elif isinstance(value, list | bytearray | array):
         value[:] = content
     elif isinstance(value, deque):
         value.clear()
         value.extend(content)
-    else:
-        held = value if isinstance(value, dict | set) else vars(value)
-        held.clear()
+    elif isinstance(value, dict | set):
+        value.clear()
+        value.update(content)
+    else:  # at no time without an attribute, which another thread may read
+        held = vars(value)
         held.update(content)
+        for name in held.keys() - content.keys():
+            del held[name]
 
 
 def _equal(one: Any, other: Any) -> bool:
