@@ -326,3 +326,12 @@ def test_a_loss_that_holds_a_state_is_as_before():
         found = [pc.find_ticket(Net(), method, 0.4, batches, loss, epochs=2) for _ in range(2)]
         assert found[0] == found[1]
         assert not loss.centre.any()
+
+
+def test_a_loss_whose_buffers_do_not_change_is_not_written():
+    x, y = data()
+    loss, module = nn.CrossEntropyLoss(weight=torch.ones(3)), Net()
+    pending = loss(module(x), y)  # whose graph remembers the weights of the classes
+    pc.find_ticket(module, "grasp", 0.4, (x, y), loss)
+    pending.backward()
+    assert module.first.weight.grad is not None

@@ -505,3 +505,25 @@ def test_a_search_within_a_transform_is_refused():
 
     with pytest.raises(pc.UnsupportedError, match=r"within a transform of torch\.func"):
         torch.func.grad(inside)(torch.ones(2))
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+def test_buffers_of_every_kind_are_as_before():
+    class Buffered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+            self.register_buffer("quantized", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+            self.register_buffer("turns", torch.polar(torch.ones(3), torch.arange(3.0)))
+            self.register_buffer("sparse", torch.eye(3).to_sparse())
+
+        def forward(self, x):
+            return self.layer(x) * self.quantized.dequantize() * self.turns.real
+
+    module = seeded(Buffered)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    assert pc.find_ticket(module, "snip", 0.5, data(), cross_entropy).kept == 9
+    for name in ("quantized", "turns"):
+        assert torch.equal(module.get_buffer(name), before[name])
+    assert torch.equal(module.sparse.to_dense(), before["sparse"].to_dense())

@@ -81,7 +81,8 @@ class Buffers:
         for (prefix, name), held in self._held.items():
             buffers = layers[prefix]._buffers if prefix in layers else {}
             buffer = buffers.get(name)
-            if buffer is None:
+            # A write, even of the same, breaks a graph of the user's that remembers the buffer.
+            if buffer is None or equal(buffer, held):
                 continue
             if buffer.shape == held.shape and not buffer.is_inference():
                 buffer.copy_(held)
@@ -98,5 +99,7 @@ def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     """
     if one.shape != other.shape or one.dtype != other.dtype or one.layout != torch.strided:
         return one.shape == other.shape and one.dtype == other.dtype
+    if one.is_quantized:  # whose bytes cannot be looked at
+        return torch.equal(one, other)
     first, second = (each.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
     return torch.equal(first, second)

@@ -91,6 +91,7 @@ class Watch(TorchFunctionMode):
             self._weights[id(slots[name].parameter)] = name
         self._of, self._strict = of, strict
         self._calls: dict[str, list[tuple[Any, torch.Tensor]]] = {name: [] for name in names}
+        self._own = {name for name, layer in self._layers.items() if has_own_forward(layer)}
         self._called, self._hooks = set[str](), list[Any]()
         # Of the layers that are being called: what operations get, where a forward of one's own may change it.
         self._open: dict[str, list[Operation]] = {}
@@ -124,7 +125,7 @@ class Watch(TorchFunctionMode):
                 if name is not None and name not in self._open and kind != "grad":
                     self.elsewhere.setdefault(name, kind)
             for name, operations in self._open.items():
-                if has_own_forward(self._layers[name]):
+                if name in self._own:
                     operations.append(Operation(kind, arguments, named))
         return result
 
@@ -143,8 +144,8 @@ class Watch(TorchFunctionMode):
                 )
             weight = layer.get_parameter("weight")
             uses = [each for each in operations if each.takes(weight)]
-            plain = bool(uses) and all(each.is_of(layer, inputs) for each in uses)
-            if self._strict and has_own_forward(layer) and not plain:
+            plain = name not in self._own or (bool(uses) and all(each.is_of(layer, inputs) for each in uses))
+            if self._strict and not plain:
                 raise UnsupportedError(
                     f"this method needs the inputs that weights are multiplied with, and '{name}' is of a "
                     f"{type(layer).__name__} whose own forward does more, or other, than to multiply what it is given "

@@ -87,7 +87,7 @@ class Learner:
         self._layouts = [layout(slot) for slot in self._slots.values()]
         self._buffers = Buffers(self._module)
         self._batches, self._loss, self._train = batches, loss, train
-        self._loss_buffers = Buffers(loss) if isinstance(loss, nn.Module) else None
+        self._loss_buffers = Buffers(loss if isinstance(loss, nn.Module) else nn.Identity())
         self._loss_takes_module = loss is not None and training.takes_module(loss)
         self._optimizer, self._seed, self.epochs = optimizer, seed, epochs
         self._device = next(iter(self._slots.values())).parameter.device
@@ -139,8 +139,7 @@ class Learner:
 
     def restore_buffers(self) -> None:
         """Gives the module the buffers that it had."""
-        if self._buffers.differs(self._original):
-            self._buffers.put(self._original)
+        self._buffers.put(self._original)
 
     def belongs_to(self, module: nn.Module) -> None:
         """Says of what other module of the user's this one is a copy, whose parameters no loss may depend on either."""
@@ -194,8 +193,7 @@ class Learner:
         try:
             yield
         finally:
-            if self._loss_buffers is not None:
-                self._loss_buffers.put_back()
+            self._loss_buffers.put_back()
 
     # Values
 
@@ -225,8 +223,7 @@ class Learner:
     def _put_back(self) -> None:
         """Gives the copy, and the loss, the buffers that they had."""
         self._buffers.put_back()
-        with self._loss_put_back():
-            pass
+        self._loss_buffers.put_back()
 
     def _room(self, slots: dict[str, masked.Slot]) -> None:
         """Gives the copy, or a copy of it, memory for its values."""
