@@ -81,6 +81,10 @@ def test_a_search_takes_so_many_times_the_memory_of_the_weights(method, most, la
     assert 1 <= multiple(repr(method), layers, width) <= most
 
 
+def test_synflow_holds_weights_and_flow_in_float64():
+    assert 1 <= multiple("'synflow'", 1, 2100) <= 4.5
+
+
 @pytest.mark.parametrize(
     ("method", "density", "options"),
     [

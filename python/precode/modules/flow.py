@@ -55,8 +55,7 @@ class SynapticFlow:
             PrecodeValueError: the shape of the input is not known or wrong, or no weight changes the outputs' sum.
             UnsupportedError: the module makes no one tensor of one sample.
         """
-        for (name, slot), value in zip(self._slots.items(), at, strict=True):
-            slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
+        self._put(at)
         parameters = [slot.parameter for slot in self._slots.values()]
         with (
             isolated(self._device),
@@ -80,7 +79,15 @@ class SynapticFlow:
                 "the sum of the outputs does not depend on the weights, as behind a softmax or a normalization, so "
                 "that synaptic flow says nothing of them: pass the module without its last layers"
             )
+        for slot in self._slots.values():  # no memory until the next round
+            slot.parameter.data = slot.parameter.new_zeros(()).expand(slot.parameter.shape)
         return found
+
+    def _put(self, at: Iterable[torch.Tensor]) -> None:
+        """Gives parameters the magnitudes of values, which are asked for one by one and not kept."""
+        for (name, slot), value in zip(self._slots.items(), at, strict=True):
+            slot.parameter.data = torch.empty_like(slot.parameter)
+            slot.put(torch.zeros_like(value) if "bias" in name.rpartition(".")[2] else value.abs())
 
     def _output(self) -> torch.Tensor:
         """What the module makes of one sample of ones."""

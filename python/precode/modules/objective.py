@@ -167,11 +167,14 @@ class ModuleObjective(SingleSamples):
         return self._answers[key]
 
     def flow(self, at: Tensors) -> Tensors:
-        """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases."""
+        """Gradient of the summed outputs for an input of ones, with magnitudes for weights and zeros for biases.
+
+        The list is empty afterwards: its values are not held beside the gradients.
+        """
         if self._flow is None:
             like = self._batches.first[0] if self._batches and self._batches.first else None
             self._flow = SynapticFlow(self.copy(), self._prunable, like)
-        return self._out(self._flow.gradients(self._in(at)))
+        return self._out(self._flow.gradients(self._in(at.pop(0) for _ in self._names)))
 
     def input_moments(self, at: Tensors) -> Tensors:
         """E[z z'] of what each prunable weight is multiplied with, (groups, inputs, inputs), float64, on all data.

@@ -48,8 +48,8 @@ ONE_SHOT_COPIES = (20, 20)
 TRAINING_COPIES = (20, 20)
 """The same of methods that train. Measured in large modules: 4.1 (magnitude) to 13.2 (GEM-MINER)."""
 
-ROUNDS_COPIES = (54, 9)
-"""The same of a hundred rounds of scores. Measured: 50.8 in a small module, 6.2 to 8.5 in large ones."""
+ROUNDS_COPIES = (54, 6)
+"""The same of a hundred rounds of scores. Measured: 50.8 in a small module, 4.3 to 4.7 in large ones."""
 
 HESSIANS, HESSIANS_OF_ONE = 2, 5
 """How many of each layer's Hessians there are at once at most, and how many more of the layer that is pruned."""

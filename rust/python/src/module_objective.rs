@@ -143,8 +143,10 @@ impl Objective for ModuleObjective {
         self.tensors("curvature", (single(at)?, temperature))
     }
 
-    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.tensors("flow", (single(at)?,))
+    fn flow(&mut self, at: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let values = single(&at)?;
+        drop(at);
+        self.tensors("flow", (values,))
     }
 
     fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {

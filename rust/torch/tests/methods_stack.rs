@@ -116,7 +116,7 @@ fn synaptic_flow_is_conserved_at_every_hidden_neuron() {
     let case = Case::new(3, &[6, 5], 2, config(adam()));
     with(&case, Kind::Float, "all", |objective, _| {
         let at = initial(objective);
-        let flow = objective.flow(&at).unwrap();
+        let flow = objective.flow(initial(objective)).unwrap();
         let score = |i: usize| at[i].to_kind(Kind::Double).abs() * &flow[i];
         for layer in [0, 2] {
             let into = score(layer).sum_dim_intlist(2, false, Kind::Double);
@@ -286,7 +286,7 @@ fn flow_begins_in_front_of_a_projection() {
         let case = Case::new(3, &[6], 1, config(adam())).behind(Embedding::Projection { rows: 5, trained });
         let start = Stack::from_weights(&case.weights, Kind::Double, Device::Cpu).unwrap();
         with(&case, Kind::Double, "all", |objective, _| {
-            let flow = objective.flow(&initial(objective)).unwrap();
+            let flow = objective.flow(initial(objective)).unwrap();
             let magnitude = |tensor: &Tensor| tensor.abs();
             let [w1, w2] = [0, 1].map(|layer| magnitude(&start.layers[layer].0));
             let into = magnitude(start.projection.as_ref().unwrap()).sum_dim_intlist(2, false, Kind::Double);

@@ -143,10 +143,11 @@ pub trait Objective {
     /// Gradient of `R = 1' f(1)`, the sum of the outputs for an input of ones where every weight is replaced
     /// by its magnitude and every bias by zero (SynFlow, arXiv 2006.05467, eq. 2), with respect to these
     /// magnitudes (zero or anything at the parameters that are not prunable), in float64 where the device has it.
+    /// The values are given away, so that they need not be held beside it.
     ///
     /// # Errors
     /// The networks cannot be evaluated so.
-    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>>;
+    fn flow(&mut self, at: Vec<Tensor>) -> Result<Vec<Tensor>>;
 
     /// Second moments of what the weights of every prunable parameter are multiplied with, at `at`, over all training
     /// data: the Hessian of each output unit's squared error. (R, parts, inputs, inputs) for each prunable parameter in

@@ -307,8 +307,8 @@ impl Objective for StackObjective<'_> {
         self.hessian_product(at, temperature)
     }
 
-    fn flow(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.synaptic_flow(at)
+    fn flow(&mut self, at: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        self.synaptic_flow(&at)
     }
 
     fn input_moments(&mut self, at: &[Tensor]) -> Result<Vec<Tensor>> {

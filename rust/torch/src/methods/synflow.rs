@@ -55,14 +55,11 @@ fn rounds(
     let like = prunable(objective, initial(objective));
     for round in 1..=ROUNDS {
         request.progress.check()?;
-        let at = match &masks {
-            None => values.iter().map(Tensor::shallow_clone).collect(),
-            Some(masks) => masked(objective, values, masks)?,
-        };
-        // Those of the last round are not held beside the flow.
+        // Neither the scores of the last round nor the values are held beside the flow.
         scores.clear();
-        let flow = objective.flow(&at)?;
-        scores = products_in_place(objective, at, flow)?;
+        let at = masked(objective, values, masks.as_deref())?;
+        let flow = objective.flow(at)?;
+        scores = products_in_place(objective, masked(objective, values, masks.as_deref())?, flow)?;
         absolute(&mut scores)?;
         let kept = Density::new(density.value().powf(f64::from(round) / f64::from(ROUNDS)))?;
         masks = Some(beside(select(&scores, masks.as_deref(), kept, request)?, &like)?);
@@ -72,8 +69,8 @@ fn rounds(
 }
 
 /// Values of all parameters with the pruned weights at zero.
-fn masked(objective: &dyn Objective, values: &[Tensor], masks: &[Tensor]) -> Result<Vec<Tensor>> {
-    let mut masks = masks.iter();
+fn masked(objective: &dyn Objective, values: &[Tensor], masks: Option<&[Tensor]>) -> Result<Vec<Tensor>> {
+    let mut masks = masks.into_iter().flatten();
     let parameters = objective.parameters().iter().zip(values);
     parameters
         .map(|(parameter, value)| match parameter.prunable.then(|| masks.next()).flatten() {

@@ -175,7 +175,7 @@ impl Objective for Regressions {
         unreachable!("a learned mask asks for gradients alone")
     }
 
-    fn flow(&mut self, _: &[Tensor]) -> Result<Vec<Tensor>> {
+    fn flow(&mut self, _: Vec<Tensor>) -> Result<Vec<Tensor>> {
         unreachable!("a learned mask asks for gradients alone")
     }
 
