@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import precode as pc
 from precode import _precode
-from precode._internal.randomness import isolated
+from precode._internal.randomness import Randomness
 from precode.modules.batches import Batches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -320,8 +320,8 @@ def test_clauses_are_read_at_two_layers():
 def test_the_batch_of_a_step_is_that_of_training():
     x = torch.arange(10.0)
     loader = DataLoader(TensorDataset(x, x), batch_size=4, shuffle=True)
-    batches = Batches(loader, torch.device("cpu"), 7, lambda: None)
-    with isolated(torch.device("cpu")):
+    batches = Batches(loader, torch.device("cpu"), Randomness([], 7, [loader]), lambda: None)
+    with batches.isolated():
         trained = [tuple(batch[0].tolist()) for epoch in range(3) for batch in batches.epoch(epoch)]
         one_after_the_other = [tuple(batches.step(number)[0].tolist()) for number in range(9)]
         at_random = {number: tuple(batches.step(number)[0].tolist()) for number in (8, 2, 3, 3, 0, 7)}

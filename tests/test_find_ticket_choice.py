@@ -674,3 +674,24 @@ def test_rows_of_modules_that_take_their_inputs_to_numpy():
     batch = torch.linspace(-1, 1, 60).view(10, 6), torch.arange(10) % 3
     ticket = pc.find_ticket(module, "snip", 0.5, batch, cross_entropy, granularity="row")
     assert ticket.config["left_out"] == {"2.weight": "its rows are the outputs of the module"}
+
+
+class Stacked(nn.Module):
+    """Experts whose weights are one parameter of a layer of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts, self.head = nn.Parameter(torch.randn(4, 6, 6)), nn.Linear(6, 3)
+        self.places, self.table = nn.Parameter(torch.randn(1, 9, 6)), nn.Embedding(20, 6)
+
+    def forward(self, x):
+        return self.head(torch.einsum("ni,eio->no", x, self.experts))
+
+
+def test_large_weights_of_layers_that_are_not_known_are_said_to_be_left_out():
+    module = seeded(Stacked)
+    with pytest.warns(pc.TicketWarning, match=r"'experts' is left out of pruning, of a Stacked, no known layer"):
+        ticket = pc.find_ticket(module, "magnitude-init", 0.5)
+    assert ticket.config["left_out"].keys() == {"experts"}
+    for options in ({"exclude": "experts"}, {"prunable": ["auto", "experts"]}, {"prunable": "head"}):
+        assert not pc.find_ticket(module, "magnitude-init", 0.9, **options).config["warnings"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrize
 
 import precode as pc
 from small_modules import assert_same, data, mlp, snip_by_hand
@@ -34,10 +35,6 @@ def test_a_loss_of_the_original_modules_parameters():
     scale.grad = torch.tensor(7.0)
     pc.find_ticket(module, "imp", 0.5, (x, y), lambda out, y: cross_entropy(out * scale, y), epochs=1)
     assert float(scale.grad) == 7
-    layer = module[0]
-    module.forward = lambda x: module[2](torch.relu(layer(x)))  # a forward that is not the copy's
-    with pytest.raises(pc.PrecodeValueError, match="its forward too, must use the layer they are given"):
-        pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy)
 
 
 def test_training_of_another_module_than_the_copy_is_refused():
@@ -54,8 +51,14 @@ def test_training_of_another_module_than_the_copy_is_refused():
     def other(network):
         return fit(copy.deepcopy(network))
 
+    def decay(network):
+        optimizer = torch.optim.SGD(module.parameters(), 0.1)
+        sum(parameter.square().sum() for parameter in module.parameters()).backward()
+        optimizer.step()
+
     for train, message in [
-        (lambda network: fit(module) and None, "train trained the module that find_ticket"),
+        (decay, "train trained the module that find_ticket"),
+        (lambda network: fit(module) and None, "the module that was passed in is called during the search"),
         (other, "returned another module"),
     ]:
         with pytest.raises(pc.PrecodeValueError, match=message):
@@ -72,16 +75,19 @@ def test_training_of_another_module_than_the_copy_is_refused():
         )
 
 
+made = []
+
+
 class Closing(nn.Module):
-    """A module with a function that uses a layer of it, which copies of the module then use too."""
+    """A module that uses a layer by a global name, which copies of the module then use too."""
 
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
-        self.function = lambda x: self.second(x)
+        made[:] = [self.second]
 
     def forward(self, x):
-        return self.function(self.first(x).relu())
+        return nn.functional.linear(self.first(x).relu(), made[0].weight, self.second.bias)
 
 
 def test_a_training_that_takes_gradients_in_the_module_itself_is_refused():
@@ -201,3 +207,228 @@ def test_scores_that_float64_does_not_tell_apart_are_refused():
         pc.find_ticket(
             nn.Linear(6, 4), lambda name, weight, gradient: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), 0.5
         )
+
+
+# --- functions that find parameters by their names and places ---------------------------------------------
+
+
+def by_name(output, y, network):
+    weights = (value for name, value in network.named_parameters() if name.endswith("weight"))
+    return cross_entropy(output, y) + 0.05 * sum(value.abs().sum() for value in weights)
+
+
+def by_axes(output, y, network):
+    weights = (value for value in network.parameters() if value.ndim > 1)
+    return cross_entropy(output, y) + 0.05 * sum(value.abs().sum() for value in weights)
+
+
+def adaptive(output, y, network):
+    last = network[2].weight
+    terms = cross_entropy(output, y), output.square().mean()
+    first, second = (torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in terms)
+    return terms[0] + (first / (second + 1e-4)).detach() * terms[1]
+
+
+def groups(network, decayed):
+    rest = [value for value in network.parameters() if all(value is not each for each in decayed)]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 5.0}, {"params": rest, "weight_decay": 0.0}], lr=1e-2
+    )
+    x, y = data()
+    for _ in range(20):
+        optimizer.zero_grad()
+        cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+
+def train_by_name(network):
+    groups(network, [value for name, value in network.named_parameters() if name in ("0.weight", "2.weight")])
+
+
+def train_by_place(network):
+    every = list(network.parameters())
+    groups(network, [every[0], every[2]])
+
+
+def train_by_axes(network):
+    groups(network, [value for value in network.parameters() if value.ndim > 1])
+
+
+ADAM = {"epochs": 20, "optimizer": lambda parameters: torch.optim.Adam(parameters, 1e-2)}
+
+
+@pytest.mark.parametrize("method", ["imp", "imp-rewind", "obs-rounds"])
+def test_losses_find_parameters_by_name_in_every_round(method):
+    tickets = [pc.find_ticket(mlp(), method, 0.3, data(), loss, **ADAM) for loss in (by_name, by_axes)]
+    assert tickets[0] == tickets[1]
+
+
+@pytest.mark.parametrize("train", [train_by_name, train_by_place])
+def test_trainings_find_parameters_by_name_and_place_in_every_round(train):
+    ticket, expected = (pc.find_ticket(mlp(), "imp", 0.3, train=each) for each in (train, train_by_axes))
+    assert ticket == expected
+    rows = [
+        pc.compare(mlp(), "imp", 0.3, train=each, test=lambda network: float(network[0].weight.abs().sum()), seeds=1)
+        for each in (train, train_by_axes)
+    ]
+    assert rows[0].table["accuracy"].equals(rows[1].table["accuracy"])
+
+
+def test_losses_take_gradients_in_single_weights_in_every_round():
+    assert pc.find_ticket(mlp(), "imp", 0.3, data(), adaptive, **ADAM).kept == 22
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+        lambda parameters: torch.optim.Adam(parameters, 1e-2, amsgrad=True),
+        lambda parameters: torch.optim.AdamW(parameters, 1e-2, foreach=True),
+        lambda parameters: torch.optim.RMSprop(parameters, 1e-2, centered=True),
+        lambda parameters: torch.optim.Rprop(parameters, 1e-2),
+        lambda parameters: torch.optim.LBFGS(parameters, 0.1, line_search_fn="strong_wolfe"),
+        lambda parameters: Noisy(parameters),
+    ],
+    ids=["sgd", "adam", "adamw", "rmsprop", "rprop", "lbfgs", "noisy"],
+)
+def test_pruned_weights_stay_at_zero_whatever_steps_them(optimizer):
+    """As by a parametrization of torch that multiplies with the mask, of which torch itself takes gradients."""
+    (x, y), seen = data(), []
+    x = x.double()
+
+    def train(network):
+        plain, own = copy.deepcopy(network), torch.Generator()
+        pruned = network[0].weight == 0
+        seen.append(int(pruned.sum()))
+        for each in (network, plain):
+            if each is plain and pruned.any():
+                parametrize.register_parametrization(each[0], "weight", Times((~pruned).double()))
+                parametrize.register_parametrization(each[2], "weight", Times((network[2].weight != 0).double()))
+            stepper = optimizer(each.parameters())
+            if isinstance(stepper, Noisy):
+                stepper.generator = own.manual_seed(0)
+
+            def closure(each=each, stepper=stepper):
+                stepper.zero_grad()
+                loss = cross_entropy(each(x), y)
+                loss.backward()
+                return loss
+
+            for _ in range(3):
+                stepper.step(closure)
+                if each is network:
+                    assert not network[0].weight[pruned].any()
+        if not isinstance(stepper, Noisy):  # which draws for each parameter in the order of their names
+            for layer in (0, 2):
+                torch.testing.assert_close(network[layer].weight, plain[layer].weight, rtol=1e-5, atol=1e-7)
+
+    pc.find_ticket(mlp().double(), "imp", 0.6, train=train)
+    assert seen[0] == 0
+    assert min(seen[1:]) > 0
+
+
+class Noisy(torch.optim.SGD):
+    """It moves every weight, whatever its gradient is."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, 0.1)
+
+    def step(self, closure):
+        super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for value in group["params"]:
+                    value += 0.1 * torch.randn(value.shape, generator=self.generator)
+
+
+class Times(nn.Module):
+    def __init__(self, mask):
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight):
+        return weight * self.mask
+
+
+def test_deep_copies_that_a_training_makes_are_pruned_too():
+    (x, y), zeros = data(), []
+
+    def train(network):
+        averaged = copy.deepcopy(network)
+        pruned = network[0].weight == 0
+        optimizer = torch.optim.SGD([*network.parameters(), *averaged.parameters()], 0.5)
+        for each in (network, averaged):
+            for _ in range(3):
+                optimizer.zero_grad()
+                with torch.no_grad():
+                    each[0].weight += 0.1  # by no optimizer
+                cross_entropy(each(x), y).backward()
+                zeros.append(not each[0].weight[pruned].any())
+                optimizer.step()
+
+    pc.find_ticket(mlp(), "imp", 0.5, train=train)
+    assert zeros
+    assert all(zeros)
+
+
+@pytest.mark.parametrize(
+    "option", [{"weight": torch.tensor([1.0, 5.0, 0.2])}, {"ignore_index": 1}], ids=["weight", "one"]
+)
+def test_batches_weigh_by_what_the_mean_of_a_loss_of_torch_divides_by(option):
+    (x, y), module, loss = data(), mlp(), nn.CrossEntropyLoss(**option)
+    whole = pc.find_ticket(module, "snip", 0.3, [(x, y)], loss)
+    cut = pc.find_ticket(module, "snip", 0.3, [(x[:3], y[:3]), (x[3:8], y[3:8]), (x[8:], y[8:])], loss)
+    assert whole == cut
+
+
+def test_labels_among_the_inputs_count_where_there_are_no_others():
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(7, 5), nn.Linear(5, 7)
+
+        def forward(self, tokens, labels):
+            return cross_entropy(self.head(self.embedding(tokens)).transpose(1, 2), labels)
+
+    torch.manual_seed(0)
+    module, tokens, labels = Language(), torch.randint(7, (12, 6)), torch.randint(7, (12, 6))
+    labels[:4, 1:] = -100
+    batches = [{"tokens": tokens[part], "labels": labels[part]} for part in (slice(0, 4), slice(4, 12))]
+    whole = pc.find_ticket(module, "snip", 0.3, [{"tokens": tokens, "labels": labels}], own, unpack=alone)
+    assert whole == pc.find_ticket(module, "snip", 0.3, batches, own, unpack=alone)
+
+
+def own(loss, _):
+    return loss
+
+
+def alone(batch):
+    return batch, None
+
+
+@pytest.mark.filterwarnings("ignore:the loss has gradients in parameters that are not of the module")
+def test_parameters_of_a_loss_that_stay_as_they_are_are_said():
+    class Proxies(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proxies = nn.Parameter(torch.eye(3))
+
+        def forward(self, output, y):
+            return cross_entropy(output @ self.proxies, y)
+
+    loss = Proxies()
+    for method, said in (("snip", 0), ("magnitude", 1)):
+        ticket = pc.find_ticket(mlp(), method, 0.3, data(), loss, epochs=2)
+        assert sum("of shapes (3, 3)" in each for each in ticket.config["warnings"]) == said
+    assert torch.equal(loss.proxies, torch.eye(3))
+    loss.requires_grad_(False)
+    assert not pc.find_ticket(mlp(), "magnitude", 0.3, data(), loss, epochs=2).config["warnings"]
+
+
+def test_data_that_hang_on_a_graph_are_detached():
+    (x, y), encoder = data(), nn.Linear(6, 6)
+    x = encoder(x)
+    for method in ("snip", "imp", "obs"):
+        expected = pc.find_ticket(mlp(), method, 0.3, (x.detach(), y), cross_entropy, epochs=2)
+        assert pc.find_ticket(mlp(), method, 0.3, (x, y), cross_entropy, epochs=2) == expected
+    assert encoder.weight.grad is None

@@ -335,3 +335,54 @@ def test_a_loss_whose_buffers_do_not_change_is_not_written():
     pc.find_ticket(module, "grasp", 0.4, (x, y), loss)
     pending.backward()
     assert module.first.weight.grad is not None
+
+
+class Experts(nn.Module):
+    """Two experts, of which each gets the samples of one sign, or skips the call where it gets none."""
+
+    def __init__(self, skips):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.experts, self.head = nn.ModuleList(nn.Linear(6, 8) for _ in range(2)), nn.Linear(8, 3)
+        self.skips = skips
+
+    def forward(self, x):
+        hidden = x.new_zeros(len(x), 8)
+        for number, expert in enumerate(self.experts):
+            chosen = (x[:, 0] > 0) == bool(number)
+            if chosen.any() or not self.skips:
+                hidden[chosen] = expert(x[chosen])
+        return self.head(hidden.relu())
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("method", [*BY_INPUTS, "obs-loss"])
+def test_layers_may_be_called_on_no_samples(method):
+    x, y = data()
+    parts = [(x[x[:, 0] > 0], y[x[:, 0] > 0]), (x[x[:, 0] <= 0], y[x[:, 0] <= 0])]
+    assert ticket(Experts(False), method, given=parts) == ticket(Experts(True), method, given=parts)
+
+
+@pytest.mark.filterwarnings("ignore:train left the module:precode.TicketWarning")
+@pytest.mark.parametrize("method", BY_INPUTS)
+def test_layers_that_are_called_with_another_weight_are_refused(method):
+    def other(net, x):
+        values = {"weight": net.first.weight * 2, "bias": net.first.bias}
+        return net.second(torch.func.functional_call(net.first, values, (x,)).relu())
+
+    with pytest.raises(pc.UnsupportedError, match=r"'first\.weight' is called with another in its place"):
+        ticket(Net(other), method)
+
+
+def test_all_weights_whose_inputs_are_not_seen_are_named_at_once():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        given = torch.randn(4, 5, 8), torch.randn(4, 5, 8)
+    names = ["self_attn.in_proj_weight", "self_attn.out_proj.weight"]
+    with pytest.raises(pc.UnsupportedError) as raised:
+        pc.find_ticket(module, "wanda", 0.5, given, nn.functional.mse_loss, epochs=1)
+    assert f"exclude={names}" in str(raised.value)
+    found = pc.find_ticket(module, "wanda", 0.5, given, nn.functional.mse_loss, epochs=1, exclude=names)
+    assert list(found.masks) == ["linear1.weight", "linear2.weight"]

@@ -12,6 +12,7 @@ import obs_reference as reference
 import precode as pc
 from precode import _precode
 from precode._internal import memory
+from precode._internal.randomness import Randomness
 from precode.modules.batches import Batches
 from precode.modules.layers import windows
 from precode.modules.objective import ModuleObjective
@@ -275,8 +276,9 @@ def test_gradients_of_samples_are_those_of_their_own_losses():
         parts = torch.autograd.grad(loss, [module.get_parameter(name) for name in names])
         rows.append(torch.cat([part.flatten() for part in parts]))
     rows = torch.stack(rows)
-    batches = Batches([(x[:4], y[:4]), (x[4:], y[4:])], torch.device("cpu"), 0, lambda: None)
-    asked = ModuleObjective(module, names, batches, nn.functional.cross_entropy, None, 1, adam, 0, None)
+    randomness = Randomness([], 0, [])
+    batches = Batches([(x[:4], y[:4]), (x[4:], y[4:])], torch.device("cpu"), randomness, lambda: None)
+    asked = ModuleObjective(module, names, batches, nn.functional.cross_entropy, None, 1, adam, randomness, None)
     fisher = asked.fisher([value for _, value, _ in asked.parameters])
     torch.testing.assert_close(fisher, rows.T @ rows / 10)
 

@@ -7,6 +7,7 @@ from torch import nn
 
 import precode as pc
 import probes_reference as reference
+from precode._internal.randomness import Randomness
 from precode.modules.batches import Batches
 from precode.modules.objective import ModuleObjective
 from precode.modules.training import adam
@@ -202,7 +203,7 @@ def test_modules_have_them_too(method):
 def test_a_module_tells_the_gauss_newton_matrix():
     runs = pc.train(TASKS[0], **SETTING)
     x, y = runs.data[0].x[:100], runs.data[0].y.float().reshape(-1)[:100]
-    batches = Batches([(x.float(), y)], torch.device("cpu"), 0, lambda: None)
+    batches = Batches([(x.float(), y)], torch.device("cpu"), Randomness([], 0, []), lambda: None)
     names = ["first.weight"]
     asked = ModuleObjective(
         Model(runs.start.weights),
@@ -212,7 +213,7 @@ def test_a_module_tells_the_gauss_newton_matrix():
         None,
         1,
         adam,
-        0,
+        Randomness([], 0, []),
         None,
     )
     found = asked.gauss_newton([value for _, value, _ in asked.parameters])

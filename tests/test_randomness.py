@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import precode as pc
-from precode._internal.randomness import isolated, reseed
+from precode._internal.randomness import Purpose, isolated, reseed
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -18,8 +18,8 @@ def test_devices_without_a_context_are_seeded(seed, monkeypatch):
     seen = []
     assert not hasattr(torch.mps, "device")
     monkeypatch.setattr(torch.mps, "manual_seed", seen.append)
-    with isolated(torch.device("cpu")):
-        reseed(torch.device("mps"), seed)
+    with isolated([]):
+        reseed([torch.device("mps")], Purpose.EPOCH, seed)
         assert seen == [torch.initial_seed()]
 
 
@@ -43,7 +43,7 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have():
     entered, done = threading.Event(), threading.Event()
 
     def hold():
-        with isolated(torch.device("cpu")):
+        with isolated([]):
             entered.set()
             done.wait()
 
@@ -52,7 +52,7 @@ def test_a_child_does_not_wait_for_threads_that_it_does_not_have():
     entered.wait()
     try:
         if not (child := os.fork()):
-            with isolated(torch.device("cpu")):
+            with isolated([]):
                 os._exit(0)
         for _ in range(200):
             finished, status = os.waitpid(child, os.WNOHANG)

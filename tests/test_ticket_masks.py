@@ -752,3 +752,24 @@ def test_parameters_made_in_inference_mode_are_refused_before_any_change():
         with pytest.raises(pc.PrecodeValueError, match=r"'2\.bias' was made in inference mode"):
             call(module)
     ticket.remove_(module)
+
+
+def test_a_reinitialization_that_fails_changes_nothing():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    ticket = pc.find_ticket(module, "magnitude-init", 0.5)
+    ticket.apply_(module)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+
+    def one_layer(plain):
+        plain[0].reset_parameters()
+        plain[1].running_mean.add_(1)
+
+    def failing(plain):
+        one_layer(plain)
+        raise RuntimeError("no more")
+
+    for init, error in ((one_layer, pc.PrecodeValueError), (failing, RuntimeError)):
+        with pytest.raises(error, match=r"'2\.weight' has the values that it had|no more"):
+            ticket.reinitialize_(module, init)
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

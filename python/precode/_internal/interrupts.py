@@ -10,7 +10,7 @@ from types import FrameType
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Within the block Ctrl-C waits, so that an edit of several tensors is made whole or not at all.
 
     Its handler is called at the end of the block. Python runs handlers in the main thread alone: elsewhere nothing is
@@ -19,7 +19,7 @@ def held() -> Iterator[None]:
     Example:
         >>> done = []
         >>> try:
-        ...     with held():
+        ...     with uninterrupted():
         ...         signal.raise_signal(signal.SIGINT)
         ...         done.append("edit")
         ... except KeyboardInterrupt:

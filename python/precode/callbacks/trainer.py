@@ -104,7 +104,8 @@ def _read(args: Any, state: Any) -> list[dict[str, Any]]:
     folders += [_checkpoint(folder, state) for folder in (said["folder"], args.output_dir)]
     for folder in folders:
         try:
-            held = torch.load(folder / FILE, weights_only=True)
+            # Onto the CPU, whatever it was saved from: states are moved to where they belong.
+            held = torch.load(folder / FILE, weights_only=True, map_location="cpu")
         except OSError:
             continue
         if isinstance(held, dict) and held.get("key") == said["key"]:

@@ -1,63 +1,71 @@
-"""Whether a module computes the same with masks on as with these weights at zero."""
+"""Whether a module computes the same once masks are on as with these weights at zero."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from precode._internal.errors import UnsupportedError
-from precode._internal.randomness import reseed
+from precode._internal.randomness import Purpose, Randomness
 from precode.modules.batches import call, tensors
+from precode.modules.copies import State
+from precode.tickets import masked
 
 BY_PLACE = (
-    "with masks on, the module computes something else than with these weights at zero: masks change the order of "
-    "parameters() and the names that get_parameter and state_dict know, so that its forward must find weights by "
-    "attributes, such as self.layer.weight"
+    "once its masks are put on by apply_, the module computes something else than with these weights at zero or fails, "
+    "as a forward does that finds weights by place or by path: masks change the order of parameters() and the names "
+    "that get_parameter and state_dict know; let it use attributes, such as self.layer.weight"
 )
+"""What is said of a module that computes something else with masks on."""
 
 
-def check(plain: nn.Module, masked: nn.Module, batch: Sequence[Any] | None, device: torch.device, seed: int) -> None:
-    """Refuses a module that computes something else once masks are on, or nothing; only within `isolated`.
+def doubt(
+    network: nn.Module, masks: Mapping[str, torch.Tensor], batch: Sequence[Any] | None, randomness: Randomness
+) -> str:
+    """What is said of a module that masks are to be put on, if anything; only within `isolated`.
 
-    Both are called in evaluation mode, and have their modes again. A module that gives other results each time it is
+    It is called in evaluation mode, and has its modes and its state again. One that gives other results each time it is
     called is not judged.
 
     Args:
-        plain: a copy of the module without masks.
-        masked: one with masks, whose weights have the same values.
-        batch: its first entry is what they are called on.
-        device: whose random numbers are keyed.
-        seed: the key.
-
-    Raises:
-        UnsupportedError: it does.
+        network: a copy of the module, whose pruned weights are zero.
+        masks: of some of its parameters, by name.
+        batch: its first entry is what it is called on.
+        randomness: what it is called with.
     """
-    modes = {layer: layer.training for each in (plain, masked) for layer in each.modules()}
+    modes, state = {layer: layer.training for layer in network.modules()}, State(network)
+    slots = masked.slots(network)
     x = batch[0] if batch else None
 
-    def output(module: nn.Module) -> list[torch.Tensor]:
-        reseed(device, seed)
-        return [value.detach() for value in tensors(call(module.eval(), x))]
+    def output() -> list[torch.Tensor]:
+        randomness.reseed(Purpose.CHECK)
+        state.put_back()
+        return [value.detach() for value in tensors(call(network, x))]
 
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            expected = output(plain)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            network.eval()
+            expected = output()
+            if not _are_near(output(), expected):
+                return ""
             try:
-                differs = not _are_near(output(masked), expected)
+                for name, mask in masks.items():
+                    slots[name].prune(mask)
+                return "" if _are_near(output(), expected) else BY_PLACE
             except Exception as error:
-                raise UnsupportedError(f"{BY_PLACE} ({type(error).__name__}: {error})") from error
-            if differs and _are_near(output(plain), expected):
-                raise UnsupportedError(BY_PLACE)
-        except UnsupportedError:
-            raise
-        except Exception:  # what it makes of evaluation mode is not asked here
-            return
-        finally:
-            for layer, mode in modes.items():
-                layer.training = mode
+                return f"{BY_PLACE} ({type(error).__name__}: {error})"
+            finally:
+                for slot in masked.slots(network).values():
+                    if slot.pruned == "ticket":
+                        slot.unprune()
+    except Exception:  # what it makes of evaluation mode is not asked here
+        return ""
+    finally:
+        state.put_back()
+        for layer, mode in modes.items():
+            layer.training = mode
 
 
 def _are_near(results: list[torch.Tensor], others: list[torch.Tensor]) -> bool:

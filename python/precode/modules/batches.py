@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
-from precode._internal.randomness import fingerprint, generators_in, isolated, reseed, reseed_generator
+from precode._internal.randomness import Purpose, Randomness
+from precode.modules.attributes import Contents
 from precode.modules.counting import Counting
 
 SCORING = 2**32 - 1
@@ -55,14 +56,18 @@ def to_device(value: Any, device: torch.device) -> Any:
 
 
 def mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """A collection with a function of each of its items; anything else as it is."""
+    """A collection with a function of each of its items, of mappings a dictionary; anything else as it is."""
     if isinstance(value, Mapping):
         return {key: function(item) for key, item in value.items()}
     if is_named(value):
         return type(value)(*map(function, value))
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{each.name: function(getattr(value, each.name)) for each in fields(value) if each.init})
-    return type(value)(map(function, value)) if type(value) in (list, tuple) else value
+    if isinstance(value, list):
+        items = copy.copy(value)
+        items[:] = map(function, value)
+        return items
+    return type(value)(map(function, value)) if isinstance(value, tuple) else value
 
 
 def is_named(value: Any) -> bool:
@@ -96,6 +101,8 @@ def owned(*values: Any) -> tuple[Any, ...]:
         return copies[id(value)]
 
     def copied(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):  # whose graph, if any, is the user's, and goes after one training step
+            return value.detach().clone().requires_grad_(value.requires_grad)
         if callable(getattr(value, "clone", None)):
             return value.clone()
         if isinstance(value, MutableMapping):  # such as tokenizers' encodings
@@ -163,8 +170,8 @@ class Batches:
     Args:
         data: one pair of tensors, or an iterable of pairs that can be iterated again, such as a DataLoader or a list.
         device: where they are wanted.
-        seed: key of the random states in which they are drawn: a loader that shuffles gives the batches of an epoch in
-            the same order whenever they are asked for. Generators that the data hold are keyed by their state too.
+        randomness: that they are drawn with: a loader that shuffles gives the batches of an epoch in the same order
+            whenever they are asked for.
         visited: called after each batch.
         unpack: makes a pair of what the data give; None where they give pairs.
         weight: what the mean loss of a batch counts; None for the number of its labels.
@@ -178,7 +185,7 @@ class Batches:
         self,
         data: Any,
         device: torch.device,
-        seed: int,
+        randomness: Randomness,
         visited: Callable[[], None],
         unpack: Unpack | None = None,
         weight: Weight | None = None,
@@ -192,10 +199,9 @@ class Batches:
             )
         if isinstance(data, Iterator):
             raise PrecodeTypeError(f"data is a {type(data).__name__}, which can be read only once: pass list(data)")
-        self._data, self._device, self._seed, self._visited = _without_standing_workers(data), device, seed, visited
-        self._unpack, self._weight = unpack, weight
+        self._data, self._device, self._visited = _without_standing_workers(data), device, visited
+        self._randomness, self._unpack, self._weight = randomness, unpack, weight
         self._proportions: list[int] = []  # labels in each tensor of y, of the first batch that was asked for
-        self._own = [(generator, fingerprint(generator)) for generator in generators_in(data)]
         self._counting = Counting(data)
         self._before = {0: self._counting.now()}  # epochs
         self.said = [READ_ON.format(kind) for kind in self._counting.iterators]  # doubts about the data
@@ -205,22 +211,17 @@ class Batches:
             self.steps = self._count()
         if self.first is None or not self.steps:
             raise PrecodeValueError("data has no batches: pass at least one")
-        self._open: tuple[int, Iterator[tuple[Any, Any]]] | None = None
+        self._open: tuple[int, Iterator[tuple[Any, Any]], Contents] | None = None
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
         """Within the block, batches are drawn; all random states are as before afterwards, and what the data count."""
         before = self._counting.now()
         try:
-            with isolated(self._device, [generator for generator, _ in self._own]):
+            with self._randomness.isolated():
                 yield
         finally:
             self._counting.put(before)
-
-    def _reseed(self, *key: int) -> None:
-        reseed(self._device, self._seed, *key)
-        for number, (generator, own) in enumerate(self._own):
-            reseed_generator(generator, self._seed, number, own, *key)
 
     def _count(self) -> int:
         """Batches of an epoch; loaders of a stream have a length that cannot be asked for."""
@@ -251,10 +252,10 @@ class Batches:
     def _drawn(self, number: int, place: int) -> Iterator[tuple[Any, Any]]:
         """The batches of an epoch, from data that have been read so many times."""
         self._counting.put(self._before[place])
-        self._reseed(number)
+        self._randomness.reseed(Purpose.EPOCH, number)
         drawn = iter(self._data)
         for step in count():
-            self._reseed(number, step)
+            self._randomness.reseed(Purpose.STEP, number, step)
             try:
                 given = next(drawn)
             except StopIteration:
@@ -265,6 +266,11 @@ class Batches:
                     ) from None
                 self._before.setdefault(place + 1, self._counting.now())
                 return
+            if self.steps and step == self.steps:
+                raise PrecodeValueError(
+                    f"data has {self.steps} batches by its length and gives more: pass what has the length that it "
+                    "says, such as list(data)"
+                )
             # A copy: the function may edit it in place, and it is the user's.
             pair = given if self._unpack is None else self._unpack(*owned(given))
             if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -280,13 +286,14 @@ class Batches:
             for _ in range(skip):
                 next(batches)
         else:
-            batches = self._open[1]
+            _, batches, counted = self._open
+            self._counting.put(counted)
         batch = next(batches, None)
         if batch is None:
             raise PrecodeValueError(
                 f"data has fewer batches than at first, {self.steps}: it must be the same every time"
             )
-        self._open = (number + 1, batches)
+        self._open = (number + 1, batches, self._counting.now())
         return batch
 
     def weight(self, x: Any, y: Any) -> float:
@@ -302,7 +309,7 @@ class Batches:
             things, or there are none, and several batches.
         """
         if self._weight is None:
-            counts, of, remedy = [count_labels(labels) for labels in _labels(y)], "y", NAMED
+            counts, of, remedy = [count_labels(labels) for labels in _labels(x, y)], "y", NAMED
             if not counts:
                 counts, of, remedy = [len(each) for each in tensors(x) if each.ndim], "x", ""
             if not counts or (of == "x" and _is_opaque(y)):
@@ -362,6 +369,8 @@ def _no_pair(given: Any, unpacked: bool) -> str:
             f"data must give pairs (x, y), not {type(given).__name__}: say which entries are inputs and which labels, "
             f"such as unpack=lambda batch: (batch[{key!r}], batch['labels'])"
         )
+    if isinstance(given, torch.Tensor):
+        return "data must give pairs (x, y), not tensors: pass one pair as a tuple (x, y), or make pairs by unpack="
     if isinstance(given, tuple | list):
         return (
             f"data must give pairs (x, y), not {len(given)} items: say which are inputs and which labels, such as "
@@ -384,10 +393,11 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
         yield from chain.from_iterable(tensors(getattr(value, field.name)) for field in fields(value))
 
 
-def _labels(y: Any) -> list[torch.Tensor]:
-    """The tensors of y that may be the labels of the loss."""
-    named = y.get("labels") if isinstance(y, Mapping) else None
-    return list(tensors(y if named is None else named))
+def _labels(x: Any, y: Any) -> list[torch.Tensor]:
+    """The tensors of a batch that may be the labels of the loss: those of y, or the named ones of x if y is None."""
+    batch = x if y is None and isinstance(x, Mapping) and "labels" in x else y
+    named = batch.get("labels") if isinstance(batch, Mapping) else None
+    return list(tensors(batch if named is None else named))
 
 
 def _is_opaque(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,16 @@ from precode._internal.errors import PrecodeError, PrecodeTypeError, PrecodeValu
 from precode._internal.lazy import Lazy
 from precode._internal.parts import all_finite
 from precode._internal.progress import Progress, tracked
-from precode._internal.randomness import isolated, reseed
+from precode._internal.randomness import Purpose, Randomness
 from precode.modules import own
 from precode.modules.batches import Batches, Unpack, Weight, call, count_labels
 from precode.modules.copies import copied
 from precode.modules.learner import Learner, Loss
+from precode.modules.originals import uncalled
 from precode.modules.own import Score
 from precode.modules.search import find_ticket
-from precode.modules.training import OptimizerFactory, adam
-from precode.tickets import masked
+from precode.modules.training import OptimizerFactory, adam, weight_of
+from precode.tickets import masked, masking
 from precode.tickets.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def compare(
     bench = dense = None
     for seed, name in tracked([(seed, name) for seed in chosen for name in named], progress, "search"):
         if bench is None or bench.seed != seed:
-            bench = _Bench(_made(model, seed), data, loss, train, epochs, optimizer, seed, unpack, weight, test)
+            bench = _Bench(_seeded(model, seed), data, loss, train, epochs, optimizer, seed, unpack, weight, test)
             dense = bench.tested(bench.learner.copy(), 0)
         if name in refused:
             continue
@@ -230,14 +231,15 @@ def _without_accuracy(rows: list[dict[str, Any]], metric: str) -> list[str]:
     return [name for name, value in (dense | pruned).items() if math.isnan(value)]
 
 
-def _made(model: Model, seed: int) -> nn.Module:
+def _seeded(model: Model, seed: int) -> nn.Module:
     """The module of a seed; the global random states are as before."""
     if isinstance(model, nn.Module):
         return masked.unwrapped(model)
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    device = torch.device("cuda", torch.cuda.current_device()) if started else torch.device("cpu")
-    with isolated(device):
-        reseed(device, seed)
+    # It may make its weights on the device that is current.
+    devices = [torch.device("cuda", torch.cuda.current_device())] if torch.cuda.is_available() else []
+    randomness = Randomness(devices, seed, [model])
+    with randomness.isolated():
+        randomness.reseed(Purpose.MODEL)
         made = model()
     masked.check_module(made)
     return made
@@ -259,31 +261,45 @@ class _Bench:
         weight: Weight | None,
         test: Any,
     ) -> None:
-        self.module, self.seed, self._epochs, self._test, self._unpack = module, seed, epochs, test, unpack
-        self._device = next(iter(masked.slots(module).values())).parameter.device
-        batches = None if data is None else Batches(data, self._device, seed, lambda: None, unpack, weight)
+        self.module, self.seed, self._epochs = module, seed, epochs
+        devices = [slot.parameter.device for slot in masked.slots(module).values()]
+        randomness = Randomness(devices, seed, [data, loss, train, optimizer, unpack, weight, test, module])
+        weight = weight or weight_of(loss)
+        batches = None if data is None else Batches(data, devices[0], randomness, lambda: None, unpack, weight)
         if train is None and (batches is None or loss is None):
             raise PrecodeValueError("tickets are trained: pass data= and loss=, or train=")
-        self.learner = Learner(module, [], batches, loss, train, epochs, optimizer, seed)
+        self.learner = Learner(module, [], batches, loss, train, epochs, optimizer, randomness)
+        self._test = test if callable(test) else Batches(test, devices[0], randomness, lambda: None, unpack)
 
     def tested_ticket(self, ticket: Ticket) -> float:
         """What is tested, of a ticket after training."""
-        return self.tested(ticket.apply_(self.learner.copy()), int(ticket.config["start_epoch"]))
+        network = self.learner.copy()
+        for name, slot in masked.slots(network).items():
+            slot.put(ticket.start[name])
+        return self.tested(network, int(ticket.config["start_epoch"]), ticket.masks)
 
-    def tested(self, network: nn.Module, first_epoch: int) -> float:
+    def tested(self, network: nn.Module, first_epoch: int, masks: Mapping[str, torch.Tensor] | None = None) -> float:
         """What is tested, of a copy after training."""
-        self.learner.fit(network, range(first_epoch, self._epochs))
+        with masking.uncached(), uncalled(self.module):
+            self.learner.fit(network, range(first_epoch, self._epochs), masks=masks)
         network.eval()
-        with isolated(self._device), torch.inference_mode(False), torch.no_grad():
-            value = self._test(copied(network)) if callable(self._test) else self._accuracy(network)
+        with torch.inference_mode(False), torch.no_grad(), masking.uncached():
+            if isinstance(self._test, Batches):
+                value = _accuracy(network, self._test)
+            else:
+                with self.learner.randomness.isolated():
+                    value = self._test(copied(network))
         try:
             return float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise PrecodeTypeError(f"test must return a number, not {type(value).__name__}") from error
 
-    def _accuracy(self, network: nn.Module) -> float:
-        right, count, known = 0, 0, True
-        for x, y in Batches(self._test, self._device, self.seed, lambda: None, self._unpack).epoch(0):
+
+def _accuracy(network: nn.Module, batches: Batches) -> float:
+    """The part of the labels that the largest output names, NaN where an output is not finite."""
+    right, count, known = 0, 0, True
+    with batches.isolated():
+        for x, y in batches.epoch(0):
             output = call(network, x)
             if not isinstance(output, torch.Tensor) or output.ndim < 2 or not isinstance(y, torch.Tensor):
                 raise PrecodeTypeError("test data are for modules that return logits, and labels: pass a function")
@@ -305,6 +321,6 @@ class _Bench:
             # Of outputs that are no numbers argmax names a class too.
             known = known and all_finite(output.amax(1))
             right, count = right + int((output.argmax(1) == y).sum()), count + count_labels(y)
-        if not count:
-            raise PrecodeValueError("the test data have no label that counts: all are ignored")
-        return right / count if known else math.nan
+    if not count:
+        raise PrecodeValueError("the test data have no label that counts: all are ignored")
+    return right / count if known else math.nan

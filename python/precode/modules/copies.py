@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
+from functools import update_wrapper
+from types import CellType, FunctionType
+from typing import Any
 
 import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeTypeError
+from precode._internal.randomness import GENERATORS
+from precode.modules import originals
+from precode.modules.attributes import COLLECTIONS, TENSORS, Holders, equal, has_content, inner
 from precode.tickets import masked, masking
 
 
@@ -21,12 +28,52 @@ def copied(module: nn.Module) -> nn.Module:
         with torch.inference_mode(False):
             # The products that layers of `torch.nn.utils.prune` remember, which torch does not copy.
             products = [value for layer in module.modules() for value in masking.products(layer)]
-            return copy.deepcopy(module, {id(value): value.detach().clone() for value in products})
+            memo: dict[int, Any] = {id(value): value.detach().clone() for value in products}
+            network = copy.deepcopy(module, memo)
+            _bind(network, memo)
+            originals.forget(network)
+            return network
     except Exception as error:
         raise PrecodeTypeError(
             f"the module cannot be copied{_culprit(module)} ({str(error).partition(chr(10))[0]}): tickets are found on "
             "deep copies, which must work"
         ) from error
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _bind(network: nn.Module, memo: dict[int, Any]) -> None:
+    """Gives functions that a copy holds the copies of what they close over: deep copies share functions.
+
+    Such are hooks that keep what a layer gives in an attribute of the module.
+    """
+    for layer in network.modules():
+        for held in (*(vars(layer).get(name, {}) for name in HOOKS), vars(layer)):
+            for name, value in list(held.items()):
+                if isinstance(value, FunctionType) and (bound := _bound(value, memo)) is not value:
+                    held[name] = bound
+
+
+def _bound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+    """A function that closes over the copies of what it closes over; itself where there are none."""
+
+    def copy_of(value: Any) -> Any:
+        return _bound(value, memo) if isinstance(value, FunctionType) else memo.get(id(value), value)
+
+    held = [cell.cell_contents if cell != CellType() else None for cell in function.__closure__ or ()]
+    given = function.__defaults__ or ()
+    if all(copy_of(value) is value for value in (*held, *given)):
+        return function
+    cells = tuple(
+        cell if copy_of(value) is value else CellType(copy_of(value))
+        for cell, value in zip(function.__closure__ or (), held, strict=True)
+    )
+    defaults = tuple(map(copy_of, given)) or None
+    bound = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells)
+    bound.__kwdefaults__ = function.__kwdefaults__
+    update_wrapper(bound, function)
+    return bound
 
 
 def _culprit(module: nn.Module) -> str:
@@ -90,16 +137,42 @@ class Buffers:
                 buffers[name] = held.clone()
 
 
-def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether tensors are the same, not-a-number too.
+class State(Buffers):
+    """What calls of a module may change in it, to put it back: buffers, and attributes of its layers.
+
+    Attributes are given what they held, and so are the lists, dictionaries, tensors and generators in them.
 
     Example:
-        >>> equal(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
-        True
+        >>> layer = nn.BatchNorm1d(1)
+        >>> layer.calls = 0
+        >>> state = State(layer)
+        >>> layer.calls, _ = 1, layer(torch.ones(2, 1))
+        >>> state.put_back()
+        >>> layer.calls, int(layer.num_batches_tracked)
+        (0, 0)
     """
-    if one.shape != other.shape or one.dtype != other.dtype or one.layout != torch.strided:
-        return one.shape == other.shape and one.dtype == other.dtype
-    if one.is_quantized:  # whose bytes cannot be looked at
-        return torch.equal(one, other)
-    first, second = (each.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
-    return torch.equal(first, second)
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self._holders = Holders(_holders(self._layers.values()))
+        self._contents = self._holders.now()
+
+    def put_back(self) -> None:
+        """Gives the module what it had."""
+        super().put_back()
+        self._holders.put(self._contents)
+
+
+def _holders(layers: Iterable[nn.Module]) -> Iterator[Any]:
+    """Layers, and the collections, tensors and generators that they hold, each once.
+
+    Not what else they hold, such as a configuration that all of them share, and no parameters.
+    """
+    waiting, seen = list[Any](layers), set[int]()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, nn.Parameter) or not has_content(value):
+            continue
+        seen.add(id(value))
+        yield value
+        waiting += [each for each in inner(value) if isinstance(each, (*COLLECTIONS, *TENSORS, *GENERATORS))]

@@ -184,15 +184,15 @@ class Search:
 
     def _found_by(self, score: Score) -> Outcome:
         """What a function of the user's own says."""
-        layouts = self._objective.layouts
-        first = {name: value for name, value, _ in self._objective.parameters}
-        gradients = self._objective.gradients()
+        objective, layouts = self._objective, self._objective.layouts
+        first = {name: value for name, value, _ in objective.parameters}
+        gradients = objective.gradients()
         scores = own.scores_of(
             self._base,
             score,
-            {name: layouts[name].original(first[name]) for name in self._objective.prunable},
-            gradients and {name: layouts[name].original(gradients[name]) for name in self._objective.prunable},
-            self._seed,
+            {name: layouts[name].original(first[name]) for name in objective.prunable},
+            gradients and {name: layouts[name].original(gradients[name]) for name in objective.prunable},
+            objective.randomness,
         )
         return Outcome(
             masks=None,

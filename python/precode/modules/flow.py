@@ -14,7 +14,7 @@ from precode._internal.parts import parts
 from precode._internal.randomness import isolated
 from precode.modules import gradients
 from precode.modules.batches import ONE_SAMPLE, call, mapped, one_tensor
-from precode.modules.copies import Buffers
+from precode.modules.copies import State
 from precode.modules.gradients import Tensors
 from precode.tickets import masked
 
@@ -46,7 +46,8 @@ class SynapticFlow:
         for layer in self._network.modules():
             if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
                 layer.register_forward_hook(_mean_row)
-        self._buffers = Buffers(self._network)
+        self._devices = [parameter.device for parameter in self._network.parameters()]
+        self._state = State(self._network)
 
     def gradients(self, at: Iterable[torch.Tensor]) -> Tensors:
         """Gradients of the summed outputs at the magnitudes of all parameters' values, with zeros for biases.
@@ -58,7 +59,7 @@ class SynapticFlow:
         self._put(at)
         parameters = [slot.parameter for slot in self._slots.values()]
         with (
-            isolated(self._device),
+            isolated(self._devices),
             _default_type(self._kind),
             gradients.searchable(self._network),
             torch.inference_mode(False),
@@ -67,7 +68,7 @@ class SynapticFlow:
             total = self._output().sum()
             gradients.backward(total, parameters, [])
             found = gradients.taken(list(self._slots), parameters)
-        self._buffers.put_back()
+        self._state.put_back()
         # Flow is conserved: what goes through the weights of a layer is what comes out.
         through = [
             abs(sum(float(weight.dot(flow)) for weight, flow in parts(slot.parameter, part)))

@@ -43,16 +43,8 @@ def _nodes(places: Iterable[GradientEdge]) -> list[Node]:
 
 def has_own_functions(value: torch.Tensor) -> bool:
     """Whether a graph has functions of the user's own (`torch.autograd.Function`), whose derivative may have none."""
-    seen, open_nodes = set(), [value.grad_fn]
-    while open_nodes:
-        node = open_nodes.pop()
-        if node is None or node in seen:
-            continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return True
-        seen.add(node)
-        open_nodes += [following for following, _ in node.next_functions]
-    return False
+    own = torch.autograd.function.BackwardCFunction
+    return any(isinstance(node, own) for node in _nodes([get_gradient_edge(value)]))
 
 
 def backward(
@@ -115,7 +107,7 @@ class Mean:
 
     Args:
         names: of the parameters.
-        parameters: leaves.
+        parameters: leaves. The mean of those of half precision is in float32, so that batches do not round it.
 
     Attributes:
         values: the mean so far, by name, of the parameters that had a gradient.
@@ -125,10 +117,16 @@ class Mean:
 
     def __init__(self, names: Sequence[str], parameters: Sequence[nn.Parameter]) -> None:
         self.names, self.parameters = names, parameters
+        self._of = dict(zip(names, parameters, strict=True))
         self.values: dict[str, torch.Tensor] = {}
         self.total = 0.0
         self.had: list[set[str]] = []
         self._share, self._wrong = 0.0, set[str]()
+
+    def of(self, name: str) -> torch.Tensor:
+        """The mean of one parameter, of its type; zero where it had no gradient."""
+        like = self._of[name]
+        return self.values[name].to(like.dtype) if name in self.values else torch.zeros_like(like)
 
     @contextmanager
     def batch(self, weight: float) -> Iterator[None]:
@@ -167,10 +165,11 @@ class Mean:
             self._wrong.add(name)
         if name not in self.values:
             # A copy: several parameters may have one gradient.
-            like = self.parameters[self.names.index(name)]
-            self.values[name] = torch.empty_like(like).copy_(gradient).mul_(self._share)
+            like = self._of[name]
+            kind = torch.promote_types(like.dtype, torch.float32)
+            self.values[name] = torch.empty_like(like, dtype=kind).copy_(gradient).mul_(self._share)
         elif name not in self.had[-1]:
-            self.values[name].lerp_(gradient, self._share)
+            self.values[name].lerp_(gradient.to(self.values[name].dtype), self._share)
         else:
             self.values[name].add_(gradient, alpha=self._share)
         self.had[-1].add(name)
@@ -215,7 +214,7 @@ def curvature(value: torch.Tensor, mean: Mean, along: Mean) -> None:
             raise RuntimeError(f"the way to '{hidden[0]}' is hidden")
         # Where a part has no graph, the value is linear in its parameter.
         named = [(mean.names[place], edge) for place, edge in sorted(places.items())]
-        pairs = [(edge, along.values[name]) for name, edge in named if edge is not None and name in along.values]
+        pairs = [(edge, along.of(name)) for name, edge in named if edge is not None and name in along.values]
         if pairs:
             edges, factors = zip(*pairs, strict=True)
             own = {id(parameter) for parameter in mean.parameters}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -41,8 +42,7 @@ def windows(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     x = x.reshape(samples, layer.groups, channels // layer.groups, *places)
     # Positions before groups; within a group channels before the places of the kernel, as in the weight.
     order = [0, *range(3, 3 + axes), 1, 2, *range(3 + axes, 3 + 2 * axes)]
-    positions = int(torch.tensor(places[:axes]).prod())
-    return x.permute(order).reshape(samples, positions, layer.groups, -1)
+    return x.permute(order).reshape(samples, math.prod(places[:axes]), layer.groups, -1)
 
 
 def _units(layer: nn.Module, y: torch.Tensor) -> torch.Tensor:
@@ -77,18 +77,13 @@ class Watch(TorchFunctionMode):
         strict: bool = True,
     ) -> None:
         super().__init__()
-        self._layers: dict[str, nn.Module] = {}
-        self._weights: dict[int, str] = {}
-        for name in names:
-            owner = slots[name].owner
-            known = isinstance(owner, (nn.Linear, *CONVOLUTIONS)) or libraries_linears(owner)
-            if not known or slots[name].attribute != "weight":
-                raise UnsupportedError(
-                    f"this method needs the inputs of layers, and '{name}' is no weight of a Linear or Conv1d to "
-                    f"Conv3d layer: leave it out, as by exclude='{name}'"
-                )
-            self._layers[name] = owner
-            self._weights[id(slots[name].parameter)] = name
+        if others := [name for name in names if not _is_watchable(slots[name])]:
+            raise UnsupportedError(
+                "this method needs the inputs of layers, and some weights are of no Linear or Conv1d to Conv3d layer, "
+                f"or of one that is not called: leave them out, as by exclude={others}"
+            )
+        self._layers = {name: slots[name].owner for name in names}
+        self._weights = {id(slots[name].parameter): name for name in names}
         self._of, self._strict = of, strict
         self._calls: dict[str, list[tuple[Any, torch.Tensor]]] = {name: [] for name in names}
         self._own = {name for name, layer in self._layers.items() if has_own_forward(layer)}
@@ -142,7 +137,15 @@ class Watch(TorchFunctionMode):
                     f"torch.func, such as vmap, which hides them: call it on the whole batch, or leave it out, as by "
                     f"exclude='{name}'"
                 )
-            weight = layer.get_parameter("weight")
+            if not inputs.numel():  # such as those of an expert that gets no token
+                self._called.add(name)
+                return output
+            weight = layer.weight
+            if not isinstance(weight, torch.Tensor) or id(weight) not in self._weights:
+                raise UnsupportedError(
+                    f"this method needs the inputs that weights are multiplied with, and '{name}' is called with "
+                    f"another in its place, as by torch.func.functional_call: leave it out, as by exclude='{name}'"
+                )
             uses = [each for each in operations if each.takes(weight)]
             plain = name not in self._own or (bool(uses) and all(each.is_of(layer, inputs) for each in uses))
             if self._strict and not plain:
@@ -233,6 +236,15 @@ class Operation(NamedTuple):
         if given["weight"] is not layer.weight or x.shape != inputs.shape:
             return False
         return x is inputs or torch.allclose(x.detach().float(), inputs.detach().float(), rtol=1e-2)
+
+
+def _is_watchable(slot: Slot) -> bool:
+    """Whether a weight is of a layer that is called with what it is multiplied with."""
+    layer = slot.owner
+    known = isinstance(layer, (nn.Linear, *CONVOLUTIONS)) or bool(libraries_linears(layer))
+    # Attention uses the weight of its output projection without calling it.
+    used = isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    return known and not used and slot.attribute == "weight"
 
 
 def _of_axes(option: Any, axes: int) -> Any:

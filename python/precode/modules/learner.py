@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any
@@ -13,10 +13,10 @@ from torch import nn
 from precode._internal import memory
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import all_finite
-from precode._internal.randomness import isolated, reseed
-from precode.modules import gradients, training
+from precode._internal.randomness import Purpose, Randomness, held_by
+from precode.modules import gradients, training, zeros
 from precode.modules.batches import ONE_SAMPLE, Batches, call, called, mapped, one_tensor, owned
-from precode.modules.copies import Buffers, copied
+from precode.modules.copies import State, copied
 from precode.modules.gradients import Tensors
 from precode.modules.layouts import Layout, layout
 from precode.modules.training import OptimizerFactory
@@ -32,14 +32,20 @@ UNTRAINED = (
 
 
 HOOKED = (
-    "gradients of '{}' have hooks (Tensor.register_hook), which copies do not have: what is searched is the training "
-    "without them; register them in train=, on the module that it is given"
+    "gradients of '{}' have hooks (Tensor.register_hook and the like), which copies do not have: what is searched is "
+    "the training without them; register them in train=, on the module that it is given"
 )
 
 
 CHANGED = (
     "'{}' of the module that was passed in changed during the search, as by a loss or a function that it holds that "
     "uses the module itself: tickets are found on copies, and start from the values that it had"
+)
+
+LEFT = (
+    "the loss has gradients in parameters that are not of the module, of shapes {}, which the default training leaves "
+    "as they are: if they are to be trained too, as those of a head or of proxies, pass train=; else freeze them by "
+    "requires_grad_(False)"
 )
 
 COLLAPSED = "after training all weights of '{}' are equal, so that those kept there are kept for their place alone"
@@ -60,7 +66,7 @@ class Learner:
         train: trains a module in place instead of the default loop, or None.
         epochs: epochs of the default loop.
         optimizer: makes the optimizer of the default loop.
-        seed: key of everything random.
+        randomness: what everything random is drawn with, as the batches are.
 
     Raises:
         PrecodeTypeError: the module cannot be copied.
@@ -76,7 +82,7 @@ class Learner:
         train: Callable[[nn.Module], Any] | None,
         epochs: int,
         optimizer: OptimizerFactory,
-        seed: int,
+        randomness: Randomness,
     ) -> None:
         self._original, self._module = module, copied(module)
         if not any(layer.training for layer in self._module.modules()):
@@ -85,12 +91,12 @@ class Learner:
         self._names = list(self._slots)
         self._prunable = list(prunable)
         self._layouts = [layout(slot) for slot in self._slots.values()]
-        self._buffers = Buffers(self._module)
+        self._state = State(self._module)
         self._batches, self._loss, self._train = batches, loss, train
-        self._loss_buffers = Buffers(loss if isinstance(loss, nn.Module) else nn.Identity())
+        # Criteria that a function uses count as well.
+        self._loss_state = State(nn.ModuleList(each for each in held_by([loss]) if isinstance(each, nn.Module)))
         self._loss_takes_module = loss is not None and training.takes_module(loss)
-        self._optimizer, self._seed, self.epochs = optimizer, seed, epochs
-        self._device = next(iter(self._slots.values())).parameter.device
+        self._optimizer, self.randomness, self.epochs = optimizer, randomness, epochs
         originals = masked.slots(module)
         self._originals = {id(slot.parameter): name for name, slot in originals.items()}
         # A function of the user's own may train the original, which is given these values again.
@@ -107,7 +113,7 @@ class Learner:
         ]
         self._is_known = False  # whether a call makes no parameters
         self.said = [] if batches is None else list(batches.said)  # doubts about the data and the training
-        hooked = [name for name, slot in originals.items() if slot.parameter._backward_hooks]
+        hooked = [name for name, slot in originals.items() if _has_hooks(slot.parameter)]
         if hooked and (batches is not None or train is not None):
             self.said.append(HOOKED.format("', '".join(hooked)))
         self.steps_per_epoch = batches.steps if batches else 1
@@ -134,12 +140,12 @@ class Learner:
         for name, version in self._versions.items():
             if name not in slots or slots[name].parameter._version != version:
                 raise PrecodeValueError(CHANGED.format(name))
-        if name := self._buffers.differs(self._original):
+        if name := self._state.differs(self._original):
             raise PrecodeValueError(f"{CHANGED.format(name)}; it has its values again")
 
     def restore_buffers(self) -> None:
         """Gives the module the buffers that it had."""
-        self._buffers.put(self._original)
+        self._state.put(self._original)
 
     def belongs_to(self, module: nn.Module) -> None:
         """Says of what other module of the user's this one is a copy, whose parameters no loss may depend on either."""
@@ -149,20 +155,29 @@ class Learner:
         """A copy of the module, in the modes that it is trained in."""
         return self._network([value for _, value, _ in self.parameters], None)
 
-    def fit(self, network: nn.Module, epochs: range, snapshots: Sequence[int] = (), rate: float = 1.0) -> list[Tensors]:
+    def fit(
+        self,
+        network: nn.Module,
+        epochs: range,
+        snapshots: Sequence[int] = (),
+        rate: float = 1.0,
+        masks: Mapping[str, torch.Tensor] | None = None,
+    ) -> list[Tensors]:
         """Trains a copy in place, by the user's function or for some epochs; the values after some steps.
 
-        The default loop's learning rate is `rate` times that of the optimizer.
+        The default loop's learning rate is `rate` times that of the optimizer. Weights are kept at zero where their
+        mask, by name and as they stand in the module, is False.
 
         Raises:
             PrecodeValueError: the user's function trains another module.
         """
-        with self._loss_put_back(), self._isolated(), torch.inference_mode(False), torch.enable_grad():
-            reseed(self._device, self._seed)
+        pruned = zeros.kept(network, masks or {})
+        with self._loss_put_back(), self._isolated(), torch.inference_mode(False), torch.enable_grad(), pruned:
+            self.randomness.reseed(Purpose.TRAINING)
             if self._train is None:
                 optimizer, wanted = training.optimizer_of(network, self._optimizer), set(snapshots)
                 for group in optimizer.param_groups:
-                    group["lr"] *= rate
+                    group["lr"] = group["lr"] * rate  # not in place: it may be a tensor of the user's
                 done = chain([0], self._steps(network, epochs, optimizer))
                 return [self._out(self._values(network)) for step in done if step in wanted]
             before = {name: value.detach().clone() for name, value in network.named_parameters()}
@@ -189,11 +204,11 @@ class Learner:
 
     @contextmanager
     def _loss_put_back(self) -> Iterator[None]:
-        """Within the block a loss may change its buffers, as in a training; it has those that it had afterwards."""
+        """Within the block a loss may change its state, as in a training; it has what it had afterwards."""
         try:
             yield
         finally:
-            self._loss_buffers.put_back()
+            self._loss_state.put_back()
 
     # Values
 
@@ -208,11 +223,8 @@ class Learner:
     def _values(self, network: nn.Module) -> Tensors:
         """Copies of the values of all parameters, zero where they are pruned."""
         slots = self._check_names(network)
-        values = []
-        for name in self._names:
-            mask, value = slots[name].mask, slots[name].parameter.detach()
-            values.append(value.clone() if mask is None else value.masked_fill(~mask, 0))
-        return values
+        every = [slots[name] for name in self._names]
+        return [slot.values().clone() if slot.mask is None else slot.values() for slot in every]
 
     def _rest(self) -> None:
         """Takes the memory of the copy away while nobody computes with it."""
@@ -221,9 +233,9 @@ class Learner:
         memory.trim()
 
     def _put_back(self) -> None:
-        """Gives the copy, and the loss, the buffers that they had."""
-        self._buffers.put_back()
-        self._loss_buffers.put_back()
+        """Gives the copy, and the loss, the state that they had."""
+        self._state.put_back()
+        self._loss_state.put_back()
 
     def _room(self, slots: dict[str, masked.Slot]) -> None:
         """Gives the copy, or a copy of it, memory for its values."""
@@ -260,18 +272,21 @@ class Learner:
         return slots
 
     def _network(self, start: Tensors, masks: Tensors | None) -> nn.Module:
-        """A copy of the module at other values, pruned."""
+        """A copy of the module at other values, zero where they are pruned."""
         network = copied(self._module)
         slots = masked.slots(network)
         self._room(slots)
         for name, value in zip(self._names, self._in(start), strict=True):
             slots[name].put(value)
-        for name, mask in zip(self._prunable, masks or [], strict=masks is not None):
-            mask = self.layouts[name].original(mask)
+        for name, mask in self._named(masks).items():
             slots[name].put(slots[name].parameter * mask)
-            slots[name].prune(mask)
         memory.trim()
         return network
+
+    def _named(self, masks: Tensors | None) -> dict[str, torch.Tensor]:
+        """Masks of the prunable parameters as they stand in the module, by name."""
+        pairs = zip(self._prunable, masks or [], strict=masks is not None)
+        return {name: self.layouts[name].original(mask) for name, mask in pairs}
 
     @contextmanager
     def _without_gradients(self) -> Iterator[list[str]]:
@@ -299,7 +314,7 @@ class Learner:
                 slots[name].put(each.original(value))
                 changed = True
         if changed:
-            self._buffers.put(self._original)
+            self._state.put(self._original)
         return changed
 
     # Losses
@@ -310,7 +325,9 @@ class Learner:
 
         def closure(x: Any, y: Any) -> torch.Tensor:
             loss = self._loss_of(network, x, y)
-            gradients.backward(loss, trained, self._others(loss, trained))
+            others = self._others(loss, trained)
+            self._say_left([tuple(each.shape) for each in others if isinstance(each, nn.Parameter)])
+            gradients.backward(loss, trained, others)
             return loss.detach()
 
         return training.steps(optimizer, chain.from_iterable(map(batches.epoch, epochs)), closure)
@@ -376,8 +393,13 @@ class Learner:
             self._say(COLLAPSED.format("', '".join(collapsed)))
 
     def _say(self, doubt: str) -> None:
-        if doubt not in self.said:
+        if doubt and doubt not in self.said:
             self.said.append(doubt)
+
+    def _say_left(self, shapes: list[tuple[int, ...]]) -> None:
+        """Says of parameters, by their shapes, that they are not trained."""
+        if shapes:
+            self._say(LEFT.format(", ".join(map(str, shapes[:5])) + (" and more" if len(shapes) > 5 else "")))
 
     def _check_single(self, batches: Batches) -> None:
         """Refuses a batch of one sample where the module cannot be trained on one."""
@@ -392,12 +414,17 @@ class Learner:
                 pass
 
     def _isolated(self) -> AbstractContextManager[None]:
-        return isolated(self._device) if self._batches is None else self._batches.isolated()
+        return self.randomness.isolated() if self._batches is None else self._batches.isolated()
 
     def _data(self) -> Batches:
         if self._batches is None:
             raise PrecodeValueError("data are needed: pass data= and loss=")
         return self._batches
+
+
+def _has_hooks(parameter: nn.Parameter) -> bool:
+    """Whether something is done with the gradient of a parameter."""
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def _first(x: Any) -> Any:

@@ -16,7 +16,7 @@ from torch.func import functional_call, jacrev, vmap
 from precode._internal import memory
 from precode._internal.errors import PrecodeError, PrecodeValueError, UnsupportedError
 from precode._internal.parts import exact, parts
-from precode._internal.randomness import reseed
+from precode._internal.randomness import Purpose, Randomness
 from precode.modules import agreement, gradients, training
 from precode.modules.batches import SCORING, Batches, call, mapped, one_tensor, samples
 from precode.modules.booleans import inputs_of, labels_of
@@ -62,7 +62,7 @@ class ModuleObjective(SingleSamples):
         train: as of `Learner`.
         epochs: as of `Learner`.
         optimizer: as of `Learner`.
-        seed: as of `Learner`.
+        randomness: as of `Learner`.
         features: names of two linear layers' weights, and an output of the second, or None.
         temperature: what GraSP divides the outputs by.
         remember: keep the answers to what is asked more than once where a method is asked for several densities.
@@ -77,12 +77,12 @@ class ModuleObjective(SingleSamples):
         train: Callable[[nn.Module], Any] | None,
         epochs: int,
         optimizer: OptimizerFactory,
-        seed: int,
+        randomness: Randomness,
         features: tuple[str, str, int] | None,
         temperature: float = 200.0,
         remember: bool = False,
     ) -> None:
-        super().__init__(module, prunable, batches, loss, train, epochs, optimizer, seed)
+        super().__init__(module, prunable, batches, loss, train, epochs, optimizer, randomness)
         self.silent: dict[str, torch.Tensor] = {}  # inputs that are always zero, (groups, inputs), when last looked at
         self._flow: SynapticFlow | None = None
         self._answers: dict[bytes, Any] | None = {} if remember else None
@@ -116,7 +116,10 @@ class ModuleObjective(SingleSamples):
         return found
 
     def curvature(self, at: Tensors, _: float) -> Tensors:
-        """H g of the mean loss of the outputs over the temperature, on all data."""
+        """H g of the mean loss of the outputs over the temperature, on all data.
+
+        The temperature of the registry, which is the second argument, is that of the method's code; the user's counts.
+        """
 
         def curvature() -> Tensors:
             batches = self._data()
@@ -338,15 +341,12 @@ class ModuleObjective(SingleSamples):
             raise UnsupportedError(HIDDEN)
         end = self.epochs if end_epoch is None else min(end_epoch, self.epochs)
         network = self._network(start, masks)
+        named = self._named(masks)
         if masks is not None and self._batches is not None and not self._is_checked:
-            chosen = dict(zip(self._prunable, masks, strict=True))
-            pairs = zip(self._names, start, strict=True)
-            pruned = [value * chosen[name] if name in chosen else value for name, value in pairs]
-            with self._isolated(), self._at(pruned):
-                agreement.check(self._module, network, self._batches.first, self._device, self._seed)
-            self._buffers.put(network)
+            with self._isolated():
+                self._say(agreement.doubt(network, named, self._batches.first, self.randomness))
             self._is_checked = True
-        kept = self.fit(network, range(first_epoch, end), snapshots, rate)
+        kept = self.fit(network, range(first_epoch, end), snapshots, rate, named)
         values = self._values(network)
         self._check_finite(values, f"by the end of epoch {end}" if self._train is None else "in train=")
         empty = {name for name, mask in zip(self._prunable, masks or [], strict=masks is not None) if not mask.any()}
@@ -363,7 +363,7 @@ class ModuleObjective(SingleSamples):
         if self._train is not None:
             raise UnsupportedError(HIDDEN)
         with self._isolated(), torch.inference_mode(False), torch.enable_grad():
-            reseed(self._device, self._seed)
+            self.randomness.reseed(Purpose.TRAINING)
             network = self._network([value for _, value, _ in self.parameters], None)
             optimizer = training.optimizer_of(network, self._optimizer)
         for epoch in range(self.epochs):
@@ -412,7 +412,7 @@ class ModuleObjective(SingleSamples):
     def _filled(self, mean: Mean) -> Tensors:
         """The means of all parameters, zero where there is none."""
         return [
-            mean.values[name] if name in mean.values else torch.zeros_like(slot.parameter)
+            mean.of(name) if name in mean.values else torch.zeros_like(slot.parameter)
             for name, slot in self._slots.items()
         ]
 

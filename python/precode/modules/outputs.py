@@ -50,7 +50,7 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
         *_, last = (rows for prefix, layer in masked.layers(module) if (rows := _rows(prefix, layer)))
         outputs = list(last)
     else:
-        outputs = _made(copied(module), batches)
+        outputs = _makers(copied(module), batches)
     guess = "as its rows are taken for the outputs, because it stands last: pass data= to find out which are"
     reason = "its rows are the outputs of the module" if known else guess
     spared = {name: reason for name in choice.names if name in outputs and name not in choice.by_name}
@@ -65,7 +65,7 @@ def without_outputs(module: nn.Module, choice: Choice, batches: Batches | None) 
     return replace(choice, names=names, left_out=choice.left_out | spared)
 
 
-def _made(network: nn.Module, batches: Batches) -> list[str]:
+def _makers(network: nn.Module, batches: Batches) -> list[str]:
     """Names of the weights of the layers that made what a module returns for a batch."""
     called: list[tuple[Names, Any]] = []
     rows: dict[int, Names] = {}  # by the `id` of a parameter

@@ -9,7 +9,7 @@ import torch
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
 from precode._internal.parts import exact
-from precode._internal.randomness import isolated, reseed
+from precode._internal.randomness import Purpose, Randomness
 from precode.tickets.registry import records
 
 Score = Callable[[str, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -27,7 +27,9 @@ def register_method(name: str, method: Score) -> Score:
     Args:
         name: not that of a method of the registry; one of the user's own is replaced.
         method: from the name of a parameter, its initial values and the gradient of the mean loss over all data (None
-            where no data are given) to one score a weight: a tensor of the parameter's shape, the larger the better.
+            where no data are given) to one score a weight, the larger the better: a dense tensor of the parameter's
+            shape and of any real type. Scores are compared in float64; those that are not finite, and whole numbers
+            beyond 2^53, are refused by the search.
 
     Returns:
         The function.
@@ -83,18 +85,18 @@ def scores_of(
     method: Score,
     weights: dict[str, torch.Tensor],
     gradients: Mapping[str, torch.Tensor | None] | None,
+    randomness: Randomness,
     *key: int,
 ) -> dict[str, torch.Tensor]:
-    """What a function says of every prunable parameter; what it draws is keyed by numbers.
+    """What a function says of every prunable parameter; what it draws is keyed by numbers too.
 
     Raises:
         PrecodeTypeError: not a tensor of numbers.
         PrecodeShapeError: a tensor of another shape.
     """
     found = {}
-    device = next(iter(weights.values())).device
-    with isolated(device):
-        reseed(device, *key)
+    with randomness.isolated():
+        randomness.reseed(Purpose.SCORES, *key)
         for parameter, weight in weights.items():
             gradient = None if gradients is None else gradients[parameter]
             score = method(parameter, weight.clone(), None if gradient is None else gradient.clone())

@@ -25,13 +25,17 @@ Prunable = Names | None
 """The same, and `AUTO`."""
 
 
+LARGE = 0.05
+"""The part of a module's weights from which it is said of a parameter that its layer is not known."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What is pruned.
 
     Attributes:
         names: of the parameters, in the module's order.
-        left_out: weights of known layers that cannot be pruned, each with the reason.
+        left_out: weights of known layers that cannot be pruned, and large ones of others, each with the reason.
         share: the part of all the module's weights that is prunable.
         spared: weights that could be pruned and are not, because of how they would be.
         by_name: those that the user named, not as one of a kind of layers.
@@ -97,6 +101,7 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
         named = {name: None for name in named if not _matches(entry, name, slots[name].owner)}
     if not named:
         raise PrecodeValueError(_nothing(wanted, left_out, bool(excluded)))
+    left_out = {name: reason for name, reason in left_out.items() if name not in named}
     for name in named:
         masked.check_free(slots[name])
         masked.check_editable(slots[name])
@@ -108,13 +113,12 @@ def choose(module: nn.Module, slots: dict[str, Slot], prunable: Prunable, exclud
         if not all_finite(slots[name].parameter):
             raise PrecodeValueError(f"'{name}' has values that are not finite: initialize it again")
     names = [name for name in slots if name in named]
-    total = sum(slot.parameter.numel() for slot in slots.values() if slot.parameter.ndim > 1)
-    share = sum(slots[name].parameter.numel() for name in names) / max(total, 1)
+    share = sum(slots[name].parameter.numel() for name in names) / max(_weights_of(slots), 1)
     return Choice(names, left_out, min(share, 1.0), by_name=frozenset(by_name))
 
 
 def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dict[str, str]]:
-    """The weights of all known layers, and those that cannot be pruned, with the reasons."""
+    """The weights of all known layers, and those that are left out, with the reasons."""
     found, left_out = [], {}
     tied = {alias: name for name, slot in slots.items() for alias in slot.tied}
     for name in _weights(module):
@@ -133,7 +137,20 @@ def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dic
             left_out[name] = "empty"
         else:
             found.append(name)
+    least = LARGE * _weights_of(slots)
+    for name, slot in slots.items():
+        known = name in found or name in left_out or not {name, *slot.tied}.isdisjoint(left_out)
+        # Tables of vectors, and what is added to each sample, are no weights that something is multiplied with.
+        other = isinstance(slot.owner, nn.Embedding | nn.EmbeddingBag) or slot.parameter.shape[:1] == (1,)
+        other = other or bool(layer_weights(slot.owner)) or not getattr(slot.owner, "prunable", True)
+        if slot.parameter.ndim > 1 and slot.parameter.numel() >= least and not (known or other):
+            left_out[name] = f"of a {type(slot.owner).__name__}, no known layer: name it in prunable to prune it"
     return found, left_out
+
+
+def _weights_of(slots: Mapping[str, Slot]) -> int:
+    """Numbers in all parameters of several axes."""
+    return sum(slot.parameter.numel() for slot in slots.values() if slot.parameter.ndim > 1)
 
 
 def _weights(module: nn.Module) -> Iterator[str]:

@@ -11,8 +11,9 @@ from torch import nn
 
 from precode._internal.check import KEY, integer
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, TicketWarning, UnsupportedError
-from precode._internal.interrupts import held as uninterrupted
+from precode._internal.interrupts import uninterrupted
 from precode._internal.lazy import Lazy
+from precode._internal.randomness import Randomness
 from precode.modules import doubts, own, selection
 from precode.modules.batches import Batches
 from precode.modules.copies import copied
@@ -24,7 +25,7 @@ from precode.modules.own import Score
 from precode.modules.prunable import AUTO, Names, Prunable, choose
 from precode.modules.schedules import Schedule
 from precode.modules.steps import Steps
-from precode.modules.training import adam
+from precode.modules.training import adam, weight_of
 from precode.tickets import masked, registry
 from precode.tickets.ticket import Ticket
 
@@ -128,6 +129,8 @@ class Pruner(Steps):
         slots = masked.slots(self._module)
         self._choice = choose(self._module, slots, prunable, exclude)
         self._data, self._loss = data, loss
+        devices = [slot.parameter.device for slot in slots.values()]
+        self._randomness = Randomness(devices, self._seed, [data, loss, self._score])
         sizes = [slots[name].parameter.numel() for name in self._choice.names]
         for size in sizes if scope == "per-layer" else [sum(sizes)]:
             selection.kept_of(schedule.density, size, "the module" if scope == "global" else "a layer")
@@ -200,11 +203,11 @@ class Pruner(Steps):
 
     def _scores(self, held: Mapping[str, masked.Slot], masks: Tensors, density: float) -> Tensors:
         """The score of every weight, pruned ones as zeros."""
-        weights = {name: torch.where(masks[name], slot.parameter.detach(), 0.0) for name, slot in held.items()}
+        weights = {name: slot.values() for name, slot in held.items()}
         if self._score is not None:
             gradients = {name: slot.parameter.grad for name, slot in held.items()}
             given = {name: None if each is None else each.detach() for name, each in gradients.items()}
-            return own.scores_of(self._method, self._score, weights, given, self._seed, self.steps)
+            return own.scores_of(self._method, self._score, weights, given, self._randomness, self.steps)
         if self._method == MAGNITUDE:
             return {name: weight.abs() for name, weight in weights.items()}
         plain = copied(self._module)
@@ -214,11 +217,12 @@ class Pruner(Steps):
                 slot.unprune()
         device = next(iter(weights.values())).device
         with searchable(plain), torch.inference_mode(False):
-            batches = None if self._data is None else Batches(self._data, device, self._seed, lambda: None)
-            names, loss, seed = self._choice.names, self._loss, self._seed
-            objective = ModuleObjective(plain, names, batches, loss, None, 1, adam, seed, None, 200.0, False)
+            names, data, loss, drawn = self._choice.names, self._data, self._loss, self._randomness
+            counts = weight_of(loss)
+            batches = None if data is None else Batches(data, device, drawn, lambda: None, weight=counts)
+            objective = ModuleObjective(plain, names, batches, loss, None, 1, adam, drawn, None, 200.0, False)
             objective.belongs_to(self._module)
-            search = Search(objective, self._method, None, None, False, None, seed, self._choice)
+            search = Search(objective, self._method, None, None, False, None, self._seed, self._choice)
             found = search.scores(selection.Wanted(density, "weight", self._scope))
         return {name: score.to(weights[name].device) for name, score in found.items()}
 

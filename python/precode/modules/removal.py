@@ -110,7 +110,7 @@ def _plain(network: nn.Module) -> nn.Module:
     with torch.no_grad():
         for slot in masked.slots(network).values():
             if slot.pruned == "ticket" and slot.mask is not None:
-                slot.put(torch.where(slot.mask, slot.parameter, 0.0))
+                slot.put(slot.values())
                 slot.unprune()
             elif slot.pruned == "torch":
                 prune.remove(slot.owner, slot.attribute)  # type: ignore[no-untyped-call]

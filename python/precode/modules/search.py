@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from math import ceil, log
 from typing import Any, overload
 
@@ -16,17 +17,19 @@ from precode._internal import memory
 from precode._internal.check import COUNT, KEY, fractions, functions, integer, numbers
 from precode._internal.errors import PrecodeValueError, TicketWarning, UnsupportedError
 from precode._internal.progress import Progress, reporter
+from precode._internal.randomness import Randomness
 from precode.formulas.dnf import Dnf
 from precode.modules import gradients, own, selection
 from precode.modules.batches import Batches, Unpack, Weight
 from precode.modules.finding import Search, check_choice
 from precode.modules.learner import Loss
 from precode.modules.objective import LARGE, ModuleObjective
+from precode.modules.originals import uncalled
 from precode.modules.outputs import without_outputs
 from precode.modules.own import Score
 from precode.modules.pair import clauses_at, pair_of
 from precode.modules.prunable import AUTO, Names, Prunable, check_axes, choose
-from precode.modules.training import OptimizerFactory, adam
+from precode.modules.training import OptimizerFactory, adam, weight_of
 from precode.tickets import masked, masking, registry
 from precode.tickets.masked import Slot
 from precode.tickets.registry import READS_CODES
@@ -199,7 +202,8 @@ def find_ticket(
     Returns:
         The ticket, or one for each of `densities`. It starts at ``theta_0 * mask``; only tickets of methods that rewind
         to a later step, or go on from trained weights, start there, at ``config["start_epoch"]``. ``config`` also has
-        the share of all the module's weights that is prunable, and what was left out.
+        the share of all the module's weights that is prunable, and what was left out. Masks are Boolean, start values
+        of the type of the parameters; both are contiguous, of their shapes and on their devices.
 
     Raises:
         PrecodeValueError: unknown method or name; an epoch that the method or the training does not have; a density out
@@ -223,6 +227,9 @@ def find_ticket(
         >>> ticket = find_ticket(module, "snip", 0.25, (x, y), nn.functional.cross_entropy)
         >>> ticket
         Ticket(method='snip', density=0.25, kept=40 of 160 in 2 tensors)
+        >>> tickets = find_ticket(module, "snip", densities=[0.5, 0.2], data=(x, y), loss=nn.functional.cross_entropy)
+        >>> [ticket.kept for ticket in tickets]
+        [80, 32]
         >>> module = ticket.apply_(module)
     """
     with torch.inference_mode(False), torch.no_grad(), masking.uncached():
@@ -246,13 +253,29 @@ def find_ticket(
             _check_moment(name, score is not None, at, epochs, train is not None)
         _check_memory(name, slots, asked)
         signed = clauses_at(clauses, slots, pair)
-        with gradients.searchable(module), _returned(slots), reporter(progress, 0, "batch") as report:
+        report_of = reporter(progress, 0, "batch")
+        with gradients.searchable(module), uncalled(module), _returned(slots), report_of as report:
             device = slots[choice.names[0]].parameter.device
-            batches = None if data is None else Batches(data, device, seed, _Counter(report), unpack, weight)
+            held = [data, loss, train, optimizer, unpack, weight, score, module]
+            randomness = Randomness((slot.parameter.device for slot in slots.values()), seed, held)
+            numbers_of_batches = count(1)
+            visited = (lambda: None) if report is None else (lambda: report(next(numbers_of_batches)))
+            weight = weight or weight_of(loss)
+            batches = None if data is None else Batches(data, device, randomness, visited, unpack, weight)
             if granularity == "row":
                 choice = without_outputs(module, choice, batches)
             objective = ModuleObjective(
-                module, choice.names, batches, loss, train, epochs, optimizer, seed, pair, temperature, len(asked) > 1
+                module,
+                choice.names,
+                batches,
+                loss,
+                train,
+                epochs,
+                optimizer,
+                randomness,
+                pair,
+                temperature,
+                len(asked) > 1,
             )
             shapes = {name: value.shape for name, value, _ in objective.parameters if name in choice.names}
             _check_removal(name, shapes)
@@ -269,21 +292,9 @@ def find_ticket(
     return tickets[0] if densities is None else tickets
 
 
-class _Counter:
-    """Counts batches for a report."""
-
-    def __init__(self, report: Callable[[int], None] | None) -> None:
-        self._done, self._report = 0, report
-
-    def __call__(self) -> None:
-        self._done += 1
-        if self._report is not None:
-            self._report(self._done)
-
-
 def _check_needs(method: str, learns: bool, trains: bool, pair: Any, clauses: Any) -> None:
     """Refuses a method that lacks what it needs, before any work starts; unknown names are refused later."""
-    record = next((row for row in _precode.methods() if row["name"] == method.partition(":")[0]), None)
+    record = registry.records().get(method.partition(":")[0])
     if record is None:
         return
     if record["needs_dense_run"] and not (trains or learns):
@@ -372,7 +383,8 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
     Raises:
         UnsupportedError: it does not fit.
     """
-    record = next((row for row in _precode.methods() if row["name"] == method.partition(":")[0]), None)
+    base = method.partition(":")[0]
+    record = registry.records().get(base)
     schedule = "" if record is None else record["schedule"]
     trains = record is not None and (record["needs_dense_run"] or schedule.startswith("learned"))
     if trains:
@@ -380,7 +392,7 @@ def _check_memory(method: str, slots: dict[str, Slot], densities: Sequence[Any])
     elif schedule.startswith("100 rounds"):
         kept, given_back = ROUNDS_COPIES
     else:
-        kept, given_back = SCORES_COPIES if method in OF_SCORES else ONE_SHOT_COPIES
+        kept, given_back = SCORES_COPIES if base in OF_SCORES else ONE_SHOT_COPIES
     remembered = 0  # outcomes
     if len(densities) > 1:
         remembered = 3 + (ceil(log(min(densities), LEVEL)) if schedule.startswith("levels") else 0)

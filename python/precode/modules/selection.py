@@ -262,11 +262,11 @@ def _best(scores: Tensors, layouts: Mapping[str, Layout], granularity: str, dens
         return largest(scores, density)
     units = {name: Units.of(score.shape, layouts.get(name, Layout()), granularity) for name, score in scores.items()}
     means = [units[name].means(score).cpu() for name, score in scores.items()]
-    sizes = [torch.full(mean.shape, unit.size) for mean, unit in zip(means, units.values(), strict=True)]
+    sizes = [torch.full(mean.shape, unit.size, device="cpu") for mean, unit in zip(means, units.values(), strict=True)]
     order = torch.cat(means).argsort(descending=True, stable=True)
     kept = torch.cat(sizes)[order].cumsum(0)
-    most = int((kept - density * total).abs().argmin()) + 1
-    chosen = torch.zeros(len(order), dtype=torch.bool).index_fill_(0, order[:most], True)
+    most = int((kept.double() - density * total).abs().argmin()) + 1
+    chosen = torch.zeros(len(order), dtype=torch.bool, device="cpu").index_fill_(0, order[:most], True)
     parts = torch.split(chosen, [len(mean) for mean in means])
     return {
         name: units[name].spread(part.to(score.device))

@@ -122,12 +122,14 @@ class SingleSamples(Learner):
         near = max(NEAR[slot.parameter.element_size() > 2] for slot in self._slots.values())
         self._module.eval()
         try:
-            self._find_copies(x, y)
-            rows = None if watch is None else self._rows(watch, x, y)
-            places = sorted({0, samples(x) // 2, samples(x) - 1})
-            if rows is not None and _are_near(rows[places], torch.stack([self._row(x, y, i) for i in places]), near):
-                return False
-            whole, mean = self._losses(x, y)
+            with gradients.searchable(self._module):
+                self._find_copies(x, y)
+                rows = None if watch is None else self._rows(watch, x, y)
+                places = sorted({0, samples(x) // 2, samples(x) - 1})
+                alone = torch.stack([self._row(x, y, place) for place in places])
+                if rows is not None and _are_near(rows[places], alone, near):
+                    return False
+                whole, mean = self._losses(x, y)
             if abs(whole - mean) > near * max(abs(whole), abs(mean)):
                 raise UnsupportedError(f"{APART}, or the loss of a batch must be the mean of those of its samples")
             return True

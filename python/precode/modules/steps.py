@@ -50,6 +50,8 @@ class Steps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._handles:  # never entered, as where a training fails before it begins
+            return
         for handle in self._handles:
             handle.remove()
         self._handles, self._updated, self._is_left = [], set(), True

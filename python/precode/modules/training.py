@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeTypeError, PrecodeValueError, UnsupportedError
+from precode.modules.batches import IGNORED
 
 PLACES = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 """Kinds of arguments that are given by their place."""
@@ -96,6 +97,31 @@ def is_moved(network: nn.Module, start: dict[str, torch.Tensor]) -> bool:
         parameter.requires_grad and name in start and not torch.equal(parameter, start[name])
         for name, parameter in network.named_parameters()
     )
+
+
+def weight_of(loss: Any) -> Callable[[Any, Any], Any] | None:
+    """What the mean of a loss of torch's divides by, from inputs and labels, if that is not the number of labels.
+
+    That is so for class weights, and where it ignores another class than -100.
+
+    Example:
+        >>> weight = weight_of(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])))
+        >>> float(weight(None, torch.tensor([0, 1, 1])))
+        7.0
+    """
+    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss.reduction != "mean":
+        return None
+    classes, ignored = loss.weight, loss.ignore_index
+    if classes is None and ignored == IGNORED:
+        return None
+
+    def weight(_: Any, y: Any) -> Any:
+        if not isinstance(y, torch.Tensor) or y.is_floating_point():  # probabilities of classes
+            return len(y)
+        kept = y[y != ignored]
+        return kept.numel() if classes is None else classes.to(y.device)[kept].sum()
+
+    return weight
 
 
 def takes_module(loss: Callable[..., Any]) -> bool:

@@ -123,7 +123,7 @@ class Log(Steps):
         if self.steps in self._moments:
             return
         slots = masked.slots(self._module)
-        weights = {name: _values(slots[name]) for name in self._names if name in slots}
+        weights = {name: slots[name].values() for name in self._names if name in slots}
         if not self._start:
             self._start = {name: weight.clone() for name, weight in weights.items()}
         for name in self._names:
@@ -147,7 +147,7 @@ class Log(Steps):
         if self._pair is None:
             return {}
         first, second, _ = self._pair
-        layers = {"w1": _values(slots[first]), "w2": _values(slots[second])}
+        layers = {"w1": slots[first].values(), "w2": slots[second].values()}
         if isinstance(self._embedding, nn.Linear):
             layers["c0"] = self._embedding.weight.detach()
         return {name: value.to("cpu", torch.float64, copy=True) for name, value in layers.items()}
@@ -331,12 +331,6 @@ def watch(
         (2, 4)
     """
     return Log(module, task, layers, every, densities, template, embedding, output)  # type: ignore[arg-type]
-
-
-def _values(slot: masked.Slot) -> torch.Tensor:
-    """The weight that a layer computes with."""
-    value = slot.parameter.detach()
-    return value if slot.mask is None else torch.where(slot.mask != 0, value, 0.0)
 
 
 def _change(weight: torch.Tensor, start: torch.Tensor) -> dict[str, float]:

@@ -46,6 +46,21 @@ def masked(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return result
 
 
+def zero(values: torch.Tensor, mask: torch.Tensor) -> None:
+    """Sets values to zero where the mask is False, in place, whatever their type; a value that is not finite too.
+
+    Example:
+        >>> values = torch.tensor([1.0, float("nan")])
+        >>> zero(values, torch.tensor([True, False]))
+        >>> values
+        tensor([1., 0.])
+    """
+    if _fits(values, mask):
+        _zero(values, mask)
+    else:
+        values.masked_fill_(~mask, 0)
+
+
 def _order(tensor: torch.Tensor) -> torch.Tensor | None:
     """A tensor with its axes in the order of its memory, or None if its elements do not stand side by side."""
     if tensor.is_contiguous():

@@ -62,6 +62,11 @@ class Slot:
         if self.pruned == "torch" and self.mask is not None:  # whose layers compute their weight when they are called
             setattr(self.owner, self.attribute, self.parameter * self.mask)
 
+    def values(self) -> torch.Tensor:
+        """The weight that its layer computes with, with zeros where it is pruned; a copy only there."""
+        value = self.parameter.detach()
+        return value if self.mask is None else torch.where(self.mask != 0, value, 0.0)
+
     def prune(self, mask: torch.Tensor) -> None:
         """Keeps weights at zero where the mask is False."""
         masking.put_on(self.owner, self.attribute, mask)
@@ -159,7 +164,8 @@ def slots(module: nn.Module) -> dict[str, Slot]:
             if parameter.layout != torch.strided or parameter.is_meta or parameter.dtype not in DTYPES:
                 raise PrecodeTypeError(
                     f"'{slot.name}' is a tensor of {parameter.dtype} on {parameter.device} ({parameter.layout}): "
-                    "expected dense float16, bfloat16, float32 or float64 values in memory"
+                    "expected dense float16, bfloat16, float32 or float64 values in memory; keep complex values as a "
+                    "parameter of two real ones (torch.view_as_complex), and what is not trained as a buffer"
                 )
             if hasattr(parameter, "placements"):  # of torch.distributed.tensor, which not every torch has
                 raise PrecodeTypeError(

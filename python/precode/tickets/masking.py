@@ -351,15 +351,29 @@ def _scatter(layer: nn.RNNBase, *_: Any) -> None:
 
 @contextmanager
 def uncached() -> Iterator[None]:
-    """Within the block, layers compute weights anew in every call, also within `parametrize.cached` of the user's.
+    """Within the block, layers compute weights anew in every call, also within caches of the user's.
+
+    These are `parametrize.cached`, and `torch.autocast`, which keeps the weights that it made of another type until its
+    outermost block ends.
 
     Example:
         >>> with parametrize.cached(), uncached():
         ...     parametrize._cache_enabled
         0
+        >>> with torch.autocast("cpu"), uncached():
+        ...     torch.is_autocast_cache_enabled()
+        False
     """
     enabled, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    kept, depth = torch.is_autocast_cache_enabled(), torch.autocast_increment_nesting()
+    # Blocks within this one are outermost ones, which forget what they made at their end.
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    torch.set_autocast_cache_enabled(False)
     try:
         yield
     finally:
         parametrize._cache_enabled = enabled
+        for _ in range(depth - 1):
+            torch.autocast_increment_nesting()
+        torch.set_autocast_cache_enabled(kept)

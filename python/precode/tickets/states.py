@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeShapeError, PrecodeTypeError, PrecodeValueError
-from precode._internal.interrupts import held
+from precode._internal.interrupts import uninterrupted
 from precode.tickets import masked
 
 
@@ -95,7 +95,7 @@ def load_plain_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor]) 
         full[key] = _zeroed(state[name], pruned[key][1]) if key in pruned else state[name]
     for slot in masked.slots(module).values():
         masked.check_editable(slot)
-    with held():
+    with uninterrupted():
         network.load_state_dict(full)
         for _, slot in pruned.values():  # layers that hold the product too
             slot.put(slot.parameter)

@@ -22,8 +22,8 @@ from precode._internal.errors import (
     PrecodeTypeError,
     PrecodeValueError,
 )
-from precode._internal.interrupts import held
-from precode._internal.randomness import isolated, reseed
+from precode._internal.interrupts import uninterrupted
+from precode._internal.randomness import Purpose, Randomness
 from precode.tickets import contents, fitting, masked, masking, pretrained
 
 
@@ -140,6 +140,16 @@ class Ticket:
             PrecodeFileError: it cannot be written, or is no regular file; what was there is as it was.
             PrecodeTypeError: no path.
             PrecodeValueError: unknown granularity or scope.
+
+        Example:
+            >>> import tempfile
+            >>> from precode import find_ticket
+            >>> linear = nn.Linear(4, 2)
+            >>> ticket = find_ticket(linear, "magnitude-init", 0.5)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     ticket.save(f"{folder}/ticket.safetensors")
+            ...     Ticket.load(f"{folder}/ticket.safetensors") == ticket
+            True
         """
         parts = {"mask": self.masks, "start": self.start, "final": self.final or {}}
         tensors = [(f"{part}.{name}", tensor) for part, named in parts.items() for name, tensor in named.items()]
@@ -157,6 +167,14 @@ class Ticket:
             PrecodeFileError: there is no such file, or it is damaged, altered, of another version, or no ticket; the
                 message names the file and says which.
             PrecodeTypeError: no path.
+
+        Example:
+            >>> from precode import PrecodeFileError
+            >>> try:
+            ...     Ticket.load("missing.safetensors")
+            ... except PrecodeFileError as error:
+            ...     "missing.safetensors" in str(error)
+            True
         """
         path = a_path(path, "path")
         tensors, manifest = _precode.load_ticket(path)
@@ -180,6 +198,16 @@ class Ticket:
         Raises:
             PrecodeFileError: it cannot be written.
             PrecodeTypeError: no path.
+
+        Example:
+            >>> import tempfile
+            >>> from precode import find_ticket
+            >>> linear = nn.Linear(4, 2)
+            >>> ticket = find_ticket(linear, "magnitude-init", 0.5)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     ticket.save_pretrained(folder)
+            ...     sorted(os.listdir(folder)), Ticket.from_pretrained(folder) == ticket
+            (['README.md', 'ticket.safetensors'], True)
         """
         pretrained.save(self, a_path(folder, "folder"))
 
@@ -221,7 +249,7 @@ class Ticket:
                 done, here and below.
         """
         slots = fitting.fit(self, module, free=True, rewind=rewind, strict=strict)
-        with held():
+        with uninterrupted():
             for name, slot in slots.items():
                 if rewind or name in self.masks:
                     slot.put(self.start[name] if rewind else fitting.pruned(slot.parameter, self.masks[name]))
@@ -246,6 +274,14 @@ class Ticket:
         Raises:
             PrecodeValueError: the ticket is not applied to this module, or another one is; nothing is changed.
             PrecodeShapeError: as for `apply_`.
+
+        Example:
+            >>> from precode import find_ticket
+            >>> linear = nn.Linear(4, 2)
+            >>> ticket = find_ticket(linear, "magnitude-init", 0.5)
+            >>> linear = ticket.remove_(ticket.apply_(linear))
+            >>> [name for name, _ in linear.named_parameters()], int(linear.weight.count_nonzero())
+            (['weight', 'bias'], 4)
         """
         slots = fitting.fit(self, module, rewind=False, strict=strict)
         masks = {name: mask for name, mask in self.masks.items() if name in slots}
@@ -253,7 +289,7 @@ class Ticket:
             if slots[name].pruned != "ticket":
                 raise PrecodeValueError(f"'{name}' has no mask of a ticket: apply_ comes before remove_")
             fitting.check_mask(name, slots[name], mask, exact=True)
-        with held():
+        with uninterrupted():
             for name, mask in masks.items():
                 slots[name].put(fitting.pruned(slots[name].parameter, mask))
                 slots[name].unprune()
@@ -272,12 +308,22 @@ class Ticket:
         Raises:
             PrecodeValueError: other parameters, or masks that keep weights whose start values the ticket does not have.
             PrecodeShapeError: as for `apply_`. In each case nothing is changed.
+
+        Example:
+            >>> from precode import find_ticket
+            >>> linear = nn.Linear(4, 2)
+            >>> ticket = find_ticket(linear, "magnitude-init", 0.5)
+            >>> linear = ticket.apply_(linear)
+            >>> with torch.no_grad():
+            ...     _ = linear.bias.add_(1)
+            >>> torch.equal(ticket.rewind_(linear).bias, ticket.start["bias"])
+            True
         """
         slots = fitting.fit(self, module, strict=strict)
         for name, mask in self.masks.items():
             if name in slots:
                 fitting.check_mask(name, slots[name], mask)
-        with held():
+        with uninterrupted():
             for name, slot in slots.items():
                 slot.put(self.start[name])
             if any(slot.pruned == "torch" for slot in slots.values()):
@@ -304,6 +350,7 @@ class Ticket:
                 `init` leaves as it was.
             PrecodeTypeError: `init` is no function.
             PrecodeShapeError: as for `apply_`.
+            Whatever is raised, by `init` too, the module has the values that it had.
 
         Example:
             >>> linear = nn.Linear(4, 2, bias=False)
@@ -323,21 +370,30 @@ class Ticket:
             if not slot.pruned:
                 raise PrecodeValueError(f"'{name}' is not pruned: apply_ or to_torch_prune comes first")
             fitting.check_mask(name, slot, self.masks[name])
-        device = next(iter(slots.values())).parameter.device
-        before = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
-        draw = masking.reset if init is None else init
-        with held():
-            with isolated(device), torch.no_grad():
-                reseed(device, seed)
-                with masking.all_off(slot.owner for slot in slots.values()):
-                    draw(masked.unwrapped(module))
+        plain, draw = masked.unwrapped(module), masking.reset if init is None else init
+        every = masked.slots(module)
+        randomness = Randomness((slot.parameter.device for slot in every.values()), seed, [init])
+        values = {name: slot.parameter.detach().clone() for name, slot in every.items()}
+        buffers = {name: buffer.detach().clone() for name, buffer in plain.named_buffers()}
+        with uninterrupted(), torch.no_grad():
+            try:
+                with randomness.isolated():
+                    randomness.reseed(Purpose.REINITIALIZATION)
+                    with masking.all_off(slot.owner for slot in slots.values()):
+                        draw(plain)
+                for name, slot in slots.items():
+                    if torch.equal(slot.parameter, values[name]):
+                        remedy = "its layer has no reset_parameters; pass init="
+                        if init is not None:
+                            remedy = "init= must draw new ones for the module it is given"
+                        raise PrecodeValueError(f"'{name}' has the values that it had: {remedy}")
+            except BaseException:
+                for name, slot in every.items():
+                    slot.put(values[name])
+                for name, buffer in plain.named_buffers():
+                    buffer.copy_(buffers[name])
+                raise
             for name, slot in slots.items():
-                if torch.equal(slot.parameter, before[name]):
-                    raise PrecodeValueError(
-                        f"'{name}' has the values that it had: its layer has no reset_parameters; pass init="
-                        if init is None
-                        else f"'{name}' has the values that it had: init= must draw new ones for the module it is given"
-                    )
                 slot.put(fitting.pruned(slot.parameter, self.masks[name]))
         return module
 
@@ -358,9 +414,16 @@ class Ticket:
 
         Raises:
             PrecodeValueError, PrecodeShapeError: as for `apply_`.
+
+        Example:
+            >>> from precode import find_ticket
+            >>> linear = nn.Linear(4, 2)
+            >>> ticket = find_ticket(linear, "magnitude-init", 0.5)
+            >>> sorted(name for name, _ in ticket.to_torch_prune(linear).named_buffers())
+            ['weight_mask']
         """
         slots = fitting.fit(self, module, free=True, rewind=rewind, strict=strict)
-        with held():
+        with uninterrupted():
             if rewind:
                 for name, slot in slots.items():
                     slot.put(self.start[name])
@@ -377,6 +440,11 @@ class Ticket:
 
         Raises:
             PrecodeValueError: nothing is pruned so; a mask with other values than 0 and 1.
+
+        Example:
+            >>> linear = prune.l1_unstructured(nn.Linear(4, 2), "weight", amount=0.5)
+            >>> Ticket.from_torch_prune(linear)
+            Ticket(method='torch.nn.utils.prune', density=0.5, kept=4 of 8 in 1 tensor)
         """
         return cls._of(module, "torch", "torch.nn.utils.prune")
 
@@ -386,6 +454,13 @@ class Ticket:
 
         Raises:
             PrecodeValueError: nothing is pruned so.
+
+        Example:
+            >>> from precode import find_ticket
+            >>> linear = nn.Linear(4, 2)
+            >>> ticket = find_ticket(linear, "magnitude-init", 0.5)
+            >>> Ticket.from_parametrized(ticket.apply_(linear)).masks["weight"].equal(ticket.masks["weight"])
+            True
         """
         return cls._of(module, "ticket", "parametrization")
 
