@@ -265,3 +265,17 @@ def test_a_loop_without_steps_is_named():
         with pytest.raises(pc.PrecodeValueError, match="in use already"):
             log.__enter__()
     assert "see Log.step" in log.unread["steps"]
+
+
+def test_a_block_that_was_never_entered_records_nothing():
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    log = pc.watch(module, every=1)
+    log.__exit__(None, None, None)  # as a callback does where a training fails before it begins
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    with torch.no_grad():
+        module[0].weight += 1
+    with log:
+        module(torch.ones(3, 4)).sum().backward()
+        optimizer.step()
+    moved = log.table()["moved"]
+    assert moved.iloc[0] == 0
