@@ -375,7 +375,7 @@ def test_what_cannot_be_done_is_refused_before_any_work():
     refuse("must be a torch.nn.Module, not function", images, kind=pc.PrecodeTypeError)
     refuse("can be read only once", data=iter([(x, y)]), kind=pc.PrecodeTypeError)
     refuse("data has no batches", data=[])
-    refuse(r"data must give pairs \(x, y\), not Tensor: make them by unpack=", data=[x], kind=pc.PrecodeTypeError)
+    refuse(r"data must give pairs \(x, y\), not tensors: pass one pair as a tuple", data=[x], kind=pc.PrecodeTypeError)
     refuse("data must be batches", data=x, kind=pc.PrecodeTypeError)
     refuse(
         r"loss returned \(8,\)", loss=lambda out, y: cross_entropy(out, y, reduction="none"), kind=pc.PrecodeShapeError

@@ -102,7 +102,8 @@ def owned(*values: Any) -> tuple[Any, ...]:
 
     def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor):  # whose graph, if any, is the user's, and goes after one training step
-            return value.detach().clone().requires_grad_(value.requires_grad)
+            detached = value.detach().clone()
+            return detached.requires_grad_() if value.requires_grad else detached
         if callable(getattr(value, "clone", None)):
             return value.clone()
         if isinstance(value, MutableMapping):  # such as tokenizers' encodings
