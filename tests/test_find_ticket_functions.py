@@ -432,3 +432,125 @@ def test_data_that_hang_on_a_graph_are_detached():
         expected = pc.find_ticket(mlp(), method, 0.3, (x.detach(), y), cross_entropy, epochs=2)
         assert pc.find_ticket(mlp(), method, 0.3, (x, y), cross_entropy, epochs=2) == expected
     assert encoder.weight.grad is None
+
+
+# --- trainings in other ways than by a plain loop ---------------------------------------------------------
+
+
+def loop(network, steps=20, clip=False):
+    (x, y), optimizer = data(), torch.optim.SGD(network.parameters(), 0.5)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        cross_entropy(network(x), y).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+        optimizer.step()
+
+
+def replaced(network):
+    network[0].weight = nn.Parameter(network[0].weight.detach().clone())
+    loop(network)
+
+
+def assigned(network):
+    network.load_state_dict({name: value.clone() for name, value in network.state_dict().items()}, assign=True)
+    loop(network)
+
+
+def another_layer(network):
+    layer = nn.Linear(6, 8)
+    layer.load_state_dict(network[0].state_dict())
+    network[0] = layer
+    loop(network)
+
+
+def functional(network):
+    (x, y), values = data(), {name: value.detach().clone() for name, value in network.named_parameters()}
+    optimizer = torch.optim.SGD([value.requires_grad_() for value in values.values()], 0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        cross_entropy(torch.func.functional_call(network, values, (x,)), y).backward()
+        optimizer.step()
+    network.load_state_dict(values)
+
+
+def by_transforms(network):
+    (x, y), values = data(), {name: value.detach().clone() for name, value in network.named_parameters()}
+
+    def loss(values):
+        return cross_entropy(torch.func.functional_call(network, values, (x,)), y)
+
+    for _ in range(20):
+        gradients = torch.func.grad(loss)(values)
+        values = {name: value - 0.5 * gradients[name] for name, value in values.items()}
+    network.load_state_dict(values)
+
+
+def parts_called(network):
+    (x, y), optimizer = data(), torch.optim.SGD(network.parameters(), 0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        cross_entropy(network[2](network[1](network[0](x))), y).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("train", [replaced, assigned, another_layer, functional, by_transforms, parts_called])
+def test_pruned_weights_stay_at_zero_in_trainings_of_every_form(train):
+    assert pc.find_ticket(mlp(), "imp", 0.2, train=train) == pc.find_ticket(mlp(), "imp", 0.2, train=loop)
+
+    def zeros(network):
+        return float((network[0].weight == 0).sum() + (network[2].weight == 0).sum())
+
+    found = pc.compare(mlp(), "magnitude-init", 0.25, train=train, test=zeros, metric="zeros", seeds=1)
+    assert found.table["zeros"][0] == 54
+
+
+def test_copies_within_a_training_are_trained_as_the_module_is():
+    def on_a_copy(network):
+        copied = copy.deepcopy(network)
+        loop(copied, clip=True)
+        network.load_state_dict(copied.state_dict())
+
+    def plain(network):
+        loop(network, clip=True)
+
+    assert pc.find_ticket(mlp(), "imp", 0.2, train=on_a_copy) == pc.find_ticket(mlp(), "imp", 0.2, train=plain)
+
+
+def test_weights_that_are_moved_by_hand_are_zero_in_every_call():
+    x, seen = data()[0], []
+    ways = [lambda network: network(x), lambda network: network[2](network[1](network[0](x)))]
+
+    def train(network, way):
+        pruned = network[0].weight == 0
+        for _ in range(3):
+            with torch.no_grad():
+                for value in network.parameters():
+                    value += 0.1
+            way(network)
+            seen.append(bool((network[0].weight[pruned] == 0).all()))
+
+    for way in ways:
+        pc.find_ticket(mlp(), "imp", 0.5, train=lambda network, way=way: train(network, way))
+    assert all(seen)
+
+
+def test_a_training_of_another_module_than_the_pruned_one_is_said():
+    def rebuilt(network):
+        other = mlp()
+        other.load_state_dict(network.state_dict())
+        loop(other)
+        network.load_state_dict(other.state_dict())
+
+    with pytest.warns(pc.TicketWarning, match=r"left weights of '0\.weight', '2\.weight' other than zero"):
+        pc.find_ticket(mlp(), "imp", 0.5, train=rebuilt)
+
+
+def test_a_loss_of_ones_own_that_inherits_from_torchs_has_no_weights():
+    class Focal(nn.CrossEntropyLoss):
+        def forward(self, output, y):
+            return (self.weight[y] * cross_entropy(output, y, reduction="none")).mean()
+
+    (x, y), loss = data(), Focal(weight=torch.tensor([1.0, 5.0, 0.2]))
+    whole = pc.find_ticket(mlp(), "snip", 0.3, [(x, y)], loss)
+    assert whole == pc.find_ticket(mlp(), "snip", 0.3, [(x[:9], y[:9]), (x[9:], y[9:])], loss)

@@ -556,3 +556,75 @@ def test_a_learning_rate_that_is_a_tensor_stays_what_it_is():
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=rate),
         )
     assert float(rate) == pytest.approx(1e-3)
+
+
+# --- closures -------------------------------------------------------------------------------------------
+
+
+def test_functions_may_close_over_libraries_and_draw_from_the_system():
+    import random
+
+    from torch.nn import functional
+
+    chance = random.SystemRandom()
+
+    def loss(output, y):
+        return functional.cross_entropy(output, y) + 0 * chance.random() + 0 * np.pi
+
+    pc.find_ticket(mlp(), "snip", 0.3, data(), loss, unpack=lambda batch: (batch[0], batch[1] + 0 * np.int64(1)))
+
+
+def test_generators_of_a_file_of_ones_own_are_found(tmp_path, monkeypatch):
+    (tmp_path / "own_augmentation.py").write_text(
+        "import torch\n"
+        "GENERATOR = torch.Generator().manual_seed(1)\n"
+        "def noise(x):\n"
+        "    return x + torch.randn(x.shape, generator=GENERATOR)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_augmentation
+
+    globals()["own_augmentation"] = own_augmentation
+    before, module = own_augmentation.GENERATOR.get_state(), mlp()
+    loader = DataLoader(Transformed(augmented), 5)
+    tickets = [pc.find_ticket(module, "snip", 0.3, loader, cross_entropy) for _ in range(2)]
+    assert tickets[0] == tickets[1]
+    assert torch.equal(own_augmentation.GENERATOR.get_state(), before)
+
+
+def augmented(value):
+    return own_augmentation.noise(value)  # noqa: F821 - a file that the test writes
+
+
+class Holding(nn.Module):
+    """A module with a function that closes over parts of it, or over itself."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        layers, old = [self.first, self.second], self.second.forward
+
+        def recursive(x, depth):
+            return self.second(x) if not depth else recursive(x, depth - 1)
+
+        self.function = {
+            "list": lambda x: layers[1](x),
+            "method": lambda x: old(x),
+            "recursive": lambda x: recursive(x, 2),
+            "named": lambda x, *, layer=self.second: layer(x),
+        }[kind]
+
+    def forward(self, x):
+        return self.function(self.first(x).relu())
+
+
+@pytest.mark.parametrize("kind", ["list", "method", "recursive", "named"])
+def test_functions_of_every_form_work_on_copies(kind):
+    (x, y), module = data(), Holding(kind)
+
+    def by_hand(network):
+        return cross_entropy(network.second(network.first(x).relu()), y)
+
+    expected = snip_by_hand(module, by_hand, ("first.weight", "second.weight"))
+    assert_same(pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy), expected)
+    assert module.first.weight.grad is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import sysconfig
 import threading
 import zlib
 from collections import deque
@@ -12,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from enum import IntEnum
 from functools import partial
 from itertools import chain
-from types import CellType, CodeType, FunctionType, MethodType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,20 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rando
 STATEFUL = (*GENERATORS, nn.Module, DataLoader, Dataset, Sampler)
 """What a function may use by a global name that has, or may hold, a state of its own."""
 
+WITHOUT = (torch.Tensor, np.ndarray, str, bytes, type, ModuleType, random.SystemRandom)
+"""What holds no generator that has a state."""
+
+LIBRARIES = ("torch", "numpy", "torchvision", "torchaudio", "transformers", "timm", "lightning", "precode")
+"""Packages that are not looked into, beside those of Python and all in its folders for packages."""
+
 SETTINGS = (SimpleNamespace, dict)
 """What settings that functions share are kept in."""
 
 ITEMS = 64
 """Items of a list or dictionary that are looked into: a list of samples holds no generators."""
+
+INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+"""Folders of libraries."""
 
 _turn = threading.RLock()
 """Global random states are those of all threads: one at a time has them to itself."""
@@ -166,7 +177,7 @@ def held_by(objects: Sequence[Any]) -> Iterator[Any]:
     waiting = [(each, 0) for each in reversed(objects)]
     while waiting:
         value, depth = waiting.pop()
-        if depth > DEPTH or id(value) in seen or isinstance(value, torch.Tensor | np.ndarray | str | bytes | type):
+        if depth > DEPTH or id(value) in seen or isinstance(value, WITHOUT):
             continue
         seen.add(id(value))
         yield value
@@ -216,14 +227,26 @@ def _of_class(kind: type) -> list[Any]:
 
 
 def _global(function: FunctionType) -> list[Any]:
-    """What a function uses by a global name that has a state, and functions of the same file or notebook."""
-    used = [function.__globals__.get(name) for code in _codes(function.__code__) for name in code.co_names]
+    """What a function uses by a global name that has a state, and functions of the user's own, also of other files."""
+    names = list(chain.from_iterable(code.co_names for code in _codes(function.__code__)))
+    used = [function.__globals__.get(name) for name in names]
+    for owner in [each for each in used if isinstance(each, ModuleType | type) and _is_own(each)]:
+        used += [vars(owner).get(name) for name in names]
+    return [
+        value
+        for value in used
+        if isinstance(value, (*STATEFUL, *SETTINGS)) or (isinstance(value, FunctionType) and _is_own(value))
+    ]
 
-    def counts(value: Any) -> bool:
-        beside = isinstance(value, FunctionType) and value.__globals__ is function.__globals__
-        return beside or isinstance(value, (*STATEFUL, *SETTINGS))
 
-    return [value for value in used if counts(value)]
+def _is_own(value: Any) -> bool:
+    """Whether a function, a class or a Python module is of the user, and not of a library."""
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
+    package = name.partition(".")[0]
+    if package in sys.stdlib_module_names - {"__main__"} or package in LIBRARIES:
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return not file.startswith(INSTALLED)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 from collections import deque
 from collections.abc import Iterable
@@ -69,7 +70,7 @@ class Holders:
 def has_content(value: Any) -> bool:
     """Whether an object can be given again what it holds: one with attributes, a collection or tensor of some size."""
     if isinstance(value, GENERATORS):
-        return True
+        return not isinstance(value, random.SystemRandom)
     if isinstance(value, torch.Tensor):
         return value.numel() <= MOST and not value.is_inference()
     if isinstance(value, np.ndarray):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from functools import update_wrapper
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from precode._internal.errors import PrecodeTypeError
 from precode._internal.randomness import GENERATORS
 from precode.modules import originals
-from precode.modules.attributes import COLLECTIONS, TENSORS, Holders, equal, has_content, inner
+from precode.modules.attributes import COLLECTIONS, LARGE, TENSORS, Holders, equal, has_content, inner
 from precode.tickets import masked, masking
 
 
@@ -40,6 +40,9 @@ def copied(module: nn.Module) -> nn.Module:
         ) from error
 
 
+LONGEST = 2**12
+"""Entries up to which a collection in a module is looked at whenever it was called; longer ones are vocabularies."""
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -57,23 +60,57 @@ def _bind(network: nn.Module, memo: dict[int, Any]) -> None:
 
 def _bound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
     """A function that closes over the copies of what it closes over; itself where there are none."""
-
-    def copy_of(value: Any) -> Any:
-        return _bound(value, memo) if isinstance(value, FunctionType) else memo.get(id(value), value)
-
-    held = [cell.cell_contents if cell != CellType() else None for cell in function.__closure__ or ()]
-    given = function.__defaults__ or ()
-    if all(copy_of(value) is value for value in (*held, *given)):
+    if id(function) in memo:
+        return memo[id(function)]  # type: ignore[no-any-return]
+    if not _reaches(function, memo, set()):
         return function
-    cells = tuple(
-        cell if copy_of(value) is value else CellType(copy_of(value))
-        for cell, value in zip(function.__closure__ or (), held, strict=True)
-    )
-    defaults = tuple(map(copy_of, given)) or None
+    cells = tuple(CellType() for _ in function.__closure__ or ())
+    defaults = function.__defaults__ and tuple(_copy_of(each, memo) for each in function.__defaults__)
     bound = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells)
-    bound.__kwdefaults__ = function.__kwdefaults__
     update_wrapper(bound, function)
+    memo[id(function)] = bound  # before its cells are filled: it may close over itself
+    named = function.__kwdefaults__
+    bound.__kwdefaults__ = named and {name: _copy_of(each, memo) for name, each in named.items()}
+    for cell, before in zip(cells, function.__closure__ or (), strict=True):
+        if before != CellType():
+            cell.cell_contents = _copy_of(before.cell_contents, memo)
     return bound
+
+
+def _closed_over(function: FunctionType) -> list[Any]:
+    held = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    return [*held, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+def _reaches(value: Any, memo: dict[int, Any], seen: set[int]) -> bool:
+    """Whether something that a function closes over was copied, or holds what was."""
+    if id(value) in memo or id(value) in seen:
+        return id(value) in memo
+    seen.add(id(value))
+    if isinstance(value, FunctionType):
+        return any(_reaches(each, memo, seen) for each in _closed_over(value))
+    if isinstance(value, MethodType):
+        return _reaches(value.__self__, memo, seen)
+    return any(isinstance(each, nn.Module) and id(each) in memo for each in _items(value))
+
+
+def _items(value: Any) -> list[Any]:
+    """What a small collection holds."""
+    if type(value) not in (list, tuple, dict) or len(value) > LARGE:
+        return []
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
+    """The copy of what a function closes over; itself where there is none."""
+    if id(value) in memo or not _reaches(value, memo, set()):
+        return memo.get(id(value), value)
+    if isinstance(value, FunctionType):
+        return _bound(value, memo)
+    if isinstance(value, MethodType):
+        return MethodType(value.__func__, _copy_of(value.__self__, memo))
+    own = [_copy_of(each, memo) for each in _items(value)]
+    return dict(zip(value, own, strict=True)) if isinstance(value, dict) else type(value)(own)
 
 
 def _culprit(module: nn.Module) -> str:
@@ -171,7 +208,8 @@ def _holders(layers: Iterable[nn.Module]) -> Iterator[Any]:
     waiting, seen = list[Any](layers), set[int]()
     while waiting:
         value = waiting.pop()
-        if id(value) in seen or isinstance(value, nn.Parameter) or not has_content(value):
+        long = isinstance(value, COLLECTIONS) and len(value) > LONGEST
+        if id(value) in seen or isinstance(value, nn.Parameter) or long or not has_content(value):
             continue
         seen.add(id(value))
         yield value

@@ -42,6 +42,11 @@ CHANGED = (
     "uses the module itself: tickets are found on copies, and start from the values that it had"
 )
 
+UNMASKED = (
+    "train left weights of '{}' other than zero that were pruned; they are zero again. It trained other parameters "
+    "than those of the module that it was given, such as those of a new module: it must train its argument in place"
+)
+
 LEFT = (
     "the loss has gradients in parameters that are not of the module, of shapes {}, which the default training leaves "
     "as they are: if they are to be trained too, as those of a head or of proxies, pass train=; else freeze them by "
@@ -179,7 +184,9 @@ class Learner:
                 for group in optimizer.param_groups:
                     group["lr"] = group["lr"] * rate  # not in place: it may be a tensor of the user's
                 done = chain([0], self._steps(network, epochs, optimizer))
-                return [self._out(self._values(network)) for step in done if step in wanted]
+                values = [self._out(self._values(network)) for step in done if step in wanted]
+                zeros.left(network, masks or {})
+                return values
             before = {name: value.detach().clone() for name, value in network.named_parameters()}
             try:
                 with self._without_gradients() as used:
@@ -198,6 +205,8 @@ class Learner:
                     "that the module holds must use the layer they are given"
                 )
             training.check_returned(network, returned)
+            if names := zeros.left(network, masks or {}):
+                self._say(UNMASKED.format("', '".join(names)))
             if not training.is_moved(network, before):
                 self._say(UNTRAINED)
             return []
@@ -424,7 +433,9 @@ class Learner:
 
 def _has_hooks(parameter: nn.Parameter) -> bool:
     """Whether something is done with the gradient of a parameter."""
-    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
+    after = (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values()
+    own = [hook for hook in after if not isinstance(getattr(hook, "__self__", None), zeros.Pruned)]
+    return bool(parameter._backward_hooks or own)
 
 
 def _first(x: Any) -> Any:

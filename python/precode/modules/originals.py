@@ -14,9 +14,10 @@ from precode._internal.errors import PrecodeValueError
 from precode.tickets import masked
 
 CALLED = (
-    "{} of the module that was passed in is called during the search, as by a loss, train= or unpack= that uses it, "
-    "while copies with other values are searched: let the loss take a third argument, as loss=lambda output, y, "
-    "module: ..., and train= use its own; of a network that stays as it is, such as a teacher, use a copy.deepcopy"
+    "{} of the module that was passed in is called during the search, as by a loss, train=, unpack= or a function that "
+    "the module holds and that uses it, while copies with other values are searched: let the loss take a third "
+    "argument, as loss=lambda output, y, module: ..., and train= use its own; of a network that stays as it is, such "
+    "as a teacher, use a copy.deepcopy"
 )
 
 

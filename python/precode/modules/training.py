@@ -94,8 +94,7 @@ def check_returned(network: nn.Module, returned: Any) -> None:
 def is_moved(network: nn.Module, start: dict[str, torch.Tensor]) -> bool:
     """Whether a module has other parameters than some values by their names."""
     return any(
-        parameter.requires_grad and name in start and not torch.equal(parameter, start[name])
-        for name, parameter in network.named_parameters()
+        name in start and not torch.equal(parameter, start[name]) for name, parameter in network.named_parameters()
     )
 
 
@@ -109,7 +108,9 @@ def weight_of(loss: Any) -> Callable[[Any, Any], Any] | None:
         >>> float(weight(None, torch.tensor([0, 1, 1])))
         7.0
     """
-    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss.reduction != "mean":
+    of_torch = (nn.CrossEntropyLoss, nn.NLLLoss)
+    made_by = getattr(type(loss), "forward", None)
+    if made_by not in [kind.forward for kind in of_torch] or loss.reduction != "mean":
         return None
     classes, ignored = loss.weight, loss.ignore_index
     if classes is None and ignored == IGNORED:

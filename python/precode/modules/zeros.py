@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,16 +13,108 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from precode.tickets import in_place, masked
 
-Weights = list[tuple[nn.Parameter, torch.Tensor]]
-"""Parameters, and masks that are False where they are pruned."""
+Masks = dict[str, torch.Tensor]
+"""Masks by the names of parameters, False where they are pruned."""
+
+
+class Pruned:
+    """The parameters that are kept at zero within a `kept` block, those that come in their place included."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._known: dict[int, tuple[weakref.ref[torch.Tensor], torch.Tensor, Any]] = {}
+
+    def __deepcopy__(self, _: Any) -> Pruned:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:  # one from a file knows nobody
+        return Pruned, ()
+
+    @torch.no_grad()
+    def zero(self, weight: torch.Tensor, mask: torch.Tensor) -> None:
+        """Sets pruned weights to zero, and their gradients from now on."""
+        known = self._known.get(id(weight))
+        if known is None or known[0]() is not weight:
+            mask = mask.to(weight.device)
+            hook = None
+            if weight.requires_grad:
+                hook = weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
+            known = self._known[id(weight)] = weakref.ref(weight), mask, hook
+        in_place.zero(weight.data, known[1])
+
+    def after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Sets those to zero that an optimizer stepped."""
+        stepped: Iterator[torch.Tensor] = (weight for group in optimizer.param_groups for weight in group["params"])
+        for weight in stepped:
+            known = self._known.get(id(weight))
+            if known is not None and known[0]() is weight:
+                self.zero(weight, known[1])
+
+    def end(self) -> None:
+        """Leaves all gradients alone."""
+        self.is_over = True
+        for _, _, hook in self._known.values():
+            if hook is not None:
+                hook.remove()
+        self._known.clear()
+
+    def _zero_gradient(self, weight: torch.Tensor) -> None:
+        gradient, mask = weight.grad, self._known[id(weight)][1]
+        if gradient is None:
+            return
+        if gradient.requires_grad:  # of which autograd may take derivatives
+            weight.grad = torch.where(mask, gradient, 0.0)
+        else:
+            in_place.zero(gradient, mask)
+
+
+class Zeroing:
+    """The hook of a module that sets its pruned weights to zero; that of a deep copy sets those of the copy.
+
+    Tensors that stand in for parameters and are computed, as in `torch.func.functional_call`, are given zeros that
+    autograd follows.
+    """
+
+    def __init__(self, pruned: Pruned, masks: Masks) -> None:
+        self._pruned, self._masks = pruned, masks
+        self._stand_ins: list[tuple[dict[str, Any], str, Any]] = []  # of the call, with where they belong
+
+    def __deepcopy__(self, _: Any) -> Zeroing:
+        return Zeroing(self._pruned, self._masks)
+
+    def __call__(self, module: nn.Module, *_: Any) -> None:
+        """Sets them to zero."""
+        if self._pruned.is_over or torch.compiler.is_compiling():
+            return
+        for name, mask in self._masks.items():
+            path, attribute = name.rpartition(".")[::2]
+            try:
+                held: dict[str, Any] = module.get_submodule(path)._parameters
+            except AttributeError:  # a layer that is not there any more
+                continue
+            weight: Any = held.get(attribute)
+            if weight is None:
+                continue
+            if weight.is_leaf and not torch._C._functorch.is_functorch_wrapped_tensor(weight):
+                self._pruned.zero(weight, mask)
+            else:
+                self._stand_ins.append((held, attribute, weight))
+                held[attribute] = torch.where(mask.to(weight.device), weight, 0.0)
+
+    def after_call(self, *_: Any) -> None:
+        """Gives tensors that stand in for parameters back: they are returned to who put them there."""
+        while self._stand_ins:
+            held, attribute, weight = self._stand_ins.pop()
+            held[attribute] = weight
 
 
 @contextmanager
 def kept(network: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Within the block, weights are zero where their mask is False, whatever trains the network.
 
-    They get no gradient, and are set to zero after each step of an optimizer and before each call of the network.
-    Unlike a module that masks are put on, it may be trained by functions that find its parameters by name or by place.
+    They get no gradient, and are set to zero after each step of an optimizer and before each call of the network or of
+    their layer. Unlike a module that masks are put on, it may be trained by functions that find its parameters by name
+    or by place.
 
     Args:
         network: a copy, whose pruned weights are zero.
@@ -38,52 +130,45 @@ def kept(network: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterator[None
         >>> network.weight.flatten().tolist()
         [0.0, 0.0]
     """
-    slots = masked.slots(network)
-    weights = [(slots[name].parameter, mask.to(slots[name].parameter.device)) for name, mask in masks.items()]
-    of = {id(weight): (weight, mask) for weight, mask in weights}
-
-    def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        stepped = (of.get(id(weight)) for group in optimizer.param_groups for weight in group["params"])
-        _zero([each for each in stepped if each is not None])
-
-    disabled = torch.compiler.disable(after_step)  # type: ignore[no-untyped-call]
-    hooks: list[Any] = [register_optimizer_step_post_hook(disabled)] if weights else []
-    hooks += [
-        weight.register_post_accumulate_grad_hook(partial(_zero_gradient, mask))  # type: ignore[no-untyped-call]
-        for weight, mask in weights
-    ]
-    hooks += [network.register_forward_pre_hook(Zeroing(weights))] if weights else []
+    if not masks:
+        yield
+        return
+    slots, pruned = masked.slots(network), Pruned()
+    of_layers: dict[nn.Module, Masks] = {network: dict(masks)}
+    for name, mask in masks.items():
+        pruned.zero(slots[name].parameter, mask)
+        if slots[name].owner is not network:
+            of_layers.setdefault(slots[name].owner, {})[slots[name].attribute] = mask
+    hooks: list[Any] = []
+    for layer, each in of_layers.items():
+        zeroing = Zeroing(pruned, each)
+        hooks.append(layer.register_forward_pre_hook(zeroing))
+        hooks.append(layer.register_forward_hook(zeroing.after_call, always_call=True))
+    after_step = torch.compiler.disable(pruned.after_step)  # type: ignore[no-untyped-call]
+    hooks.append(register_optimizer_step_post_hook(after_step))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        _zero(weights)
+        pruned.end()
 
 
-class Zeroing:
-    """The hook of a network that sets its pruned weights to zero; that of a deep copy sets those of the copy."""
+def left(network: nn.Module, masks: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of pruned weights that are not all zero, which are zero afterwards.
 
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-
-    def __call__(self, *_: Any) -> None:
-        """Sets them to zero."""
-        if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None:
-            _zero(self._weights)
-
-
-@torch.no_grad()
-def _zero(weights: Weights) -> None:
-    for weight, mask in weights:
-        in_place.zero(weight.data, mask)
-
-
-def _zero_gradient(mask: torch.Tensor, weight: torch.Tensor) -> None:
-    gradient = weight.grad
-    if gradient is None:
-        return
-    if gradient.requires_grad:  # of which autograd may take derivatives
-        weight.grad = torch.where(mask, gradient, 0.0)
-    else:
-        in_place.zero(gradient, mask)
+    Example:
+        >>> network = nn.Linear(1, 1)
+        >>> left(network, {"weight": torch.tensor([[False]])}), left(network, {"weight": torch.tensor([[False]])})
+        (['weight'], [])
+    """
+    slots, found = masked.slots(network), []
+    for name, mask in masks.items():
+        if name not in slots:
+            continue
+        value = slots[name].parameter.detach()
+        mask = mask.to(value.device)
+        if bool((value != 0).logical_and_(~mask).any()):
+            found.append(name)
+            in_place.zero(value, mask)
+    return found
