@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
 import precode as pc
 from small_modules import assert_same, data, mlp, snip_by_hand
@@ -554,3 +554,41 @@ def test_a_loss_of_ones_own_that_inherits_from_torchs_has_no_weights():
     (x, y), loss = data(), Focal(weight=torch.tensor([1.0, 5.0, 0.2]))
     whole = pc.find_ticket(mlp(), "snip", 0.3, [(x, y)], loss)
     assert whole == pc.find_ticket(mlp(), "snip", 0.3, [(x[:9], y[:9]), (x[9:], y[9:])], loss)
+
+
+def penalized(network):
+    (x, y), optimizer = data(), torch.optim.SGD(network.parameters(), 0.5)
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = cross_entropy(network(x), y)
+        gradients = torch.autograd.grad(loss, list(network.parameters()), create_graph=True)
+        (loss + 0.5 * sum(each.square().sum() for each in gradients)).backward()
+        optimizer.step()
+
+
+def by_hand(network):
+    (x, y) = data()
+    for _ in range(10):
+        gradients = torch.autograd.grad(cross_entropy(network(x), y), list(network.parameters()))
+        length = torch.stack([each.norm() for each in gradients]).norm()
+        with torch.no_grad():
+            for value, each in zip(network.parameters(), gradients, strict=True):
+                value -= 0.2 * each / length
+
+
+@pytest.mark.parametrize("train", [penalized, by_hand, loop])
+def test_rounds_are_those_of_masks_that_torch_multiplies_with(train):
+    densities = [0.8**level for level in range(1, 5)]
+    tickets = pc.find_ticket(mlp(), "imp", densities=densities, train=train)
+    masks = {0: torch.ones(8, 6), 2: torch.ones(3, 8)}
+    for ticket in tickets:
+        network = mlp()
+        for layer, mask in masks.items():
+            prune.custom_from_mask(network[layer], "weight", mask)
+        train(network)
+        trained = [network[layer].weight_orig.detach().abs() - (1 - mask) * 1e9 for layer, mask in masks.items()]
+        flat = torch.cat([each.flatten() for each in trained])
+        kept = torch.zeros(72).index_fill_(0, flat.topk(ticket.kept).indices, 1.0)
+        masks = {0: kept[:48].view(8, 6), 2: kept[48:].view(3, 8)}
+        for layer, mask in masks.items():
+            assert torch.equal(ticket.masks[f"{layer}.weight"], mask.bool())

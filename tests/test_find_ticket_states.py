@@ -628,3 +628,30 @@ def test_functions_of_every_form_work_on_copies(kind):
     expected = snip_by_hand(module, by_hand, ("first.weight", "second.weight"))
     assert_same(pc.find_ticket(module, "snip", 0.3, (x, y), cross_entropy), expected)
     assert module.first.weight.grad is None
+
+
+class Slotted:
+    __slots__ = ("cache", "values")
+
+    def __init__(self):
+        self.values = {"scale": 2.0}
+
+    def __getattr__(self, name):
+        return self.values[name]
+
+
+class Absent:
+    @property
+    def __class__(self):
+        raise RuntimeError("it stands for nothing yet")
+
+
+def test_objects_that_cannot_be_looked_at_are_left_alone():
+    slotted, absent = Slotted(), Absent()
+
+    def loss(output, y):
+        assert absent is not None
+        return cross_entropy(output / slotted.scale, y)
+
+    expected = pc.find_ticket(mlp(), "imp", 0.3, data(), lambda output, y: cross_entropy(output / 2, y), epochs=2)
+    assert pc.find_ticket(mlp(), "imp", 0.3, data(), loss, epochs=2) == expected

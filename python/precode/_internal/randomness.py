@@ -177,12 +177,17 @@ def held_by(objects: Sequence[Any]) -> Iterator[Any]:
     waiting = [(each, 0) for each in reversed(objects)]
     while waiting:
         value, depth = waiting.pop()
-        if depth > DEPTH or id(value) in seen or isinstance(value, WITHOUT):
+        if depth > DEPTH or id(value) in seen:
             continue
         seen.add(id(value))
+        try:  # objects may refuse to be looked at, as proxies do that stand for nothing yet
+            if isinstance(value, WITHOUT):
+                continue
+            held = [] if isinstance(value, GENERATORS) else _inner(value)
+        except Exception:
+            continue
         yield value
-        if not isinstance(value, GENERATORS):
-            waiting += [(each, depth + 1) for each in reversed(_inner(value))]
+        waiting += [(each, depth + 1) for each in reversed(held)]
 
 
 def _inner(value: Any) -> list[Any]:
@@ -212,7 +217,12 @@ def attributes(value: Any) -> dict[str, Any]:
     names = chain.from_iterable(
         [each] if isinstance(each := vars(kind).get("__slots__", ()), str) else each for kind in type(value).__mro__
     )
-    slots = {name: getattr(value, name) for name in names if name.isidentifier() and hasattr(value, name)}
+    slots = {}
+    for name in names:
+        try:
+            slots[name] = object.__getattribute__(value, name)
+        except AttributeError:  # not set, or of a private name
+            continue
     slots.pop("__dict__", None)
     slots.pop("__weakref__", None)
     return slots | getattr(value, "__dict__", {})

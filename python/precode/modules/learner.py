@@ -43,8 +43,8 @@ CHANGED = (
 )
 
 UNMASKED = (
-    "train left weights of '{}' other than zero that were pruned; they are zero again. It trained other parameters "
-    "than those of the module that it was given, such as those of a new module: it must train its argument in place"
+    "train left weights of '{}' other than zero that were pruned; they are zero again. They do not stay at zero "
+    "where it trains other parameters than those of the module that it is given, such as those of a new module"
 )
 
 LEFT = (
@@ -433,9 +433,7 @@ class Learner:
 
 def _has_hooks(parameter: nn.Parameter) -> bool:
     """Whether something is done with the gradient of a parameter."""
-    after = (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values()
-    own = [hook for hook in after if not isinstance(getattr(hook, "__self__", None), zeros.Pruned)]
-    return bool(parameter._backward_hooks or own)
+    return bool(parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def _first(x: Any) -> Any:

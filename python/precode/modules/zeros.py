@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,14 +37,15 @@ class Pruned:
         known = self._known.get(id(weight))
         if known is None or known[0]() is not weight:
             mask = mask.to(weight.device)
-            hook = None
-            if weight.requires_grad:
-                hook = weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
+            # Also for `torch.autograd.grad`, whose gradients may go into norms and penalties.
+            hook = weight.register_hook(partial(_masked, mask)) if weight.requires_grad else None  # type: ignore[no-untyped-call]
             known = self._known[id(weight)] = weakref.ref(weight), mask, hook
         in_place.zero(weight.data, known[1])
 
     def after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Sets those to zero that an optimizer stepped."""
+        if torch.compiler.is_compiling():
+            return
         stepped: Iterator[torch.Tensor] = (weight for group in optimizer.param_groups for weight in group["params"])
         for weight in stepped:
             known = self._known.get(id(weight))
@@ -58,14 +60,10 @@ class Pruned:
                 hook.remove()
         self._known.clear()
 
-    def _zero_gradient(self, weight: torch.Tensor) -> None:
-        gradient, mask = weight.grad, self._known[id(weight)][1]
-        if gradient is None:
-            return
-        if gradient.requires_grad:  # of which autograd may take derivatives
-            weight.grad = torch.where(mask, gradient, 0.0)
-        else:
-            in_place.zero(gradient, mask)
+
+def _masked(mask: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient with zeros at pruned weights."""
+    return torch.where(mask, gradient, 0.0)
 
 
 class Zeroing:
@@ -144,8 +142,7 @@ def kept(network: nn.Module, masks: Mapping[str, torch.Tensor]) -> Iterator[None
         zeroing = Zeroing(pruned, each)
         hooks.append(layer.register_forward_pre_hook(zeroing))
         hooks.append(layer.register_forward_hook(zeroing.after_call, always_call=True))
-    after_step = torch.compiler.disable(pruned.after_step)  # type: ignore[no-untyped-call]
-    hooks.append(register_optimizer_step_post_hook(after_step))
+    hooks.append(register_optimizer_step_post_hook(pruned.after_step))
     try:
         yield
     finally:
