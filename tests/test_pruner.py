@@ -104,6 +104,7 @@ def test_the_cubic_schedule_is_that_of_torch(start, every, times):
             assert schedule.at(step) == schedule.at(step - 1)
 
 
+@pytest.mark.filterwarnings("ignore:train left weights of:precode.TicketWarning")  # it moves all by hand
 def test_levels_of_iterative_pruning_are_a_geometric_schedule():
     schedule = pc.Schedule("geometric", density=0.8**3, end=3)
     kept = []
