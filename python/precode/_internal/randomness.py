@@ -40,7 +40,7 @@ SETTINGS = (SimpleNamespace, dict)
 """What settings that functions share are kept in."""
 
 ITEMS = 64
-"""Items of a list or dictionary that are looked into: a list of samples holds no generators."""
+"""Items up to which a list or dictionary is looked into: a list of samples holds no generators."""
 
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 """Folders of libraries."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from copy import copy
 from operator import is_
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,13 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
-from precode._internal.randomness import GENERATORS, attributes, restore, state
+from precode._internal.randomness import GENERATORS, ITEMS, attributes, restore, state
 
 Contents = list[Any]
 """A copy of what each of some objects holds."""
 
 COLLECTIONS = (list, dict, set, deque, bytearray, array)
 TENSORS = (torch.Tensor, np.ndarray)
-
-LARGE = 64
-"""Items from which a collection is not looked into."""
 
 MOST = 2**20
 """Entries up to which a collection or a tensor is a state; larger ones are samples."""
@@ -83,9 +81,9 @@ def has_content(value: Any) -> bool:
 def inner(value: Any) -> list[Any]:
     """What an object or a collection holds that may change; not what is in large ones, such as samples."""
     if isinstance(value, dict):
-        return list(value.values()) if len(value) <= LARGE else []
+        return list(value.values()) if len(value) <= ITEMS else []
     if isinstance(value, list | set | deque):
-        return list(value) if len(value) <= LARGE else []
+        return list(value) if len(value) <= ITEMS else []
     return [] if isinstance(value, (*COLLECTIONS, *TENSORS, *GENERATORS)) else list(_attributes(value).values())
 
 
@@ -134,12 +132,19 @@ def _put(value: Any, content: Any) -> None:
         held = getattr(value, "__dict__", {})
         new = _attributes(value).keys() - content.keys()
         for name, each in content.items():
-            if name in held:
-                held[name] = each
-            else:  # in a slot, or missing
+            if _is_slot(value, name):
                 object.__setattr__(value, name, each)
+            else:  # not by `setattr`, which a class may have made something else
+                held[name] = each
         for name in new:
-            object.__delattr__(value, name)
+            if _is_slot(value, name):
+                object.__delattr__(value, name)
+            else:
+                del held[name]
+
+
+def _is_slot(value: Any, name: str) -> bool:
+    return isinstance(getattr(type(value), name, None), MemberDescriptorType)
 
 
 def _equal(one: Any, other: Any) -> bool:

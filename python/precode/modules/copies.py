@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from precode._internal.errors import PrecodeTypeError
-from precode._internal.randomness import GENERATORS
+from precode._internal.randomness import GENERATORS, ITEMS
 from precode.modules import originals
-from precode.modules.attributes import COLLECTIONS, LARGE, TENSORS, Holders, equal, has_content, inner
+from precode.modules.attributes import COLLECTIONS, TENSORS, Holders, equal, has_content, inner
 from precode.tickets import masked, masking
 
 
@@ -96,7 +96,7 @@ def _reaches(value: Any, memo: dict[int, Any], seen: set[int]) -> bool:
 
 def _items(value: Any) -> list[Any]:
     """What a small collection holds."""
-    if type(value) not in (list, tuple, dict) or len(value) > LARGE:
+    if type(value) not in (list, tuple, dict) or len(value) > ITEMS:
         return []
     return list(value.values() if isinstance(value, dict) else value)
 

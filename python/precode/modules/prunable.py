@@ -25,7 +25,7 @@ Prunable = Names | None
 """The same, and `AUTO`."""
 
 
-LARGE = 0.05
+NOTABLE = 0.05
 """The part of a module's weights from which it is said of a parameter that its layer is not known."""
 
 
@@ -137,7 +137,7 @@ def automatic(module: nn.Module, slots: dict[str, Slot]) -> tuple[list[str], dic
             left_out[name] = "empty"
         else:
             found.append(name)
-    least = LARGE * _weights_of(slots)
+    least = NOTABLE * _weights_of(slots)
     for name, slot in slots.items():
         known = name in found or name in left_out or not {name, *slot.tied}.isdisjoint(left_out)
         # Tables of vectors, and what is added to each sample, are no weights that something is multiplied with.

@@ -101,7 +101,8 @@ def is_moved(network: nn.Module, start: dict[str, torch.Tensor]) -> bool:
 def weight_of(loss: Any) -> Callable[[Any, Any], Any] | None:
     """What the mean of a loss of torch's divides by, from inputs and labels, if that is not the number of labels.
 
-    That is so for class weights, and where it ignores another class than -100.
+    That is so for class weights, and where it ignores another class than -100 (formulas in PyTorch's documentation of
+    `torch.nn.CrossEntropyLoss` and `torch.nn.NLLLoss`, ``reduction="mean"``).
 
     Example:
         >>> weight = weight_of(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])))

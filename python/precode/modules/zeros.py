@@ -34,13 +34,17 @@ class Pruned:
     @torch.no_grad()
     def zero(self, weight: torch.Tensor, mask: torch.Tensor) -> None:
         """Sets pruned weights to zero, and their gradients from now on."""
-        known = self._known.get(id(weight))
-        if known is None or known[0]() is not weight:
-            mask = mask.to(weight.device)
+        if (own := self._mask_of(weight)) is None:
+            own = mask.to(weight.device)
             # Also for `torch.autograd.grad`, whose gradients may go into norms and penalties.
-            hook = weight.register_hook(partial(_masked, mask)) if weight.requires_grad else None  # type: ignore[no-untyped-call]
-            known = self._known[id(weight)] = weakref.ref(weight), mask, hook
-        in_place.zero(weight.data, known[1])
+            hook = weight.register_hook(partial(_masked, own)) if weight.requires_grad else None  # type: ignore[no-untyped-call]
+            self._known[id(weight)] = weakref.ref(weight), own, hook
+        in_place.zero(weight.data, own)
+
+    def _mask_of(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """The mask of a parameter that is known, and not of one that had its place in memory."""
+        known = self._known.get(id(weight))
+        return None if known is None or known[0]() is not weight else known[1]
 
     def after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Sets those to zero that an optimizer stepped."""
@@ -48,9 +52,8 @@ class Pruned:
             return
         stepped: Iterator[torch.Tensor] = (weight for group in optimizer.param_groups for weight in group["params"])
         for weight in stepped:
-            known = self._known.get(id(weight))
-            if known is not None and known[0]() is weight:
-                self.zero(weight, known[1])
+            if (mask := self._mask_of(weight)) is not None:
+                self.zero(weight, mask)
 
     def end(self) -> None:
         """Leaves all gradients alone."""
